@@ -1,0 +1,116 @@
+// Package dbrepl is the contract of the database engines: to capture a
+// database on the active at one point, invisible on the standby, and to make
+// it the standby's visible database in one step.
+//
+// Its invariant, which every engine keeps: what readers of the standby's
+// database see is always one whole generation, the last published one, also
+// after a crash at any moment.
+package dbrepl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/drsync/drsync/internal/blob"
+)
+
+// Engine keeps one database of the standby at published points of the active's.
+// One command at a time uses it: the caller holds the host-wide lock. All
+// methods obey ctx.
+type Engine interface {
+	// Describe says in one line what is captured from where, without secrets.
+	Describe() string
+
+	// Check returns what would stop or spoil a run: privileges, versions,
+	// settings, space. It changes nothing. The error is for servers that could
+	// not be asked at all.
+	Check(ctx context.Context) ([]Finding, error)
+
+	// Capture fixes a point and brings the database as of that point to the
+	// standby, invisible. The previous capture must be published or discarded.
+	Capture(ctx context.Context) (Captured, error)
+
+	// Recover settles what a crash left. commit is nil when no publish had
+	// begun: leftovers of a capture are removed. Otherwise it is the Token of
+	// the capture whose publish had begun, which is rolled forward without the
+	// active. Idempotent.
+	Recover(ctx context.Context, commit Token) error
+
+	// Visible opens the standby's visible database for reading. It wraps
+	// ErrNoDatabase when nothing was ever published.
+	Visible(ctx context.Context) (View, error)
+
+	// Promote makes the visible database writable for the application and
+	// returns its position. Idempotent.
+	Promote(ctx context.Context) (Point, error)
+
+	Close() error
+}
+
+// ErrNoDatabase says that the standby has no visible database.
+var ErrNoDatabase = errors.New("no database has been published")
+
+// Point is a position of the active's database and its time.
+type Point struct {
+	Time     time.Time // T, UTC, on the active database's own clock
+	Position string    // the engine's own words: GTID, binlog file and offset, …
+	Server   string    // product and version of the active's server
+	// Skew is the active database's clock minus this host's; the true value
+	// lies within Skew ± SkewError.
+	Skew      time.Duration
+	SkewError time.Duration
+}
+
+// Counts is how much a capture holds.
+type Counts struct {
+	Tables int
+	Rows   int64
+	Bytes  int64 // as transferred
+}
+
+// Token is what Recover needs to finish a publish: JSON, without secrets.
+type Token = json.RawMessage
+
+// View is a database at one point.
+type View interface {
+	// Refs runs a query that returns a blob name and its length per row,
+	// and yields the rows ascending by name in byte order.
+	Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error]
+	// Strings runs a query with one string parameter ("?") and yields the
+	// columns of each row joined by "/".
+	Strings(ctx context.Context, query, arg string) iter.Seq2[string, error]
+	Close() error
+}
+
+// Captured is a captured database. Its View is of the captured point, before
+// and after Publish.
+type Captured interface {
+	View
+	Point() Point
+	Counts() Counts
+	Token() Token
+	// Publish makes the captured database the visible one. Idempotent; after
+	// an error the caller runs Recover with the Token.
+	Publish(ctx context.Context) error
+	// Discard removes the capture. After Publish it does nothing.
+	Discard(ctx context.Context) error
+}
+
+// ActiveAsker is an optional ability of an Engine: to ask the active's
+// database, as it is now, which of some blobs it still names.
+type ActiveAsker interface {
+	// StillNamed runs query, which has one string parameter and returns a row
+	// when the blob is named, for each of sums.
+	StillNamed(ctx context.Context, query string, sums []blob.Sum) (map[blob.Sum]bool, error)
+}
+
+// Finding is one thing that Check found.
+type Finding struct {
+	Fatal   bool   `json:"fatal"`   // a run would be refused
+	Subject string `json:"subject"` // which server, account, table or setting
+	Problem string `json:"problem"`
+	Fix     string `json:"fix,omitempty"` // the statement or change that would mend it
+}

@@ -1,0 +1,199 @@
+// Package rsyncx copies trees from an active host by rsync's rules.
+//
+// It owns one invariant: nothing is ever written, renamed or removed outside
+// the destination Root, whatever a Source says, and a name shows either its old
+// or its new content with its metadata, never a half.
+//
+// A Source answers what is there and gives its bytes; this package decides on
+// the standby which names, filters, deletes and order apply.
+package rsyncx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+
+	"github.com/drsync/drsync/rsyncx/filter"
+)
+
+// Source is a directory on the active: local, through an agent, or through
+// SFTP. Paths are relative to it, separated by '/', without a leading or
+// trailing one; the directory itself is "". Names are bytes, not text.
+//
+// A Source never follows a symbolic link below its root and changes nothing. Its
+// methods may be called from several goroutines at once; each iterator belongs
+// to one goroutine. When ctx is cancelled they end with context.Cause(ctx).
+type Source interface {
+	// Abilities says what this source can tell; it does not change.
+	Abilities() Abilities
+
+	// Lstat describes one name. A missing one wraps fs.ErrNotExist.
+	Lstat(ctx context.Context, path string) (Entry, error)
+
+	// Walk yields every directory that the filter lets in, parents before
+	// children and siblings in byte order. An error that is a *PathError says
+	// that one name could not be read, and the walk goes on after it; any other
+	// error is the last thing yielded.
+	Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, error]
+
+	// Read yields the regular files named by want, in that order, one for
+	// each. What is wrong with one file is in File.Err; an error of the
+	// iterator ends it. want is drawn ahead of what is yielded, possibly from
+	// another goroutine.
+	Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[File, error]
+
+	Close() error
+}
+
+// Abilities says which facts a source carries. What it lacks is reported once
+// per run and not compared.
+type Abilities struct {
+	Nanoseconds bool // modification times finer than a second
+	OwnerNames  bool // Entry.User and Entry.Group
+	HardLinks   bool // Entry.Dev, Entry.Ino and Entry.Nlink
+	Devices     bool // Entry.Rdev
+}
+
+// WalkOptions bounds a walk. Filter is applied by the source to spare the wire
+// and once more by the reader, who does not trust it.
+type WalkOptions struct {
+	Filter        *filter.Rules
+	OneFileSystem bool
+	// MaxEntries ends the walk with ErrTooMany when more names than this were
+	// listed. 0 means DefaultMaxEntries.
+	MaxEntries int64
+}
+
+// DefaultMaxEntries is far above any real home, and stops an endless listing.
+const DefaultMaxEntries = 200_000_000
+
+// MaxDirBytes bounds the names, link targets and owner names of one directory.
+const MaxDirBytes = 256 << 20
+
+// Time is a modification time as stat gives it. Seconds may be negative.
+type Time struct {
+	Sec  int64
+	Nsec int32
+}
+
+// Entry is one name in a directory.
+type Entry struct {
+	Name   string // one path component; "" for the root itself
+	Mode   uint32 // st_mode: type and permission bits
+	Size   int64  // bytes; of a regular file
+	Mtime  Time
+	UID    uint32
+	GID    uint32
+	User   string // "" when unknown
+	Group  string // "" when unknown
+	Rdev   uint64 // of a device
+	Target string // of a symbolic link
+	Dev    uint64 // 0 when unknown, like Ino and Nlink
+	Ino    uint64
+	Nlink  uint64
+}
+
+// Dir is one directory with what is in it. Self is the directory's own entry.
+// Entries ascend strictly by name and are already filtered.
+type Dir struct {
+	Path    string
+	Self    Entry
+	Entries []Entry
+}
+
+// File is the answer to one wanted path. Body is valid until the iterator's
+// next turn; reading it may be left off. When Err is set, Body is nil.
+type File struct {
+	Path  string
+	Entry Entry // as of opening: Size is what Body will give, unless the file shrinks
+	Body  io.Reader
+	Err   error
+}
+
+// PathError is what is wrong with one path of a source.
+type PathError struct {
+	Path string
+	Err  error
+}
+
+func (e *PathError) Error() string { return fmt.Sprintf("%s: %v", Printable(e.Path), e.Err) }
+func (e *PathError) Unwrap() error { return e.Err }
+
+var (
+	// ErrTooMany ends a walk that lists more than it may.
+	ErrTooMany = errors.New("the listing is longer than allowed")
+	// ErrTorn is returned by File.Body when the file changed while it was read.
+	ErrTorn = errors.New("changed while being read")
+	// ErrHostile is wrapped by errors about a peer that breaks the rules of a
+	// listing: names that are no single component, duplicates, wrong order.
+	ErrHostile = errors.New("the source sent something it must not")
+)
+
+// CheckName returns an error that wraps ErrHostile unless name is one path
+// component that a directory can hold.
+func CheckName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+	case len(name) > 255:
+	case strings.IndexByte(name, '/') >= 0 || strings.IndexByte(name, 0) >= 0:
+	default:
+		return nil
+	}
+	if len(name) > 255 {
+		name = name[:255] + "…"
+	}
+	return fmt.Errorf("%w: the name %s", ErrHostile, Printable(fmt.Sprintf("%q", name)))
+}
+
+// CheckPath applies CheckName to every component of a relative path; "" is the root.
+func CheckPath(path string) error {
+	if path == "" {
+		return nil
+	}
+	if len(path) > 4095 {
+		return fmt.Errorf("%w: a path of %d bytes", ErrHostile, len(path))
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if err := CheckName(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Printable makes a name safe to show: control bytes and bytes that are not
+// UTF-8 become \#ooo, as rsync writes them, and so does the backslash before a '#'
+// that would look like one.
+func Printable(name string) string {
+	clean := true
+	for i := range len(name) {
+		if name[i] < 0x20 || name[i] >= 0x7f || name[i] == '\\' {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return name
+	}
+	var b strings.Builder
+	for i, r := range name {
+		switch {
+		case r == '\uFFFD' && name[i] != 0xEF, r < 0x20, r >= 0x7f && r < 0xa0:
+			n := 1
+			if r >= 0x80 && r != '\uFFFD' {
+				n = 2
+			}
+			for k := range n {
+				fmt.Fprintf(&b, `\#%03o`, name[i+k])
+			}
+		case r == '\\' && strings.HasPrefix(name[i:], `\#`):
+			b.WriteString(`\#134`)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}

@@ -87,7 +87,6 @@ func readRefs(path string) iter.Seq2[blob.Ref, error] {
 	}
 }
 
-
 // parseRefs yields each reference; the result is nil when the list ended as it
 // must or the consumer stopped.
 func parseRefs(r io.Reader, yield func(blob.Ref, error) bool) error {

@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -25,17 +24,22 @@ type Builder struct {
 	// From0 says that the files of merge rules hold rules ended by NUL bytes, not
 	// lines. It applies to the rules added after it was set.
 	From0 bool
+	// CVSIgnore is the content of ~/.cvsignore and of the environment's
+	// CVSIGNORE, for CVS and the rule "-C".
+	CVSIgnore []string
 
 	own  []*rule
 	list target
-	cvs  []string
-	seen bool // CVS was called
+	cvs  bool // CVS was called
+	f    int  // how often F was called
 }
 
 // NewBuilder returns a Builder without rules.
 func NewBuilder() *Builder { return &Builder{} }
 
-func (b *Builder) parser() *parser { return &parser{readFile: b.ReadFile, nul: b.From0} }
+func (b *Builder) parser() *parser {
+	return &parser{readFile: b.ReadFile, cvsIgnore: b.CVSIgnore, nul: b.From0}
+}
 
 // Exclude adds the pattern of --exclude: "+ " in front makes it an include, a
 // lone "!" clears what was added before, "" adds nothing.
@@ -51,8 +55,8 @@ func (b *Builder) Include(pattern string) error {
 
 // Filter adds the rule of --filter, for example "- *.o", "P /keep", ": .rules" or
 // ". file".
-func (b *Builder) Filter(rule_ string) error {
-	return b.parser().text(&b.list, rule_, rule{}, false)
+func (b *Builder) Filter(text string) error {
+	return b.parser().text(&b.list, text, rule{}, false)
 }
 
 // ExcludeFrom adds the patterns of --exclude-from, one a line, or each ended by
@@ -78,21 +82,19 @@ func (b *Builder) from(name string, r io.Reader, nul bool, as rule) error {
 
 // F adds the rule of -F; called a second time, that of the second -F.
 func (b *Builder) F() error {
-	const name = ".rsync-filter"
-	if slices.ContainsFunc(b.list.local, func(r *rule) bool { return r.flags&perDir != 0 && r.pattern == name }) {
-		return b.Filter("- " + name)
+	b.f++
+	switch b.f {
+	case 1:
+		return b.Filter(": /.rsync-filter")
+	case 2:
+		return b.Filter("- .rsync-filter")
 	}
-	return b.Filter(": /" + name)
+	return nil
 }
 
 // CVS adds the rules of -C at the very end, wherever it is called: the
-// per-directory files .cvsignore, rsync's built-in list, and the words of each
-// ignore, which is where a caller passes the content of ~/.cvsignore and of the
-// environment's CVSIGNORE.
-func (b *Builder) CVS(ignore ...string) {
-	b.seen = true
-	b.cvs = append(b.cvs, ignore...)
-}
+// per-directory files .cvsignore, rsync's built-in list, and CVSIgnore.
+func (b *Builder) CVS() { b.cvs = true }
 
 // Own adds a rule of the program itself that excludes pattern for side (or both,
 // joined by |). Such rules come before all others, cannot be cleared, and are not
@@ -112,13 +114,11 @@ func (b *Builder) Own(pattern string, side Side) error {
 // Rules returns the list. The Builder may be used further; the list stays as it is.
 func (b *Builder) Rules(o Options) (*Rules, error) {
 	all := target{local: slices.Concat(b.own, b.list.local)}
-	if b.seen {
-		p := b.parser()
-		if err := errors.Join(
-			p.text(&all, ":C", rule{}, false),
-			p.cvs(&all, rule{flags: cvsIgnore | noPrefixes | wordSplit | noInherit}, b.cvs),
-		); err != nil {
-			return nil, err
+	if b.cvs {
+		for _, text := range []string{":C", "-C"} {
+			if err := b.parser().text(&all, text, rule{}, false); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if len(all.local) > maxRules {
@@ -159,12 +159,4 @@ func (e *RuleError) Error() string {
 		return fmt.Sprintf("filter rule %q: %s", e.Rule, e.Reason)
 	}
 	return fmt.Sprintf("%s:%d: filter rule %q: %s", e.File, e.Line, e.Rule, e.Reason)
-}
-
-// cut returns the first rule of content, without its end, and the rest.
-func cut(content []byte, ends func(byte) bool) (line, rest []byte, found bool) {
-	if i := bytes.IndexFunc(content, func(r rune) bool { return r < 0x80 && ends(byte(r)) }); i >= 0 {
-		return content[:i], content[i+1:], true
-	}
-	return content, nil, false
 }

@@ -151,7 +151,7 @@ func (s *Scope) readMerge(i int, path string, read func(name string) ([]byte, er
 	if path != "" {
 		name = path + "/" + by.pattern
 	}
-	p := parser{opts: s.rules.opts}
+	p := parser{opts: s.rules.opts, nul: by.flags&nulEnds != 0}
 	if err := p.file(&into, name, content, by); err != nil {
 		return err
 	}

@@ -34,7 +34,9 @@ type Source interface {
 	Lstat(ctx context.Context, path string) (Entry, error)
 
 	// Walk yields every directory that the filter lets in, parents before
-	// children and siblings in byte order. An error that is a *PathError says
+	// children and siblings in byte order, depth first. A directory that is
+	// listed in its parent but whose content was not looked at (unreadable, on
+	// another file system with OneFileSystem) is not yielded. An error that is a *PathError says
 	// that one name could not be read, and the walk goes on after it; any other
 	// error is the last thing yielded.
 	Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, error]
@@ -69,6 +71,9 @@ type WalkOptions struct {
 
 // DefaultMaxEntries is far above any real home, and stops an endless listing.
 const DefaultMaxEntries = 200_000_000
+
+// maxPath is the longest path that a kernel takes, in bytes.
+const maxPath = 4095
 
 // MaxDirBytes bounds the names, link targets and owner names of one directory.
 const MaxDirBytes = 256 << 20
@@ -153,7 +158,7 @@ func CheckPath(path string) error {
 	if path == "" {
 		return nil
 	}
-	if len(path) > 4095 {
+	if len(path) > maxPath {
 		return fmt.Errorf("%w: a path of %d bytes", ErrHostile, len(path))
 	}
 	for name := range strings.SplitSeq(path, "/") {

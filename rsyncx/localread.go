@@ -1,0 +1,115 @@
+package rsyncx
+
+import (
+	"context"
+	"io"
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read opens each file without following a link and without waiting for a
+// named pipe's other end, then looks whether it is a regular file.
+func (l *local) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[File, error] {
+	return func(yield func(File, error) bool) {
+		d := &descent{root: l.root}
+		defer d.close()
+		for path := range want {
+			if ctx.Err() != nil {
+				yield(File{}, context.Cause(ctx))
+				return
+			}
+			if !l.readOne(ctx, d, path, yield) {
+				return
+			}
+		}
+		if ctx.Err() != nil {
+			yield(File{}, context.Cause(ctx))
+		}
+	}
+}
+
+func (l *local) readOne(ctx context.Context, d *descent, path string, yield func(File, error) bool) bool {
+	st, fd, err := l.open(d, path)
+	if err != nil {
+		return yield(File{Path: path, Err: &PathError{Path: path, Err: err}}, nil)
+	}
+	defer unix.Close(fd)
+	body := &localBody{ctx: ctx, fd: fd, left: st.Size, before: st}
+	defer func() { body.done = true }()
+	return yield(File{Path: path, Entry: st.Entry, Body: body}, nil)
+}
+
+func (l *local) open(d *descent, path string) (info, int, error) {
+	if err := CheckPath(path); err != nil {
+		return info{}, -1, err
+	}
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return info{}, -1, gone(err)
+	}
+	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err == unix.ELOOP || err == unix.ENXIO {
+		err = errNotRegular // a symbolic link, a socket
+	}
+	if err != nil {
+		return info{}, -1, err
+	}
+	st, err := statFd(fd)
+	if err == nil && !isRegular(&st.Entry) {
+		err = errNotRegular
+	}
+	if err != nil {
+		unix.Close(fd)
+		return info{}, -1, err
+	}
+	st.Name = name
+	st.User, st.Group = l.owners.of(st.UID, st.GID)
+	return st, fd, nil
+}
+
+// localBody gives the file's length as of opening, then looks whether the file
+// stayed the same meanwhile.
+type localBody struct {
+	ctx    context.Context
+	fd     int
+	left   int64
+	before info
+	done   bool
+	err    error
+}
+
+func (b *localBody) Read(p []byte) (int, error) {
+	switch {
+	case b.done:
+		return 0, unix.EBADF
+	case b.err != nil:
+		return 0, b.err
+	case b.ctx.Err() != nil:
+		return 0, context.Cause(b.ctx)
+	case b.left == 0:
+		b.err = b.end()
+		return 0, b.err
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := fdReader(b.fd).Read(p)
+	b.left -= int64(n)
+	if err == io.EOF {
+		err = ErrTorn // it shrank
+	}
+	b.err = err
+	return n, err
+}
+
+func (b *localBody) end() error {
+	now, err := statFd(b.fd)
+	switch {
+	case err != nil:
+		return err
+	case now.Size != b.before.Size, now.Mtime != b.before.Mtime, now.ctime != b.before.ctime:
+		return ErrTorn
+	}
+	return io.EOF
+}

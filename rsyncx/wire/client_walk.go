@@ -1,0 +1,164 @@
+package wire
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// errStopped ends a request whose consumer wants no more.
+var errStopped = errors.New("stopped by its reader")
+
+// Walk lists the tree below root; see rsyncx.Source.
+func (c *Conn) Walk(ctx context.Context, root string, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		if _, err := c.Open(ctx, root); err != nil {
+			yield(rsyncx.Dir{}, err)
+			return
+		}
+		end := c.begin(ctx)
+		err := c.walk(root, o, yield)
+		stopped := errors.Is(err, errStopped)
+		if err := end(err); err != nil && !stopped {
+			yield(rsyncx.Dir{}, fmt.Errorf("list %s: %w", rsyncx.Printable(root), err))
+		}
+	}
+}
+
+func (c *Conn) walk(root string, o rsyncx.WalkOptions, yield func(rsyncx.Dir, error) bool) error {
+	if o.MaxEntries <= 0 {
+		o.MaxEntries = rsyncx.DefaultMaxEntries
+	}
+	payload := appendString(nil, root)
+	if o.OneFileSystem {
+		payload = append(payload, 1)
+	} else {
+		payload = append(payload, 0)
+	}
+	payload = binary.AppendUvarint(payload, uint64(o.MaxEntries))
+	rules, err := encodeFilter(o.Filter)
+	if err != nil {
+		return err
+	}
+	if err := c.ask(frameWalk, appendString(payload, string(rules))); err != nil {
+		return err
+	}
+	w := walker{c: c, left: o.MaxEntries, dirs: o.MaxEntries}
+	for {
+		dir, err := w.dir()
+		var single *rsyncx.PathError
+		switch {
+		case errors.As(err, &single):
+			if !yield(rsyncx.Dir{}, single) {
+				return errStopped
+			}
+		case errors.Is(err, errEnd):
+			return nil
+		case err != nil:
+			return err
+		case !yield(dir, nil):
+			return errStopped
+		}
+	}
+}
+
+// errEnd says that a listing is complete.
+var errEnd = errors.New("end of the listing")
+
+// walker reads the answer to one walk.
+type walker struct {
+	c    *Conn
+	left int64 // entries that may still come
+	dirs int64 // directories, and names that could not be read, that may still come
+}
+
+// dir reads one directory. Its error is errEnd, a *PathError about one name, or final.
+func (w *walker) dir() (rsyncx.Dir, error) {
+	h, err := w.c.next()
+	if err != nil {
+		return rsyncx.Dir{}, err
+	}
+	if h.kind == frameDone && h.size == 0 {
+		return rsyncx.Dir{}, errEnd
+	}
+	if h.kind == frameError {
+		return rsyncx.Dir{}, w.c.reported(h)
+	}
+	if h.kind != frameDir && h.kind != frameDirError {
+		return rsyncx.Dir{}, hostile("a frame of type %q in a listing", h.kind)
+	}
+	// The root is a directory that is nobody's entry.
+	if w.dirs--; w.dirs < -1 {
+		return rsyncx.Dir{}, rsyncx.ErrTooMany
+	}
+	d, err := w.c.load(h)
+	if err != nil {
+		return rsyncx.Dir{}, err
+	}
+	path := d.string("path", maxPath)
+	if d.err == nil {
+		d.err = rsyncx.CheckPath(path)
+	}
+	if h.kind == frameDirError {
+		single := &rsyncx.PathError{Path: path, Err: d.remoteError()}
+		if err := d.end("listing error"); err != nil {
+			return rsyncx.Dir{}, err
+		}
+		return rsyncx.Dir{}, single
+	}
+	self := d.entry(&rsyncx.Entry{})
+	if err := d.end("directory"); err != nil {
+		return rsyncx.Dir{}, err
+	}
+	if err := checkSelf(path, &self); err != nil {
+		return rsyncx.Dir{}, err
+	}
+	entries, err := w.entries(path)
+	return rsyncx.Dir{Path: path, Self: self, Entries: entries}, err
+}
+
+func (w *walker) entries(path string) ([]rsyncx.Entry, error) {
+	var all []rsyncx.Entry
+	room := w.c.maxDirBytes
+	for {
+		h, err := w.c.next()
+		if err != nil {
+			return nil, err
+		}
+		if h.kind == frameDirEnd && h.size == 0 {
+			return all, nil
+		}
+		if h.kind != frameEntries {
+			return nil, hostile("a frame of type %q in a directory", h.kind)
+		}
+		d, err := w.c.load(h)
+		if err != nil {
+			return nil, err
+		}
+		var last rsyncx.Entry
+		for len(d.b) > 0 {
+			e := d.entry(&last)
+			if d.err != nil {
+				return nil, d.err
+			}
+			if err := rsyncx.CheckName(e.Name); err != nil {
+				return nil, err
+			}
+			if len(all) > 0 && e.Name <= all[len(all)-1].Name {
+				return nil, hostile("%q after %q in one directory", rsyncx.Printable(e.Name), rsyncx.Printable(all[len(all)-1].Name))
+			}
+			if room -= weight(&e); room < 0 {
+				return nil, hostile("the directory %s is larger than %d bytes", rsyncx.Printable(orDot(path)), w.c.maxDirBytes)
+			}
+			if w.left--; w.left < 0 {
+				return nil, rsyncx.ErrTooMany
+			}
+			all = append(all, e)
+			last = e
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math"
+	"strings"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+const (
+	modeType = 0o170000
+	modeLink = 0o120000
+	modeChar = 0o020000
+	modeBlk  = 0o060000
+)
+
+// decoder takes a payload apart. The first thing that does not fit sets err,
+// and everything after it is zero.
+type decoder struct {
+	b        []byte
+	err      error
+	interned map[string]string // owner names, which repeat
+}
+
+func (d *decoder) fail(what string) {
+	if d.err == nil {
+		d.err = hostile("a malformed %s", what)
+	}
+	d.b = nil
+}
+
+func (d *decoder) uint(what string, max uint64) uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 || v > max {
+		d.fail(what)
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) int(what string) int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.fail(what)
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) bytes(what string, max int) []byte {
+	n := int(d.uint(what, uint64(max)))
+	if n > len(d.b) {
+		d.fail(what)
+		return nil
+	}
+	s := d.b[:n]
+	d.b = d.b[n:]
+	return s
+}
+
+func (d *decoder) string(what string, max int) string { return string(d.bytes(what, max)) }
+
+// owner is string for names that come again and again.
+func (d *decoder) owner(what string) string {
+	raw := d.bytes(what, maxOwner)
+	if s, ok := d.interned[string(raw)]; ok {
+		return s
+	}
+	s := string(raw)
+	if d.interned == nil || len(d.interned) >= maxInterned {
+		d.interned = map[string]string{}
+	}
+	d.interned[s] = s
+	return s
+}
+
+// end returns the decoder's error, or one about bytes that are left over.
+func (d *decoder) end(what string) error {
+	if d.err == nil && len(d.b) > 0 {
+		d.fail(what)
+	}
+	return d.err
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// Flags of an encoded entry.
+const (
+	sameOwner  = 1 << iota // as the entry before in the same frame
+	sameDev                // as the entry before in the same frame
+	hasInode               // Dev, Ino and Nlink follow
+	entryFlags = 1<<iota - 1
+)
+
+// appendEntry appends e, told apart from last, the entry before it in the frame.
+func appendEntry(b []byte, e, last *rsyncx.Entry) []byte {
+	var flags byte
+	if e.UID == last.UID && e.GID == last.GID && e.User == last.User && e.Group == last.Group {
+		flags |= sameOwner
+	}
+	if e.Ino != 0 || e.Dev != 0 || e.Nlink != 0 {
+		flags |= hasInode
+		if e.Dev == last.Dev {
+			flags |= sameDev
+		}
+	}
+	b = append(b, flags)
+	b = appendString(b, e.Name)
+	b = binary.AppendUvarint(b, uint64(e.Mode))
+	b = binary.AppendUvarint(b, uint64(e.Size))
+	b = binary.AppendVarint(b, e.Mtime.Sec)
+	b = binary.AppendUvarint(b, uint64(e.Mtime.Nsec))
+	if flags&sameOwner == 0 {
+		b = binary.AppendUvarint(b, uint64(e.UID))
+		b = binary.AppendUvarint(b, uint64(e.GID))
+		b = appendString(b, e.User)
+		b = appendString(b, e.Group)
+	}
+	if flags&hasInode != 0 {
+		if flags&sameDev == 0 {
+			b = binary.AppendUvarint(b, e.Dev)
+		}
+		b = binary.AppendUvarint(b, e.Ino)
+		b = binary.AppendUvarint(b, e.Nlink)
+	}
+	switch e.Mode & modeType {
+	case modeLink:
+		b = appendString(b, e.Target)
+	case modeChar, modeBlk:
+		b = binary.AppendUvarint(b, e.Rdev)
+	}
+	return b
+}
+
+// entry decodes what appendEntry wrote. The name is not checked.
+func (d *decoder) entry(last *rsyncx.Entry) rsyncx.Entry {
+	var e rsyncx.Entry
+	if len(d.b) == 0 || d.b[0]&^byte(entryFlags) != 0 {
+		d.fail("entry")
+		return e
+	}
+	flags := d.b[0]
+	d.b = d.b[1:]
+	e.Name = d.string("name", 255)
+	e.Mode = uint32(d.uint("mode", math.MaxUint32))
+	e.Size = int64(d.uint("size", math.MaxInt64))
+	e.Mtime.Sec = d.int("time")
+	e.Mtime.Nsec = int32(d.uint("time", 999_999_999))
+	if flags&sameOwner != 0 {
+		e.UID, e.GID, e.User, e.Group = last.UID, last.GID, last.User, last.Group
+	} else {
+		e.UID = uint32(d.uint("owner", math.MaxUint32))
+		e.GID = uint32(d.uint("group", math.MaxUint32))
+		e.User = d.owner("owner name")
+		e.Group = d.owner("group name")
+	}
+	if flags&hasInode != 0 {
+		e.Dev = last.Dev
+		if flags&sameDev == 0 {
+			e.Dev = d.uint("device", math.MaxUint64)
+		}
+		e.Ino = d.uint("inode", math.MaxUint64)
+		e.Nlink = d.uint("link count", math.MaxUint64)
+	}
+	switch e.Mode & modeType {
+	case modeLink:
+		e.Target = d.string("link target", maxTarget)
+		if strings.IndexByte(e.Target, 0) >= 0 {
+			d.fail("link target")
+		}
+	case modeChar, modeBlk:
+		e.Rdev = d.uint("device number", math.MaxUint64)
+	}
+	if d.err != nil {
+		return rsyncx.Entry{}
+	}
+	return e
+}
+
+// weight is what an entry counts for against rsyncx.MaxDirBytes.
+func weight(e *rsyncx.Entry) int {
+	return entryCost + len(e.Name) + len(e.Target)
+}
+
+func appendAbilities(b []byte, a rsyncx.Abilities) []byte {
+	var v byte
+	for i, have := range []bool{a.Nanoseconds, a.OwnerNames, a.HardLinks, a.Devices} {
+		if have {
+			v |= 1 << i
+		}
+	}
+	return append(b, v)
+}
+
+func (d *decoder) abilities() rsyncx.Abilities {
+	v := d.uint("list of abilities", 15)
+	return rsyncx.Abilities{Nanoseconds: v&1 != 0, OwnerNames: v&2 != 0, HardLinks: v&4 != 0, Devices: v&8 != 0}
+}

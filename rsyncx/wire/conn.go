@@ -1,0 +1,362 @@
+package wire
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// DefaultSilence is how long an agent may say nothing while an answer is due.
+const DefaultSilence = 2 * time.Minute
+
+// ClientOptions configure a Conn.
+type ClientOptions struct {
+	Version string        // of this program, for the agent's error messages
+	Silence time.Duration // ends a request in which the agent says nothing for so long; 0 is DefaultSilence
+	// Explain may add to an error of the transport what else is known about it,
+	// such as what the agent's process printed. It may be nil.
+	Explain func(error) error
+}
+
+// Conn is the client's side of one stream to an agent. It carries one request
+// at a time; a second one waits for nothing and must not be made. A request that
+// does not run to its end closes the Conn, because the rest of its answer
+// would be in the way of the next.
+type Conn struct {
+	link    *link
+	version string // of the agent
+	explain func(error) error
+	opened  map[string]rsyncx.Abilities
+	payload []byte
+	names   map[string]string
+
+	maxDirBytes int // rsyncx.MaxDirBytes; tests set less
+}
+
+// Dial greets the agent at the other end of rwc, which the Conn closes in the end.
+// rwc.Close must make a blocked Read or Write return, sooner or later.
+func Dial(ctx context.Context, rwc io.ReadWriteCloser, o ClientOptions) (*Conn, error) {
+	if o.Silence <= 0 {
+		o.Silence = DefaultSilence
+	}
+	if o.Explain == nil {
+		o.Explain = func(err error) error { return err }
+	}
+	c := &Conn{link: newLink(rwc, o.Silence), explain: o.Explain, opened: map[string]rsyncx.Abilities{}, names: map[string]string{}, maxDirBytes: rsyncx.MaxDirBytes}
+	err := c.request(ctx, func() error { return c.greet(o.Version) })
+	if err != nil {
+		c.link.kill(err)
+		return nil, fmt.Errorf("greet the agent: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Conn) greet(version string) error {
+	if err := c.link.send(append([]byte(magic), appendFrame(nil, frameHello, appendHello(nil, version))...)); err != nil {
+		return err
+	}
+	if err := c.readMagic(); err != nil {
+		return err
+	}
+	d, err := c.expect(frameHello)
+	if err != nil {
+		return err
+	}
+	lo, hi, theirs := d.hello()
+	if err := d.end("greeting"); err != nil {
+		return err
+	}
+	c.version = Clean([]byte(theirs))
+	_, err = choose(lo, hi, c.version)
+	return err
+}
+
+func appendHello(b []byte, version string) []byte {
+	b = binary.AppendUvarint(b, minProtocol)
+	b = binary.AppendUvarint(b, maxProtocol)
+	return appendString(b, clip(version, maxVersion))
+}
+
+// hello decodes a greeting. Bytes that a later version may add are ignored.
+func (d *decoder) hello() (lo, hi uint64, version string) {
+	lo, hi = d.uint("version", 1<<16), d.uint("version", 1<<16)
+	version = d.string("version", maxVersion)
+	d.b = nil
+	return lo, hi, version
+}
+
+// choose returns the highest version of the protocol that both sides speak.
+func choose(lo, hi uint64, theirs string) (uint64, error) {
+	v := min(hi, maxProtocol)
+	if v >= max(lo, minProtocol) {
+		return v, nil
+	}
+	return 0, hint.With(fmt.Errorf("the versions do not fit: the other side is drsync %q with agent protocol %d to %d, this side speaks %d to %d",
+		theirs, lo, hi, minProtocol, maxProtocol), "install the same version of drsync on both hosts")
+}
+
+// readMagic reads the magic bytes. Anything else in their place is shown.
+func (c *Conn) readMagic() error {
+	got := make([]byte, 0, 512)
+	for len(got) < len(magic) {
+		n, err := c.link.Read(got[len(got):len(magic)])
+		got = got[:len(got)+n]
+		if err == io.EOF && len(got) == 0 {
+			return c.explain(errors.New("it ended without a word"))
+		}
+		if err != nil && err != io.EOF {
+			return c.explain(err)
+		}
+		if err == io.EOF || !strings.HasPrefix(magic, string(got)) {
+			return c.noise(got)
+		}
+	}
+	return nil
+}
+
+// noise makes the error for a peer that began with something else: its first
+// line or so, as far as it comes soon.
+func (c *Conn) noise(got []byte) error {
+	c.link.silence = 300 * time.Millisecond
+	for len(got) < cap(got) {
+		n, err := c.link.Read(got[len(got):cap(got)])
+		got = got[:len(got)+n]
+		if err != nil {
+			break
+		}
+	}
+	return hint.With(fmt.Errorf("instead of an agent's greeting it sent %q", clip(Clean(got), 200)),
+		"the login shell or the command on the active prints something of its own; make its start-up files silent for commands that ssh runs")
+}
+
+// request runs do, which ends early when ctx is cancelled. Any error that does not
+// come from the agent closes the Conn.
+func (c *Conn) request(ctx context.Context, do func() error) error {
+	return c.begin(ctx)(do())
+}
+
+// begin starts a request. The function it returns ends it: it takes what went
+// wrong and returns what to show for it.
+func (c *Conn) begin(ctx context.Context) (end func(error) error) {
+	stop := context.AfterFunc(ctx, func() { c.link.kill(context.Cause(ctx)) })
+	return func(err error) error {
+		if !stop() {
+			// Perhaps the answer was complete before, but the link is lost.
+			c.link.kill(context.Cause(ctx))
+			if err != nil {
+				return context.Cause(ctx)
+			}
+		}
+		var reported *Error
+		if err != nil && !errors.As(err, &reported) {
+			c.link.kill(err)
+		}
+		return err
+	}
+}
+
+// read reads from the agent. The end of the input is an error here.
+func (c *Conn) read(p []byte) (int, error) {
+	n, err := c.link.Read(p)
+	var lost *lostError
+	switch {
+	case err == io.EOF:
+		err = c.explain(errors.New("the agent went away in the middle of a request"))
+	case errors.As(err, &lost):
+		err = c.explain(err)
+	}
+	return n, err
+}
+
+// input is Conn.read as an io.Reader.
+type input struct{ c *Conn }
+
+func (i input) Read(p []byte) (int, error) { return i.c.read(p) }
+
+// usable reports whether another request can be made.
+func (c *Conn) usable() bool { return c.link.quiet() }
+
+// Version is the agent's version, safe to print.
+func (c *Conn) Version() string { return c.version }
+
+// Close ends the connection; the agent ends when it notices.
+func (c *Conn) Close() error {
+	c.link.kill(errors.New("the connection to the agent was closed"))
+	return nil
+}
+
+// next reads the header of the next frame that means something.
+func (c *Conn) next() (header, error) {
+	for {
+		h, err := readHeader(input{c})
+		if err != nil {
+			return header{}, err
+		}
+		if h.kind != frameAlive {
+			return h, nil
+		}
+		if h.size != 0 {
+			return header{}, hostile("a frame of type %q with %d bytes", h.kind, h.size)
+		}
+	}
+}
+
+// load reads the payload of a frame. It is valid until the next load.
+func (c *Conn) load(h header) (*decoder, error) {
+	var err error
+	if c.payload, err = readPayload(input{c}, h, c.payload); err != nil {
+		return nil, err
+	}
+	return &decoder{b: c.payload, interned: c.names}, nil
+}
+
+// expect reads a frame of the given kind, or the error that came instead.
+func (c *Conn) expect(kind byte) (*decoder, error) {
+	h, err := c.next()
+	if err != nil {
+		return nil, err
+	}
+	switch h.kind {
+	case kind:
+		return c.load(h)
+	case frameError:
+		return nil, c.reported(h)
+	}
+	return nil, hostile("a frame of type %q where %q was due", h.kind, kind)
+}
+
+// reported decodes the error in a frame.
+func (c *Conn) reported(h header) error {
+	d, err := c.load(h)
+	if err != nil {
+		return err
+	}
+	reported := d.remoteError()
+	if err := d.end("error"); err != nil {
+		return err
+	}
+	return reported
+}
+
+// ask sends a request.
+func (c *Conn) ask(kind byte, payload []byte) error {
+	if len(payload) > maxFrame {
+		return fmt.Errorf("a request of %d bytes is too long: filter rules may take up to %d", len(payload), maxFrame)
+	}
+	return c.link.send(appendFrame(nil, kind, payload))
+}
+
+// Clock is one reading of the agent's clock.
+type Clock struct {
+	Skew  time.Duration // the active's clock minus this host's
+	Bound time.Duration // the true skew is within Skew ± Bound
+}
+
+// Clock reads the agent's clock a few times and returns the reading with the
+// shortest round trip.
+func (c *Conn) Clock(ctx context.Context) (Clock, error) {
+	var best Clock
+	err := c.request(ctx, func() error {
+		for i := range 8 {
+			start := time.Now()
+			if err := c.ask(frameClock, nil); err != nil {
+				return err
+			}
+			d, err := c.expect(frameTime)
+			if err != nil {
+				return err
+			}
+			trip := time.Since(start) // monotonic
+			theirs := time.Unix(0, d.int("time"))
+			if err := d.end("time"); err != nil {
+				return err
+			}
+			if bound := (trip + 1) / 2; i == 0 || bound < best.Bound {
+				best = Clock{Skew: theirs.Sub(start.Add(trip / 2).Round(0)), Bound: bound}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return Clock{}, fmt.Errorf("read the active's clock: %w", err)
+	}
+	return best, nil
+}
+
+// Open asks for a root directory and returns what its source can tell.
+func (c *Conn) Open(ctx context.Context, root string) (rsyncx.Abilities, error) {
+	if a, ok := c.opened[root]; ok {
+		return a, nil
+	}
+	if len(root) > maxRoot {
+		return rsyncx.Abilities{}, fmt.Errorf("open a directory of the active: its name has %d bytes", len(root))
+	}
+	var a rsyncx.Abilities
+	err := c.request(ctx, func() error {
+		if err := c.ask(frameOpen, appendString(nil, root)); err != nil {
+			return err
+		}
+		d, err := c.expect(frameAbilities)
+		if err != nil {
+			return err
+		}
+		a = d.abilities()
+		return d.end("list of abilities")
+	})
+	if err != nil {
+		return rsyncx.Abilities{}, fmt.Errorf("open %s: %w", rsyncx.Printable(root), err)
+	}
+	c.opened[root] = a
+	return a, nil
+}
+
+// Lstat describes one name below root.
+func (c *Conn) Lstat(ctx context.Context, root, path string) (rsyncx.Entry, error) {
+	if err := rsyncx.CheckPath(path); err != nil {
+		return rsyncx.Entry{}, err
+	}
+	if _, err := c.Open(ctx, root); err != nil {
+		return rsyncx.Entry{}, err
+	}
+	var e rsyncx.Entry
+	err := c.request(ctx, func() error {
+		if err := c.ask(frameLstat, appendString(appendString(nil, root), path)); err != nil {
+			return err
+		}
+		d, err := c.expect(frameEntry)
+		if err != nil {
+			return err
+		}
+		e = d.entry(&rsyncx.Entry{})
+		if err := d.end("entry"); err != nil {
+			return err
+		}
+		return checkSelf(path, &e)
+	})
+	if err != nil {
+		return rsyncx.Entry{}, fmt.Errorf("look at %s: %w", rsyncx.Printable(orDot(path)), err)
+	}
+	return e, nil
+}
+
+// checkSelf returns an error unless e can be the entry of path.
+func checkSelf(path string, e *rsyncx.Entry) error {
+	if want := path[strings.LastIndexByte(path, '/')+1:]; e.Name != want {
+		return hostile("the entry of %q where that of %q was due", rsyncx.Printable(e.Name), rsyncx.Printable(want))
+	}
+	return nil
+}
+
+func orDot(path string) string {
+	if path == "" {
+		return "."
+	}
+	return path
+}

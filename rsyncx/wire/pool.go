@@ -1,0 +1,189 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"sync"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// Pool keeps connections to one agent's host, one for each request under way,
+// and opens them when they are needed. Its methods may be called from several
+// goroutines at once. A request that finds all connections busy waits for one:
+// whoever holds an iterator and asks for something else inside needs two.
+type Pool struct {
+	dial  func(context.Context) (*Conn, error)
+	slots chan struct{} // one for each connection that may be in use
+
+	mu     sync.Mutex
+	idle   []*Conn
+	busy   map[*Conn]bool
+	closed bool
+}
+
+// ErrClosed says that a Pool was closed.
+var ErrClosed = errors.New("the connection to the active was closed")
+
+// NewPool returns a pool of at most size connections, which dial makes.
+func NewPool(size int, dial func(context.Context) (*Conn, error)) *Pool {
+	return &Pool{dial: dial, slots: make(chan struct{}, size), busy: map[*Conn]bool{}}
+}
+
+func (p *Pool) get(ctx context.Context) (*Conn, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	c, err := p.take(ctx)
+	if err != nil {
+		<-p.slots
+	}
+	return c, err
+}
+
+func (p *Pool) take(ctx context.Context) (*Conn, error) {
+	p.mu.Lock()
+	for len(p.idle) > 0 && !p.closed {
+		c := p.idle[len(p.idle)-1]
+		p.idle = p.idle[:len(p.idle)-1]
+		if c.usable() {
+			p.busy[c] = true
+			p.mu.Unlock()
+			return c, nil
+		}
+		c.Close()
+	}
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	c, err := p.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		c.Close()
+		return nil, ErrClosed
+	}
+	p.busy[c] = true
+	return c, nil
+}
+
+func (p *Pool) put(c *Conn) {
+	p.mu.Lock()
+	delete(p.busy, c)
+	if p.closed || !c.usable() {
+		c.Close()
+	} else {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	<-p.slots
+}
+
+// Close closes every connection; requests under way end with an error.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.idle {
+		c.Close()
+	}
+	p.idle = nil
+	for c := range p.busy {
+		c.link.kill(ErrClosed)
+	}
+	return nil
+}
+
+// Clock reads the clock of the agent's host.
+func (p *Pool) Clock(ctx context.Context) (Clock, error) {
+	c, err := p.get(ctx)
+	if err != nil {
+		return Clock{}, err
+	}
+	defer p.put(c)
+	return c.Clock(ctx)
+}
+
+// Stream asks for the named stream; see Conn.Stream.
+func (p *Pool) Stream(ctx context.Context, name, arg string) (io.ReadCloser, error) {
+	c, err := p.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.Stream(ctx, name, arg, func() { p.put(c) })
+	if err != nil {
+		p.put(c)
+		return nil, err
+	}
+	return r, nil
+}
+
+// Source opens the tree below a directory of the agent's host. Closing the
+// Source leaves the Pool open.
+func (p *Pool) Source(ctx context.Context, root string) (rsyncx.Source, error) {
+	c, err := p.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.put(c)
+	a, err := c.Open(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return &source{p, root, a}, nil
+}
+
+// source is a directory served by the agents of a Pool.
+type source struct {
+	pool      *Pool
+	root      string
+	abilities rsyncx.Abilities
+}
+
+var _ rsyncx.Source = (*source)(nil)
+
+func (s *source) Abilities() rsyncx.Abilities { return s.abilities }
+
+func (s *source) Lstat(ctx context.Context, path string) (rsyncx.Entry, error) {
+	c, err := s.pool.get(ctx)
+	if err != nil {
+		return rsyncx.Entry{}, err
+	}
+	defer s.pool.put(c)
+	return c.Lstat(ctx, s.root, path)
+}
+
+func (s *source) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		c, err := s.pool.get(ctx)
+		if err != nil {
+			yield(rsyncx.Dir{}, err)
+			return
+		}
+		defer s.pool.put(c)
+		c.Walk(ctx, s.root, o)(yield)
+	}
+}
+
+func (s *source) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[rsyncx.File, error] {
+	return func(yield func(rsyncx.File, error) bool) {
+		c, err := s.pool.get(ctx)
+		if err != nil {
+			yield(rsyncx.File{}, err)
+			return
+		}
+		defer s.pool.put(c)
+		c.Read(ctx, s.root, want)(yield)
+	}
+}
+
+func (s *source) Close() error { return nil }

@@ -28,6 +28,7 @@ type filler struct {
 	mu          sync.Mutex
 	report      Report
 	need        Need
+	handled     int64 // of need.Lacking: copied or missing
 	outstanding map[blob.Sum]compared // asked for, not answered
 	stop        context.CancelCauseFunc
 }
@@ -79,6 +80,8 @@ func (f *filler) copy(ctx context.Context, need Need) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for sum := range f.outstanding {
 		return fmt.Errorf("the source left %d blobs unanswered, among them %s", len(f.outstanding), sum)
 	}
@@ -189,7 +192,8 @@ func (f *filler) store(ctx context.Context, c compared, body io.Reader) {
 	f.mu.Lock()
 	f.report.Copied++
 	f.report.CopiedBytes += c.ref.Size
-	done := event.Event{Kind: event.Progress, Step: f.o.Step, Items: f.report.Copied, Total: f.need.Lacking, Bytes: f.report.CopiedBytes, Size: f.need.LackingBytes}
+	f.handled++
+	done := event.Event{Kind: event.Progress, Step: f.o.Step, Items: f.handled, Total: f.need.Lacking, Bytes: f.report.CopiedBytes, Size: f.need.LackingBytes}
 	f.mu.Unlock()
 	itemize := ">f+++++++++"
 	if c.state == wrongLength {
@@ -203,19 +207,20 @@ func (f *filler) store(ctx context.Context, c compared, body io.Reader) {
 func (f *filler) lost(ref blob.Ref, why Reason) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.handled++
 	if err := f.missing(ref, why); err != nil {
 		f.stop(err)
 	}
 }
 
-// missing notes a missing blob; during the copy the caller holds f.mu.
+// missing notes a missing blob, with a warning for the first MaxMissing; during the copy the caller holds f.mu.
 func (f *filler) missing(ref blob.Ref, why Reason) error {
 	m := MissingBlob{Ref: ref, Reason: why}
 	f.report.MissingCount++
 	if len(f.report.Missing) < MaxMissing {
 		f.report.Missing = append(f.report.Missing, m)
+		f.o.Event.Emit(event.Event{Kind: event.Warning, Step: f.o.Step, Name: string(ref.Sum), Text: "missing: " + string(why)})
 	}
-	f.o.Event.Emit(event.Event{Kind: event.Warning, Step: f.o.Step, Name: string(ref.Sum), Text: "missing: " + string(why)})
 	if f.o.Missing == nil {
 		return nil
 	}

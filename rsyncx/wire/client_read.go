@@ -76,6 +76,13 @@ func (c *Conn) readFiles(root string, want iter.Seq[string], yield func(rsyncx.F
 	return d.end("end of the files")
 }
 
+func checkPath(path string) error {
+	if err := rsyncx.CheckPath(path); err != nil {
+		return &rsyncx.PathError{Path: path, Err: err}
+	}
+	return nil
+}
+
 // askAll sends the names that want gives, in two goroutines: one waits for the
 // next name while the other sends those that are there, many in a frame.
 func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[string], due chan<- asked, stop <-chan struct{}) {
@@ -84,7 +91,7 @@ func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[string], due chan<- ask
 		defer close(names)
 		defer close(due)
 		for path := range want {
-			next := asked{path, rsyncx.CheckPath(path)}
+			next := asked{path, checkPath(path)}
 			select {
 			case due <- next:
 			case <-stop:
@@ -135,9 +142,11 @@ func (c *Conn) readFile(next asked, yield func(rsyncx.File, error) bool) error {
 		}
 		switch h.kind {
 		case frameFileError:
-			if f.Err = c.reported(h); !isReported(f.Err) {
-				return f.Err
+			err := c.reported(h)
+			if !isReported(err) {
+				return err
 			}
+			f.Err = &rsyncx.PathError{Path: next.path, Err: err}
 		case frameFile:
 			d, err := c.load(h)
 			if err != nil {

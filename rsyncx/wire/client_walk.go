@@ -40,11 +40,7 @@ func (c *Conn) walk(root string, o rsyncx.WalkOptions, yield func(rsyncx.Dir, er
 		payload = append(payload, 0)
 	}
 	payload = binary.AppendUvarint(payload, uint64(o.MaxEntries))
-	rules, err := encodeFilter(o.Filter)
-	if err != nil {
-		return err
-	}
-	if err := c.ask(frameWalk, appendString(payload, string(rules))); err != nil {
+	if err := c.ask(frameWalk, appendString(payload, string(encodeFilter(o.Filter)))); err != nil {
 		return err
 	}
 	w := walker{c: c, left: o.MaxEntries, dirs: o.MaxEntries}

@@ -319,7 +319,7 @@ func (c *Conn) Open(ctx context.Context, root string) (rsyncx.Abilities, error) 
 
 // Lstat describes one name below root.
 func (c *Conn) Lstat(ctx context.Context, root, path string) (rsyncx.Entry, error) {
-	if err := rsyncx.CheckPath(path); err != nil {
+	if err := checkPath(path); err != nil {
 		return rsyncx.Entry{}, err
 	}
 	if _, err := c.Open(ctx, root); err != nil {
@@ -341,7 +341,7 @@ func (c *Conn) Lstat(ctx context.Context, root, path string) (rsyncx.Entry, erro
 		return checkSelf(path, &e)
 	})
 	if err != nil {
-		return rsyncx.Entry{}, fmt.Errorf("look at %s: %w", rsyncx.Printable(orDot(path)), err)
+		return rsyncx.Entry{}, &rsyncx.PathError{Path: path, Err: err}
 	}
 	return e, nil
 }

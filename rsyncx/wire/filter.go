@@ -1,16 +1,26 @@
 package wire
 
 import (
-	"errors"
+	"fmt"
 
 	"github.com/drsync/drsync/rsyncx/filter"
 )
 
-func encodeFilter(r *filter.Rules) ([]byte, error) { return nil, nil }
+// encodeFilter encodes rules for a request. No rules are no bytes.
+func encodeFilter(r *filter.Rules) []byte {
+	if r == nil {
+		return nil
+	}
+	return r.Encode()
+}
 
 func decodeFilter(b []byte) (*filter.Rules, error) {
-	if len(b) > 0 {
-		return nil, errors.New("no rules yet")
+	if len(b) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	r, err := filter.Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("read the filter rules: %w", err)
+	}
+	return r, nil
 }

@@ -33,6 +33,9 @@ func NewPool(size int, dial func(context.Context) (*Conn, error)) *Pool {
 }
 
 func (p *Pool) get(ctx context.Context) (*Conn, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	select {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():

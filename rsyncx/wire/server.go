@@ -31,7 +31,7 @@ var ErrClientGone = errors.New("the client went away in the middle of a request"
 // about a second, even if a Write to out or a Read of in is still blocked then.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, s Server) error {
 	if s.Open == nil {
-		s.Open = openLocal
+		s.Open = rsyncx.Local
 	}
 	if s.Version == "" {
 		s.Version = "unknown"
@@ -256,7 +256,7 @@ func (a *agent) lstat(ctx context.Context, d *decoder) error {
 	}
 	e, err := src.Lstat(ctx, path)
 	if err != nil {
-		return err
+		return bare(err)
 	}
 	if err := sendable(&e); err != nil {
 		return err
@@ -276,4 +276,10 @@ func sendable(e *rsyncx.Entry) error {
 	return nil
 }
 
-func openLocal(root string) (rsyncx.Source, error) { return nil, errors.ErrUnsupported }
+// bare strips the path off an error, which the client adds again.
+func bare(err error) error {
+	if single, ok := err.(*rsyncx.PathError); ok {
+		return single.Err
+	}
+	return err
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +39,7 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 	for dir, err := range src.Walk(ctx, o) {
 		var single *rsyncx.PathError
 		if errors.As(err, &single) {
-			if err := a.send(frameDirError, appendError(appendString(buf[:0], single.Path), single.Err)); err != nil {
+			if err := a.sendDirError(single); err != nil {
 				return err
 			}
 			continue
@@ -56,8 +57,23 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 	return a.send(frameDone, nil)
 }
 
+func (a *agent) sendDirError(single *rsyncx.PathError) error {
+	path := single.Path
+	for len(path) > maxPath { // the nearest directory that has a usable name
+		path = path[:strings.LastIndexByte(path, '/')]
+	}
+	return a.send(frameDirError, appendError(appendString(nil, path), single.Err))
+}
+
 // sendDir sends one directory. Entries that cannot be carried become errors about them.
 func (a *agent) sendDir(dir rsyncx.Dir, buf []byte) ([]byte, error) {
+	total := 0
+	for i := range dir.Entries {
+		total += weight(&dir.Entries[i])
+	}
+	if total > rsyncx.MaxDirBytes {
+		return buf, fmt.Errorf("%s: %d entries in one directory are more than can be carried", rsyncx.Printable(orDot(dir.Path)), len(dir.Entries))
+	}
 	buf = appendEntry(appendString(buf, dir.Path), &dir.Self, &rsyncx.Entry{})
 	if err := a.send(frameDir, buf); err != nil {
 		return buf, err
@@ -89,7 +105,7 @@ func (a *agent) sendDir(dir rsyncx.Dir, buf []byte) ([]byte, error) {
 		return buf, err
 	}
 	for _, o := range odd {
-		if err := a.send(frameDirError, appendError(appendString(buf[:0], o.Path), o.Err)); err != nil {
+		if err := a.sendDirError(o); err != nil {
 			return buf, err
 		}
 	}
@@ -189,7 +205,7 @@ func (a *agent) sendFile(f rsyncx.File, buf []byte) error {
 		f.Err = sendable(&f.Entry)
 	}
 	if f.Err != nil {
-		return a.send(frameFileError, appendError(nil, f.Err))
+		return a.send(frameFileError, appendError(nil, bare(f.Err)))
 	}
 	if err := a.send(frameFile, appendEntry(nil, &f.Entry, &rsyncx.Entry{})); err != nil {
 		return err

@@ -39,7 +39,7 @@ const (
 	maxStream   = 4 << 10 // of a stream's name and of its argument
 	maxRoot     = 4095
 	maxRoots    = 64 // opened by one agent process
-	entryCost   = 64 // what an entry counts for against rsyncx.MaxDirBytes, besides its strings
+	entryCost   = 32 // what an entry counts for against rsyncx.MaxDirBytes, besides its strings
 	maxQueued   = 32 << 20
 	maxFrames   = 3 * window
 	window      = 4096 // files asked for and not yet answered

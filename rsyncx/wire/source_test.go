@@ -1,0 +1,63 @@
+package wire
+
+import (
+	"context"
+	"io"
+	"testing"
+
+	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/sourcetest"
+)
+
+// duplex is one end of a stream made of two pipes.
+type duplex struct {
+	io.Reader
+	io.Writer
+	close func()
+}
+
+func (d *duplex) Close() error { d.close(); return nil }
+
+// pair returns both ends of a stream. Closing one closes it for both.
+func pair() (a, b *duplex) {
+	ar, bw := io.Pipe()
+	br, aw := io.Pipe()
+	closeAll := func() { ar.Close(); aw.Close(); br.Close(); bw.Close() }
+	return &duplex{ar, aw, closeAll}, &duplex{br, bw, closeAll}
+}
+
+// serve starts an agent in this process for the time of the test and returns the
+// client's end. Serve's error goes to the channel.
+func serve(t testing.TB, s Server) (io.ReadWriteCloser, <-chan error) {
+	t.Helper()
+	near, far := pair()
+	done := make(chan error, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		done <- Serve(context.Background(), far, far, s)
+		far.Close()
+	}()
+	t.Cleanup(func() { near.Close(); <-ended })
+	return near, done
+}
+
+func newTestPool(t testing.TB, s Server) *Pool {
+	t.Helper()
+	p := NewPool(8, func(ctx context.Context) (*Conn, error) {
+		rwc, _ := serve(t, s)
+		return Dial(ctx, rwc, ClientOptions{Version: "test"})
+	})
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func TestSourceContract(t *testing.T) {
+	sourcetest.TestSource(t, func(t *testing.T, dir string) rsyncx.Source {
+		src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return src
+	})
+}

@@ -257,10 +257,11 @@ func TestCancel(t *testing.T) {
 			t.Errorf("refs: %v", err)
 		}
 	}
-	ctx, cancel = context.WithCancelCause(t.Context())
+	ctx, stop := context.WithCancelCause(t.Context())
+	defer stop(nil)
 	var last error
 	for _, err := range c.Refs(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT b.sha1, n.i FROM n, binaries b LIMIT 300000") {
-		cancel(why)
+		stop(why)
 		last = err
 	}
 	if !errors.Is(last, why) {
@@ -273,6 +274,7 @@ func TestCancelWhileReceiving(t *testing.T) {
 	l := newLab(t, "wal", 10)
 	o := l.options()
 	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	why := errors.New("why")
 	o.Snapshot = func(context.Context, string) (io.ReadCloser, error) {
 		r, w := io.Pipe()

@@ -65,7 +65,7 @@ const (
 	// with side effects runs from it.
 	readLive   = "mode=ro&_pragma=busy_timeout(10000)&_pragma=trusted_schema(0)&_pragma=cell_size_check(1)"
 	readStaged = "immutable=1&" + readLive
-	writeLive  = "mode=rw&_pragma=busy_timeout(3000)"
+	writeLive  = "mode=rw&_pragma=busy_timeout(1000)"
 )
 
 // open opens path with one connection.

@@ -34,6 +34,7 @@ type State struct {
 	Epoch  uint64    `json:"epoch"`
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
+	Host   string    `json:"host,omitempty"` // in a Marker only: which host wrote it
 }
 
 const fileName = "role.json"
@@ -53,17 +54,26 @@ func Load(dir string) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("read role: %w", err)
 	}
+	s, err := parse(data)
+	if err != nil {
+		return State{}, fmt.Errorf("read role: %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// parse accepts one JSON object with a known format and role, and nothing after it.
+func parse(data []byte) (State, error) {
 	var s State
 	if err := json.Unmarshal(data, &s); err != nil {
-		return State{}, fmt.Errorf("read role: %s: %w", path, err)
+		return State{}, err
+	}
+	if s.Format != 1 {
+		return State{}, fmt.Errorf("format %d is newer than this drsync", s.Format)
 	}
 	switch s.Role {
 	case Standby, Promoting, Active:
 	default:
-		return State{}, fmt.Errorf("read role: %s: unknown role %q", path, s.Role)
-	}
-	if s.Format != 1 {
-		return State{}, fmt.Errorf("read role: %s: format %d is newer than this drsync", path, s.Format)
+		return State{}, fmt.Errorf("unknown role %q", s.Role)
 	}
 	return s, nil
 }

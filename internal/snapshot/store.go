@@ -47,15 +47,7 @@ func (s *Store) List() ([]Record, error) {
 		}
 		all = append(all, r)
 	}
-	slices.SortFunc(all, func(a, b Record) int {
-		if c := b.Time.Compare(a.Time); c != 0 {
-			return c
-		}
-		if c := b.Published.Compare(a.Published); c != 0 {
-			return c
-		}
-		return strings.Compare(b.ID, a.ID)
-	})
+	slices.SortFunc(all, newestFirst)
 	return all, nil
 }
 

@@ -1,0 +1,84 @@
+package sqlite
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// Check implements dbrepl.Engine. It asks the active for a description of its
+// database, and looks at the standby's directory and file.
+func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
+	findings := e.checkStandby()
+	h, err := e.describeActive(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return append(findings, fatal("active "+e.o.ActivePath, err)), nil
+	}
+	if h.JournalMode != "wal" {
+		findings = append(findings, dbrepl.Finding{
+			Subject: "active " + e.o.ActivePath,
+			Problem: fmt.Sprintf("journal mode %q: the application's writes wait while a snapshot is taken", h.JournalMode),
+			Fix:     "PRAGMA journal_mode = WAL",
+		})
+	}
+	if err := e.enoughSpace(h.Length); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		findings = append(findings, fatal("standby "+e.f.dir, err))
+	}
+	return findings, nil
+}
+
+func (e *Engine) describeActive(ctx context.Context) (header, error) {
+	r, err := e.o.Snapshot(ctx, checkPrefix+e.o.ActivePath)
+	if err != nil {
+		return header{}, err
+	}
+	defer r.Close()
+	stop := context.AfterFunc(ctx, func() { r.Close() })
+	defer stop()
+	h, _, err := readHeader(bufio.NewReaderSize(obedient{ctx, r}, maxHeader))
+	if err == nil && !h.Check {
+		err = errors.New("a snapshot instead of the answer to a check")
+	}
+	return h, err
+}
+
+func (e *Engine) checkStandby() []dbrepl.Finding {
+	var findings []dbrepl.Finding
+	fi, err := os.Stat(e.f.dir)
+	if err == nil && !fi.IsDir() {
+		err = errors.New("not a directory")
+	}
+	if err == nil {
+		err = unix.Access(e.f.dir, unix.W_OK|unix.X_OK)
+	}
+	if err != nil {
+		return append(findings, fatal("standby "+e.f.dir,
+			hint.With(err, "make the directory of the standby's database, owned by the application's account")))
+	}
+	if fi, err := os.Lstat(e.f.live); err == nil && !fi.Mode().IsRegular() {
+		findings = append(findings, fatal("standby "+e.f.live,
+			hint.New("not a regular file", "name the database itself, not a link to it")))
+	} else if err := e.refuseInUse(); err != nil {
+		findings = append(findings, fatal("standby "+e.f.live, err))
+	}
+	if uid, _, _, err := e.attributes(); err == nil && os.Geteuid() != 0 && uid != os.Geteuid() {
+		findings = append(findings, fatal("standby "+e.f.live, hint.With(
+			fmt.Errorf("owned by user %d, drsync runs as %d", uid, os.Geteuid()), "run drsync as root or as the application's account")))
+	}
+	return findings
+}
+
+func fatal(subject string, err error) dbrepl.Finding {
+	return dbrepl.Finding{Fatal: true, Subject: subject, Problem: err.Error(), Fix: hint.Of(err)}
+}

@@ -1,0 +1,275 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/blob"
+	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// Options says which database is replicated to where. All but Event are required.
+type Options struct {
+	ActivePath  string // absolute, on the active
+	StandbyPath string // absolute, on this host; its directory exists
+	// Snapshot opens a snapshot stream of the handler on the active. Reading it
+	// must fail in bounded time when the peer is gone; it is closed when ctx is
+	// cancelled.
+	Snapshot func(ctx context.Context, path string) (io.ReadCloser, error)
+	// Clock measures the active's clock minus this host's; the true value lies
+	// within skew ± bound.
+	Clock func(ctx context.Context) (skew, bound time.Duration, err error)
+	Event event.Sink
+}
+
+// Engine replicates one SQLite file. Its methods are called by one goroutine
+// at a time.
+type Engine struct {
+	o     Options
+	f     files
+	step  func(name string) error // tests stop the engine here
+	token func() string
+}
+
+var (
+	_ dbrepl.Engine      = (*Engine)(nil)
+	_ dbrepl.ActiveAsker = (*Engine)(nil)
+)
+
+// New returns an engine. It touches nothing yet.
+func New(o Options) (*Engine, error) {
+	var errs []error
+	for what, path := range map[string]string{"active": o.ActivePath, "standby": o.StandbyPath} {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
+			errs = append(errs, fmt.Errorf("the %s's database %q is not an absolute path of a file", what, path))
+		}
+	}
+	if o.Snapshot == nil || o.Clock == nil {
+		errs = append(errs, errors.New("internal error: sqlite engine without Snapshot or Clock"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return &Engine{
+		o: o, f: filesOf(o.StandbyPath),
+		step:  func(string) error { return nil },
+		token: randomName,
+	}, nil
+}
+
+// Describe implements dbrepl.Engine.
+func (e *Engine) Describe() string {
+	return fmt.Sprintf("SQLite %s to %s", e.o.ActivePath, e.o.StandbyPath)
+}
+
+// Close implements dbrepl.Engine. Views and captures are closed on their own.
+func (e *Engine) Close() error { return nil }
+
+// Capture implements dbrepl.Engine.
+func (e *Engine) Capture(ctx context.Context) (_ dbrepl.Captured, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("capture %s: %w", e.o.ActivePath, err)
+		}
+	}()
+	skew, bound, err := e.o.Clock(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("compare the clocks: %w", err)
+	}
+	h, sum, err := e.fetch(ctx, e.f.staged)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(e.f.staged)
+		}
+	}()
+	if err := e.dressLike(e.f.staged); err != nil {
+		return nil, err
+	}
+	c := &captured{e: e, g: generation{
+		Format: 1, Generation: e.token(), Time: h.Time, SQLite: h.SQLite, JournalMode: h.JournalMode,
+		Length: h.Length, SHA256: sum, Skew: skew, SkewError: bound,
+	}}
+	c.view, err = openView(ctx, candidate{e.f.staged, readStaged}, candidate{e.f.live, readLive})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			c.view.Close()
+		}
+	}()
+	if err = c.quickCheck(ctx); err != nil {
+		return nil, fmt.Errorf("the received database: %w", err)
+	}
+	c.counts.Bytes = h.Length
+	if c.counts.Tables, c.counts.Rows, err = c.count(ctx); err != nil {
+		return nil, err
+	}
+	if err = syncFile(e.f.staged); err == nil {
+		err = durable.SyncDir(e.f.dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// fetch receives a snapshot into a new file. On an error nothing is left of it.
+func (e *Engine) fetch(ctx context.Context, into string) (h header, sum string, err error) {
+	f, err := os.OpenFile(into, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return header{}, "", fmt.Errorf("internal error: %s is there: an earlier capture was neither published nor discarded nor recovered", into)
+	}
+	if err != nil {
+		return header{}, "", hint.With(err, "the directory of the standby's database must exist and be writable")
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			os.Remove(into)
+		}
+	}()
+	r, err := e.o.Snapshot(ctx, e.o.ActivePath)
+	if err != nil {
+		return header{}, "", err
+	}
+	defer r.Close()
+	stop := context.AfterFunc(ctx, func() { r.Close() })
+	defer stop()
+	h, sum, err = receive(ctx, r, func(h header) (io.Writer, error) {
+		if err := e.enoughSpace(h.Length); err != nil {
+			return nil, err
+		}
+		return &counted{w: f, total: h.Length, sink: e.o.Event}, nil
+	})
+	if err != nil {
+		return header{}, "", fmt.Errorf("receive the database: %w", because(ctx, err))
+	}
+	if size, err := pageSizeOf(into); err != nil || size != h.PageSize {
+		return header{}, "", errors.Join(fmt.Errorf("the received database has pages of %d bytes, announced were %d", size, h.PageSize), err)
+	}
+	return h, sum, nil
+}
+
+// counted reports how much was written.
+type counted struct {
+	w           io.Writer
+	done, total int64
+	sink        event.Sink
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.done += int64(n)
+	c.sink.Emit(event.Event{Kind: event.Progress, Step: "capture", Bytes: c.done, Size: c.total})
+	return n, err
+}
+
+// Visible implements dbrepl.Engine.
+func (e *Engine) Visible(ctx context.Context) (dbrepl.View, error) {
+	if _, err := e.published(); err != nil {
+		return nil, err
+	}
+	v, err := openView(ctx, candidate{e.f.live, readLive})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.With(fmt.Errorf("the published database is gone: %w", err), "a new run brings it again; the generation before it is "+e.f.prev)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", e.f.live, err)
+	}
+	return v, nil
+}
+
+// Promote implements dbrepl.Engine: the file is already what the application
+// opens, so it only brings back the active's journal mode, and proves that the
+// file can be written. A database that the application uses already is left alone.
+func (e *Engine) Promote(ctx context.Context) (dbrepl.Point, error) {
+	g, err := e.published()
+	if err != nil {
+		return dbrepl.Point{}, err
+	}
+	if err := e.makeWritable(ctx, g.JournalMode); err != nil {
+		return dbrepl.Point{}, fmt.Errorf("make %s writable: %w", e.f.live, because(ctx, err))
+	}
+	return g.point(), nil
+}
+
+func (e *Engine) makeWritable(ctx context.Context, journalMode string) (err error) {
+	db, err := open(e.f.live, writeLive)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	_, err = db.ExecContext(ctx, "BEGIN IMMEDIATE")
+	if isBusy(err) {
+		return nil
+	}
+	if err != nil {
+		return hint.With(err, "run drsync as root or as the application's account, and look whether the file system is mounted read only")
+	}
+	if _, err := db.ExecContext(ctx, "ROLLBACK"); err != nil {
+		return err
+	}
+	if !strings.EqualFold(journalMode, "wal") {
+		return nil
+	}
+	var mode string
+	err = db.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode)
+	if isBusy(err) {
+		return nil
+	}
+	if err == nil && mode != "wal" {
+		err = fmt.Errorf("the journal mode stays %q", mode)
+	}
+	return err
+}
+
+// StillNamed implements dbrepl.ActiveAsker. It brings a second snapshot of the
+// active beside the first, for the time of the questions: SQLite has no server
+// that could be asked.
+func (e *Engine) StillNamed(ctx context.Context, query string, sums []blob.Sum) (_ map[blob.Sum]bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("ask %s again: %w", e.o.ActivePath, err)
+		}
+	}()
+	if err := os.Remove(e.f.asked); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if _, _, err := e.fetch(ctx, e.f.asked); err != nil {
+		return nil, err
+	}
+	defer os.Remove(e.f.asked)
+	v, err := openView(ctx, candidate{e.f.asked, readStaged})
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	named := make(map[blob.Sum]bool, len(sums))
+	for _, sum := range sums {
+		named[sum] = false
+		for _, err := range v.Strings(ctx, query, string(sum)) {
+			if err != nil {
+				return nil, err
+			}
+			named[sum] = true
+			break
+		}
+	}
+	return named, nil
+}

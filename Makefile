@@ -51,7 +51,8 @@ soak: deps
 	DRSYNC_TEST_ALL=1 CGO_ENABLED=1 go test -race -count $(SOAK_COUNT) -timeout 0 ./...
 
 bench: deps build
-	go test ./internal/bench -count 1 -timeout 0 -run '^TestSuite$$' -v -args -suite -drsync $(CURDIR)/bin/drsync $(BENCH_FLAGS)
+	go test ./internal/bench -count 1 -timeout 0 -run '^TestSuite$$' -v -args \
+		-files 100000 -rows 300000 -repeats 3 -drsync $(CURDIR)/bin/drsync $(BENCH_FLAGS)
 
 clean:
 	rm -rf bin

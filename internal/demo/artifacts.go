@@ -21,13 +21,17 @@ const (
 	trashRepo = "auto-trashcan"
 )
 
+// content says how many blobs a lab begins with.
+type content struct {
+	small  int // of 1 to 20 KB; at least as many as copies
+	medium int // of 50 to 250 KB
+	large  int // of 1 to 4 MB
+}
+
 const (
-	smallBlobs  = 520 // of 1 to 20 KB
-	mediumBlobs = 24  // of 50 to 250 KB
-	largeBlobs  = 16  // of 1 to 4 MB
-	trashBlobs  = 12  // small ones that only the trash still names
-	copies      = 30  // further artifacts with the content of another
-	strayBlobs  = 2   // files in the filestore that no row names
+	trashBlobs = 12 // small ones that only the trash still names
+	copies     = 30 // further artifacts with the content of another
+	strayBlobs = 2  // files in the filestore that no row names
 )
 
 // stored is one file of the filestore.
@@ -37,7 +41,7 @@ type stored struct {
 }
 
 // fill uploads what the active has had for long.
-func (l *Lab) fill() error {
+func (l *Lab) fill(c content) error {
 	ctx := context.Background()
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -50,8 +54,8 @@ func (l *Lab) fill() error {
 
 	past := time.Now().Add(-200 * 24 * time.Hour)
 	var all []stored
-	for i := range smallBlobs + mediumBlobs + largeBlobs {
-		b, err := l.store(l.content(i), past.Add(time.Duration(i)*7*time.Hour))
+	for i := range c.small + c.medium + c.large {
+		b, err := l.store(l.artifact(c, i), past.Add(time.Duration(i)*7*time.Hour))
 		if err != nil {
 			return err
 		}
@@ -131,15 +135,15 @@ func artifactPath(i int) string {
 	return fmt.Sprintf("%s/%s/%s/%s-%s-%d%s", group, module, version, module, version, i, kinds[i%len(kinds)])
 }
 
-// content makes the i-th file. The very first is empty, as the one named
+// artifact makes the content of the i-th one. The very first is empty, as the one named
 // da39a3ee… is in most real filestores.
-func (l *Lab) content(i int) []byte {
+func (l *Lab) artifact(c content, i int) []byte {
 	switch {
 	case i == 0:
 		return nil
-	case i < smallBlobs:
+	case i < c.small:
 		return l.bytes(1_000 + int(l.random.Uint64()%19_000))
-	case i < smallBlobs+mediumBlobs:
+	case i < c.small+c.medium:
 		return l.bytes(50_000 + int(l.random.Uint64()%200_000))
 	default:
 		return l.bytes(1_000_000 + int(l.random.Uint64()%3_000_000))

@@ -16,6 +16,7 @@ type SSH struct {
 	User       string
 	Identity   string // path of the private key
 	KnownHosts string // path
+	Agent      string // the command that starts drsync there; "" is the default, drsync
 }
 
 // excludes are the lines of Artifactory's own instructions for rsync.
@@ -34,6 +35,9 @@ func (l *Lab) Config(transport string, ssh SSH) string {
 		fmt.Fprintf(&b, "  host: %s\n  port: %d\n  user: %s\n  identity: %s\n  known_hosts: %s\n",
 			quote(ssh.Host), ssh.Port, quote(ssh.User), quote(ssh.Identity), quote(ssh.KnownHosts))
 	}
+	if ssh.Agent != "" {
+		fmt.Fprintf(&b, "  agent: %s\n", quote(ssh.Agent))
+	}
 	fmt.Fprintf(&b, `  home: %s
   transport: %s
 standby:
@@ -48,7 +52,10 @@ database:
 files:
   rsync: "-vvah --del"
   exclude_from: %s
-snapshots: {keep_last: 3}
+# Less patient than a real standby should be, so that one hour shows everything:
+# a blob that the newest snapshot does not name goes into quarantine at once.
+snapshots: {keep_last: 1}
+prune: {min_age: 0s, max_fraction: 5%%, quarantine: 7d}
 `, quote(l.ActiveHome), transport, quote(l.StandbyHome), quote(l.StandbyState),
 		quote(l.ActiveDB), quote(l.StandbyDB), quote(l.excludeFile()))
 	return b.String()

@@ -40,9 +40,11 @@ type Lab struct {
 
 // NewLab fills dir, which must be empty or absent. Two labs have the same
 // content, names and rows; only the times differ.
-func NewLab(dir string) (*Lab, error) { return newLab(dir, 1) }
+func NewLab(dir string) (*Lab, error) {
+	return newLab(dir, content{small: 520, medium: 24, large: 16})
+}
 
-func newLab(dir string, seed byte) (_ *Lab, err error) {
+func newLab(dir string, c content) (_ *Lab, err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the lab's directory: %w", err)
@@ -58,20 +60,20 @@ func newLab(dir string, seed byte) (_ *Lab, err error) {
 		StandbyDB:    filepath.Join(dir, "standby", "artdb.sqlite"),
 		StandbyState: filepath.Join(dir, "standby", "state"),
 		folders:      map[string]bool{},
-		random:       rand.NewChaCha8([32]byte{seed}),
+		random:       rand.NewChaCha8([32]byte{1}),
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("make the lab: %w", err), l.Close())
 		}
 	}()
-	if err := l.makeActive(); err != nil {
+	if err := l.makeActive(c); err != nil {
 		return nil, err
 	}
 	return l, l.makeStandby()
 }
 
-func (l *Lab) makeActive() error {
+func (l *Lab) makeActive(c content) error {
 	if err := os.MkdirAll(l.ActiveHome, 0o755); err != nil {
 		return err
 	}
@@ -81,7 +83,7 @@ func (l *Lab) makeActive() error {
 	if err := l.openDatabase(); err != nil {
 		return err
 	}
-	return l.fill()
+	return l.fill(c)
 }
 
 func (l *Lab) makeStandby() error {

@@ -13,32 +13,40 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/testenv"
 )
 
 func makeLab(t *testing.T) *Lab {
 	t.Helper()
-	l, err := NewLab(filepath.Join(t.TempDir(), "lab"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
+	return made(t)(NewLab(filepath.Join(t.TempDir(), "lab")))
+}
+
+// smallLab has everything that NewLab's has, but less of it.
+func smallLab(t *testing.T) *Lab {
+	t.Helper()
+	return made(t)(newLab(filepath.Join(t.TempDir(), "lab"), content{small: 80, medium: 2, large: 1}))
+}
+
+func made(t *testing.T) func(*Lab, error) *Lab {
+	return func(l *Lab, err error) *Lab {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	return l
+		t.Cleanup(func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return l
+	}
 }
 
 // replicate does by hand what a run does: the database first, then the files.
 func replicate(t *testing.T, l *Lab) {
 	t.Helper()
-	if err := os.RemoveAll(l.StandbyDB); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.db.Exec("VACUUM INTO ?", l.StandbyDB); err != nil {
-		t.Fatal(err)
-	}
+	copyDatabase(t, l)
 	names, err := readHome(t.Context(), l.ActiveHome)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +74,16 @@ func replicate(t *testing.T, l *Lab) {
 	for _, b := range blobs {
 		name, _ := filepath.Rel(l.ActiveHome, b)
 		copyFile(t, l, name)
+	}
+}
+
+func copyDatabase(t *testing.T, l *Lab) {
+	t.Helper()
+	if err := os.RemoveAll(l.StandbyDB); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.db.Exec("VACUUM INTO ?", l.StandbyDB); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -191,13 +209,13 @@ func column(t *testing.T, l *Lab, query string) []string {
 }
 
 func TestCheckBeforeAnyRun(t *testing.T) {
-	if _, err := makeLab(t).Check(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := smallLab(t).Check(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %v, want fs.ErrNotExist", err)
 	}
 }
 
 func TestChangeIsSeenAndCopied(t *testing.T) {
-	l := makeLab(t)
+	l := smallLab(t)
 	replicate(t, l)
 	r := check(t, l)
 	if !r.OK() {
@@ -234,7 +252,7 @@ func TestChangeIsSeenAndCopied(t *testing.T) {
 }
 
 func TestChangeObeysItsContext(t *testing.T) {
-	l := makeLab(t)
+	l := smallLab(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	cancel(enough)
@@ -254,7 +272,7 @@ func check(t *testing.T, l *Lab) CheckReport {
 
 // TestCheckFindsDamage damages the standby in every way that Check promises to find.
 func TestCheckFindsDamage(t *testing.T) {
-	l := makeLab(t)
+	l := smallLab(t)
 	replicate(t, l)
 	var sum string
 	if err := l.db.QueryRow(`SELECT sha1 FROM binaries WHERE bin_length > 1000 ORDER BY sha1 LIMIT 1`).Scan(&sum); err != nil {
@@ -309,22 +327,30 @@ func TestCheckFindsDamage(t *testing.T) {
 		if !says(r.Broken, c.broken) || !says(r.Behind, c.behind) {
 			t.Errorf("%s: broken %q, behind %q", c.name, r.Broken, r.Behind)
 		}
-		// Mend it.
-		for _, name := range []string{"data/tmp/x", "data/filestore/_pre/x", "data/.lock", "etc/plugins/old.groovy"} {
-			if err := os.RemoveAll(filepath.Join(l.StandbyHome, name)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for path, text := range standbyHostFiles() {
-			if err := write(path, text); err != nil {
-				t.Fatal(err)
-			}
-		}
-		replicate(t, l)
+		mend(t, l, blob)
 	}
 	if r := check(t, l); !r.OK() {
 		t.Errorf("mended: %+v", r)
 	}
+}
+
+// mend undoes all that TestCheckFindsDamage does.
+func mend(t *testing.T, l *Lab, blob string) {
+	t.Helper()
+	for _, name := range []string{"data/tmp/x", "data/filestore/_pre/x", "data/.lock", "etc/plugins/old.groovy"} {
+		if err := os.RemoveAll(filepath.Join(l.StandbyHome, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, text := range standbyHostFiles() {
+		if err := writeFile(l.StandbyHome, homeFile{path: path, mode: 0o640, text: text}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{blob, "etc/security/master.key", "etc/ui/logo"} {
+		copyFile(t, l, name)
+	}
+	copyDatabase(t, l)
 }
 
 func execStandby(l *Lab, query string) error {
@@ -342,7 +368,7 @@ func execStandby(l *Lab, query string) error {
 // the lock and unfinished uploads need drsync's own knowledge.
 func TestExcludesAreEnough(t *testing.T) {
 	testenv.Require(t, "rsync")
-	l := makeLab(t)
+	l := smallLab(t)
 	if _, err := l.WriteConfig("local", SSH{}); err != nil {
 		t.Fatal(err)
 	}
@@ -351,9 +377,7 @@ func TestExcludesAreEnough(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if _, err := l.db.Exec("VACUUM INTO ?", l.StandbyDB); err != nil {
-		t.Fatal(err)
-	}
+	copyDatabase(t, l)
 	r := check(t, l)
 	want := []string{
 		"etc/db.properties, the standby's own, was overwritten",
@@ -366,18 +390,37 @@ func TestExcludesAreEnough(t *testing.T) {
 	}
 }
 
+// TestConfig reads the lab's configuration as drsync does.
 func TestConfig(t *testing.T) {
-	l := makeLab(t)
-	text := l.Config("sftp", SSH{Host: "127.0.0.1", Port: 2222, User: "demo", Identity: "/k/id", KnownHosts: "/k/hosts"})
-	for _, line := range []string{
-		"\n  host: \"127.0.0.1\"\n  port: 2222\n  user: \"demo\"\n", "\n  transport: sftp\n", "\n  engine: sqlite\n",
-		"\n  active: {path: \"" + l.ActiveDB + "\"}\n", "\n  home: \"" + l.StandbyHome + "\"\n",
+	l := smallLab(t)
+	for transport, ssh := range map[string]SSH{
+		"local": {},
+		"agent": {Host: "127.0.0.1", Port: 2222, User: "demo", Identity: "/k/id", KnownHosts: "/k/hosts", Agent: "/opt/drsync -x"},
 	} {
-		if !strings.Contains(text, line) {
-			t.Errorf("%q is not in\n%s", line, text)
+		path, err := l.WriteConfig(transport, ssh)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if local := l.Config("local", SSH{}); strings.Contains(local, "  host:") || strings.Contains(local, "  port:") {
-		t.Errorf("a local lab names a host:\n%s", local)
+		c, err := config.Load(path)
+		if err != nil {
+			t.Fatalf("%s: %v", transport, err)
+		}
+		active := config.Active{Host: ssh.Host, User: ssh.User, Port: ssh.Port, Identity: ssh.Identity, KnownHosts: ssh.KnownHosts,
+			Home: l.ActiveHome, Transport: config.Transport(transport), Agent: ssh.Agent}
+		if c.Active != active {
+			t.Errorf("%s: active is %+v, want %+v", transport, c.Active, active)
+		}
+		if want := (config.Standby{Home: l.StandbyHome, State: l.StandbyState}); c.Standby != want {
+			t.Errorf("%s: standby is %+v, want %+v", transport, c.Standby, want)
+		}
+		if d := c.Database; d.Engine != config.EngineSQLite || d.Active.Path != l.ActiveDB || d.Standby.Path != l.StandbyDB {
+			t.Errorf("%s: database is %+v", transport, d)
+		}
+		if got, err := os.ReadFile(c.Files.ExcludeFrom); err != nil || string(got) != excludes {
+			t.Errorf("%s: the exclude list is %q, %v", transport, got, err)
+		}
+		if c.Application != config.Artifactory || c.Snapshots.KeepLast != 1 || c.Prune.MinAge != 0 {
+			t.Errorf("%s: %+v", transport, c)
+		}
 	}
 }

@@ -1,0 +1,246 @@
+package testenv
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// MariaDBServer is a MariaDB server of one test, with an own data directory.
+// Its root account has no password and may connect through Socket and Addr.
+type MariaDBServer struct {
+	Socket  string // path of its unix socket
+	Addr    string // host:port on loopback
+	Datadir string
+
+	t    testing.TB
+	dir  string
+	opts []string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
+}
+
+// MariaDB starts a server for the test, with its binary log on, and stops it
+// when the test ends. opts are further arguments of mariadbd, which win over
+// the ones given here: "--skip-log-bin" switches the binary log off.
+func MariaDB(t testing.TB, opts ...string) *MariaDBServer {
+	t.Helper()
+	Require(t, "mariadbd", "mariadb-install-db")
+	dir, err := os.MkdirTemp("", "drs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &MariaDBServer{
+		Socket:  filepath.Join(dir, "sock"),
+		Datadir: filepath.Join(dir, "data"),
+		t:       t,
+		dir:     dir,
+		opts:    opts,
+	}
+	t.Cleanup(func() {
+		m.Kill()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the server's directory: %v", err)
+		}
+	})
+	template, err := mariadbTemplate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(m.Datadir, os.DirFS(template)); err != nil {
+		t.Fatalf("copy an initialised data directory: %v", err)
+	}
+	if m.Addr, err = freeAddr(); err != nil {
+		t.Fatal(err)
+	}
+	m.Start()
+	return m
+}
+
+// mariadbLogSize is the same for the template and the servers, so that no
+// server resizes its log when it starts.
+const mariadbLogSize = "--innodb-log-file-size=8M"
+
+// mariadbTemplate returns an initialised data directory that no server uses. It
+// is made once per version of the server and kept for later runs.
+func mariadbTemplate() (string, error) {
+	version, err := exec.Command("mariadbd", "--no-defaults", "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("mariadbd --version: %w", err)
+	}
+	key := sha256.Sum256(version)
+	path := filepath.Join(os.TempDir(), fmt.Sprintf("drsync-test-mariadb-%d-%x", os.Geteuid(), key[:6]))
+	if info, err := os.Lstat(path); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && info.IsDir() && int(st.Uid) == os.Geteuid() {
+			return path, nil
+		}
+		return "", fmt.Errorf("%s is not a directory of this user", path)
+	}
+	draft, err := os.MkdirTemp("", "drs")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(draft)
+	args := []string{"--no-defaults", "--datadir=" + filepath.Join(draft, "data"), mariadbLogSize,
+		"--auth-root-authentication-method=normal", "--skip-test-db"}
+	if os.Geteuid() == 0 {
+		args = append(args, "--user=root")
+	}
+	if out, err := exec.Command("mariadb-install-db", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
+	}
+	err = os.Rename(filepath.Join(draft, "data"), path)
+	if errors.Is(err, os.ErrExist) || errors.Is(err, syscall.ENOTEMPTY) { // another test process was faster
+		err = nil
+	}
+	return path, err
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// Start starts the server on the same socket, address and data as before and
+// returns when it answers. It must not run.
+func (m *MariaDBServer) Start() {
+	m.t.Helper()
+	_, port, err := net.SplitHostPort(m.Addr)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	args := []string{"--no-defaults", "--datadir=" + m.Datadir, "--socket=" + m.Socket,
+		"--bind-address=127.0.0.1", "--port=" + port, "--pid-file=" + filepath.Join(m.dir, "pid"),
+		"--log-error=" + filepath.Join(m.dir, "log"), "--skip-name-resolve", "--server-id=" + port,
+		"--log-bin=" + filepath.Join(m.Datadir, "binlog"), "--binlog-format=ROW",
+		mariadbLogSize, "--innodb-buffer-pool-size=32M", "--innodb-buffer-pool-dump-at-shutdown=0",
+		"--key-buffer-size=1M", "--aria-pagecache-buffer-size=1M", "--performance-schema=0",
+		"--secure-file-priv=", "--lower-case-table-names=0"}
+	if os.Geteuid() == 0 {
+		args = append(args, "--user=root")
+	}
+	m.cmd = exec.Command("mariadbd", append(args, m.opts...)...)
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives the test
+	if err := m.cmd.Start(); err != nil {
+		m.cmd = nil
+		m.t.Fatalf("start mariadbd: %v", err)
+	}
+	cmd, done := m.cmd, make(chan struct{})
+	m.done = done
+	go func() {
+		_ = cmd.Wait() // how a killed server ends does not matter
+		close(done)
+	}()
+	m.await()
+}
+
+// await returns when the server answers, and ends the test if it ends or stays silent.
+func (m *MariaDBServer) await() {
+	m.t.Helper()
+	db := m.open("")
+	defer db.Close()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err := db.PingContext(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-m.done:
+			m.t.Fatalf("mariadbd ended while starting:\n%s", m.Log())
+		case <-deadline:
+			m.t.Fatalf("mariadbd does not answer: %v\n%s", err, m.Log())
+		}
+	}
+}
+
+// PID returns the process id of the running server.
+func (m *MariaDBServer) PID() int { return m.cmd.Process.Pid }
+
+// Log returns what the server has written to its error log.
+func (m *MariaDBServer) Log() string {
+	data, err := os.ReadFile(filepath.Join(m.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// Kill ends the server with SIGKILL, as a power failure would. It does nothing
+// if the server does not run.
+func (m *MariaDBServer) Kill() { m.end(syscall.SIGKILL) }
+
+// Stop shuts the server down in good order.
+func (m *MariaDBServer) Stop() { m.end(syscall.SIGTERM) }
+
+func (m *MariaDBServer) end(sig syscall.Signal) {
+	if m.cmd == nil {
+		return
+	}
+	_ = m.cmd.Process.Signal(sig) // it may have ended already
+	select {
+	case <-m.done:
+	case <-time.After(time.Minute):
+		_ = m.cmd.Process.Kill()
+		<-m.done
+		m.t.Errorf("mariadbd did not end within a minute after %v:\n%s", sig, m.Log())
+	}
+	m.cmd = nil
+}
+
+// DB opens the schema as root; "" selects none. The handle is closed when the
+// test ends. It may run several statements separated by ";" at once.
+func (m *MariaDBServer) DB(t testing.TB, schema string) *sql.DB {
+	t.Helper()
+	db := m.open(schema)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// Exec runs statements (separated by ";") in schema as root.
+func (m *MariaDBServer) Exec(t testing.TB, schema, statements string) {
+	t.Helper()
+	db := m.open(schema)
+	defer db.Close()
+	if _, err := db.Exec(statements); err != nil {
+		t.Fatalf("%v\nin: %.200s", err, statements)
+	}
+}
+
+func (m *MariaDBServer) open(schema string) *sql.DB {
+	c := mysql.NewConfig()
+	c.User, c.Net, c.Addr, c.DBName = "root", "unix", m.Socket, schema
+	c.MultiStatements = true
+	c.Collation = "utf8mb4_general_ci"
+	c.Logger = quiet{} // a server that is killed or starting is no news
+	connector, err := mysql.NewConnector(c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return sql.OpenDB(connector)
+}
+
+type quiet struct{}
+
+func (quiet) Print(...any) {}

@@ -191,6 +191,20 @@ func (s *SSHServer) Cut() {
 	}
 }
 
+// Descendants returns the processes that the server has started.
+func (s *SSHServer) Descendants() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return nil
+	}
+	all := Children(s.cmd.Process.Pid)
+	for i := 0; i < len(all); i++ {
+		all = append(all, Children(all[i])...)
+	}
+	return all
+}
+
 // Log returns the last part of what the server logged.
 func (s *SSHServer) Log() string {
 	s.mu.Lock()

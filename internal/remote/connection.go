@@ -1,0 +1,208 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// connection is one SSH login. It is dead once the host was silent for four
+// intervals of the keepalive, or after close.
+type connection struct {
+	client *ssh.Client
+	wire   *timedConn
+	name   string // user@host:port
+
+	dead     chan struct{} // closed when the connection is of no more use
+	once     sync.Once
+	err      error // why, set before dead is closed
+	watchers sync.WaitGroup
+}
+
+var errClosed = errors.New("the connection was closed")
+
+func connect(ctx context.Context, c Config) (*connection, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.DialTimeout, fmt.Errorf("no login within %v", c.DialTimeout))
+	defer cancel()
+	t, err := resolve(c)
+	if err != nil {
+		return nil, err
+	}
+	addr := net.JoinHostPort(t.host, strconv.Itoa(t.port))
+	check, algorithms, err := hostKeys(t, addr)
+	if err != nil {
+		return nil, err
+	}
+	signers, release, err := credentials(ctx, t)
+	defer release()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	timed := &timedConn{Conn: raw, start: time.Now()}
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	var refused atomic.Pointer[error] // the callback's error, which the handshake does not wrap
+	sshConn, channels, requests, err := ssh.NewClientConn(timed, addr, &ssh.ClientConfig{
+		User: t.user,
+		Auth: []ssh.AuthMethod{ssh.PublicKeys(signers...)},
+		HostKeyCallback: func(host string, from net.Addr, key ssh.PublicKey) error {
+			err := check(host, from, key)
+			if err != nil {
+				refused.Store(&err)
+			}
+			return err
+		},
+		HostKeyAlgorithms: algorithms,
+		ClientVersion:     "SSH-2.0-drsync",
+	})
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		raw.Close()
+		if why := refused.Load(); why != nil {
+			return nil, *why
+		}
+		return nil, explainLogin(err, t)
+	}
+	n := &connection{client: ssh.NewClient(sshConn, channels, requests), wire: timed, name: t.user + "@" + addr, dead: make(chan struct{})}
+	n.watch(c.KeepAlive)
+	return n, nil
+}
+
+// kill ends the connection; the first reason counts.
+func (n *connection) kill(err error) {
+	n.once.Do(func() {
+		n.err = err
+		close(n.dead)
+		n.wire.Close() // and not the client's Close, which first wants to say goodbye
+	})
+}
+
+// close ends the connection and waits until its goroutines have noticed.
+func (n *connection) close() error {
+	n.kill(errClosed)
+	n.watchers.Wait()
+	return nil
+}
+
+// watch notices the end of the connection, and asks a silent host for a sign of life.
+func (n *connection) watch(every time.Duration) {
+	n.watchers.Go(func() {
+		err := n.client.Wait()
+		n.kill(fmt.Errorf("the ssh connection to %s was lost: %w", n.name, err))
+	})
+	n.watchers.Go(func() {
+		t := time.NewTicker(every)
+		defer t.Stop()
+		asked := make(chan struct{}, 1) // holds one while a question is open
+		for {
+			select {
+			case <-t.C:
+			case <-n.dead:
+				return
+			}
+			silent := n.wire.silence()
+			if silent > 4*every {
+				n.kill(fmt.Errorf("%s was silent for %v", n.name, silent.Round(time.Millisecond)))
+				return
+			}
+			if silent < every {
+				continue
+			}
+			select {
+			case asked <- struct{}{}:
+				n.watchers.Go(func() {
+					n.client.SendRequest("keepalive@openssh.com", true, nil)
+					<-asked
+				})
+			default:
+			}
+		}
+	})
+}
+
+// lost returns err, or why the connection is dead if that explains it.
+func (n *connection) lost(err error) error {
+	select {
+	case <-n.dead:
+		return n.err
+	default:
+		return err
+	}
+}
+
+// await runs do, which may block in the SSH library, until ctx or the connection ends.
+// undo is called with the result if nobody waits for it any more.
+func await[T any](ctx context.Context, n *connection, do func() (T, error), undo func(T)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := do()
+		done <- result{v, err}
+	}()
+	var none T
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return none, n.lost(r.err)
+		}
+		return r.value, nil
+	case <-ctx.Done():
+	case <-n.dead:
+	}
+	go func() {
+		if r := <-done; r.err == nil {
+			undo(r.value)
+		}
+	}()
+	if ctx.Err() != nil {
+		return none, context.Cause(ctx)
+	}
+	return none, n.err
+}
+
+// dialContext opens a tunnel. The connection it returns has deadlines, which a
+// channel of the SSH library has not.
+func (n *connection) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	far, err := await(ctx, n, func() (net.Conn, error) { return n.client.Dial(network, addr) }, func(c net.Conn) { c.Close() })
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s through %s: %w", addr, n.name, err)
+	}
+	return newTunnel(far, network, addr), nil
+}
+
+// timedConn remembers when something last arrived.
+type timedConn struct {
+	net.Conn
+	start time.Time
+	last  atomic.Int64 // nanoseconds after start
+}
+
+func (c *timedConn) silence() time.Duration {
+	return time.Since(c.start) - time.Duration(c.last.Load())
+}
+
+func (c *timedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.last.Store(int64(time.Since(c.start)))
+	}
+	return n, err
+}

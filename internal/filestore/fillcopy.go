@@ -28,7 +28,7 @@ type filler struct {
 	mu          sync.Mutex
 	report      Report
 	need        Need
-	handled     int64 // of need.Lacking: copied or missing
+	handled     int64                 // of need.Lacking: copied or missing
 	outstanding map[blob.Sum]compared // asked for, not answered
 	stop        context.CancelCauseFunc
 }

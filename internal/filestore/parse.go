@@ -221,7 +221,7 @@ func readProvider(e *element) (Provider, error) {
 			if len(child.children) > 0 {
 				return Provider{}, fmt.Errorf("provider %s (%s): setting <%s> contains elements", p.ID, p.Type, child.name)
 			}
-			err = p.set(child.name, child.text)
+			err = p.set(child.name, string(child.text))
 		}
 		if err != nil {
 			return Provider{}, err
@@ -234,7 +234,7 @@ func readProvider(e *element) (Provider, error) {
 type element struct {
 	name     string
 	attr     map[string]string
-	text     string
+	text     []byte
 	children []*element
 }
 
@@ -276,7 +276,8 @@ func readXML(file []byte) (*element, error) {
 			open = open[:len(open)-1]
 		case xml.CharData:
 			if len(open) > 0 {
-				open[len(open)-1].text += string(t)
+				top := open[len(open)-1]
+				top.text = append(top.text, t...)
 			}
 		}
 	}

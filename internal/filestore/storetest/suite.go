@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -21,9 +22,10 @@ import (
 	"github.com/drsync/drsync/internal/filestore"
 )
 
-// Content returns n bytes that differ for each seed, and their reference.
+// Content returns n random bytes, the same for the same seed, and their reference.
 func Content(seed string, n int) (blob.Ref, []byte) {
-	data := bytes.Repeat([]byte(seed+"|"), n/(len(seed)+1)+1)[:n]
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(seed))).Read(data) // it never fails
 	digest := sha1.Sum(data)
 	return blob.Ref{Sum: blob.Of(digest[:]), Size: int64(n)}, data
 }

@@ -156,13 +156,19 @@ func (d *decoder) text() string {
 	return string(d.take(int(n)))
 }
 
-func (d *decoder) time() Time {
-	sec, n := binary.Varint(d.b)
+func (d *decoder) int() int64 {
+	v, n := binary.Varint(d.b)
 	if n <= 0 {
 		n = -1
 	}
-	d.take(n)
-	nsec := d.uint()
+	if d.take(n) == nil {
+		return 0
+	}
+	return v
+}
+
+func (d *decoder) time() Time {
+	sec, nsec := d.int(), d.uint()
 	if nsec >= 1e9 {
 		d.bad = true
 	}
@@ -206,6 +212,21 @@ func (s *spool) add(encode func([]byte) []byte) error {
 func (s *spool) flush() error {
 	if err := s.w.Flush(); err != nil {
 		return fmt.Errorf("write %s: %w", s.f.Name(), err)
+	}
+	return nil
+}
+
+// reset drops all records.
+func (s *spool) reset() error {
+	s.w.Reset(io.MultiWriter(s.f, s.sum))
+	s.sum.Reset()
+	s.size, s.count = 0, 0
+	_, err := s.f.Seek(0, io.SeekStart)
+	if err == nil {
+		err = s.f.Truncate(0)
+	}
+	if err != nil {
+		return fmt.Errorf("empty %s: %w", s.f.Name(), err)
 	}
 	return nil
 }

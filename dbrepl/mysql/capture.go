@@ -1,0 +1,365 @@
+package mysql
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// captures is how often a capture is begun anew because tables were altered
+// meanwhile.
+const captures = 3
+
+// Capture copies the active's schema as of one point to the staging schema.
+func (e *Engine) Capture(ctx context.Context) (dbrepl.Captured, error) {
+	defer e.settle()
+	g, err := e.capture(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("capture database %s: %w", e.opt.Name, err)
+	}
+	return &captured{e: e, g: g}, nil
+}
+
+func (e *Engine) capture(ctx context.Context) (*generation, error) {
+	p, err := e.inspect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := refuse(p.findings); err != nil {
+		return nil, err
+	}
+	restore, local := e.allowLocal(ctx, p.standby)
+	defer restore()
+	for attempt := 1; ; attempt++ {
+		g, err := e.copySchema(ctx, p.active, local)
+		if err == nil {
+			return g, nil
+		}
+		if ctx.Err() == nil {
+			err = errors.Join(err, e.dropStaging(ctx))
+		}
+		if ctx.Err() != nil || !errors.Is(err, errChanged) {
+			return nil, err
+		}
+		if attempt == captures {
+			return nil, hint.With(fmt.Errorf("%w, each of %d times", err, captures),
+				"capture when no upgrade or maintenance alters tables on the active")
+		}
+		e.warn("%v; the capture begins anew", err)
+	}
+}
+
+// allowLocal switches LOAD DATA LOCAL on at the standby for as long as the
+// capture lasts. Without the right to do so rows go by INSERT, which is slower.
+func (e *Engine) allowLocal(ctx context.Context, id identity) (restore func(), allowed bool) {
+	nothing := func() {}
+	if id.LocalInfile {
+		return nothing, true
+	}
+	if _, err := e.standby.db.ExecContext(ctx, "SET GLOBAL local_infile=1"); err != nil {
+		e.warn("the standby database server has local_infile off, so rows are inserted, which is slower")
+		return nothing, false
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
+		defer cancel()
+		if _, err := e.standby.db.ExecContext(ctx, "SET GLOBAL local_infile=0"); err != nil {
+			e.warn("local_infile stays on at the standby database server: %v", err)
+		}
+	}, true
+}
+
+// copier holds the sessions of one attempt.
+type copier struct {
+	*Engine
+	look    *sql.Conn // the active, as it is now
+	staging *sql.Conn
+	load    *loader
+	g       *generation
+}
+
+func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*generation, error) {
+	k := &copier{Engine: e}
+	var err error
+	if k.look, err = e.active.session(ctx, e.opt.Name); err != nil {
+		return nil, err
+	}
+	defer k.look.Close()
+	before, err := readSchema(ctx, k.look, e.opt.Name)
+	if err != nil {
+		return nil, e.active.explain(ctx, err)
+	}
+	if err := hidden(before.objects); err != nil {
+		return nil, err
+	}
+	if err := k.openStaging(ctx, before, local); err != nil {
+		return nil, err
+	}
+	defer k.staging.Close()
+
+	snap, err := e.openSnapshot(ctx, active, before.tables, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer snap.close()
+	// What was there before and after the snapshot was there in it.
+	now, err := readSchema(ctx, k.look, e.opt.Name)
+	if err != nil {
+		return nil, e.active.explain(ctx, err)
+	}
+	if what := before.difference(now); what != "" {
+		return nil, fmt.Errorf("%w: %s", errChanged, what)
+	}
+	k.g = &generation{
+		Format: tokenFormat, Engine: tokenEngine, Name: e.opt.Name, ID: rand.Text(),
+		Point: snap.point, Charset: now.charset, Collation: now.collation, Objects: now.objects,
+	}
+	for _, step := range []func() error{
+		func() error { return k.createTables(ctx, now.tables) },
+		func() error { return k.copyTables(ctx, snap.sessions[0], now.tables) },
+		func() error { return k.rehearse(ctx) },
+		func() error { return e.standby.explain(ctx, createMarker(ctx, k.staging, k.g)) },
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return k.g, nil
+}
+
+// openStaging makes an empty staging schema and the session that fills it.
+func (k *copier) openStaging(ctx context.Context, s schema, local bool) error {
+	if err := k.dropStaging(ctx); err != nil {
+		return err
+	}
+	c, err := k.standby.session(ctx, "")
+	if err != nil {
+		return err
+	}
+	err = execAll(ctx, c,
+		"CREATE DATABASE "+quote(k.stagingName())+" CHARACTER SET "+s.charset+" COLLATE "+s.collation,
+		"USE "+quote(k.stagingName()))
+	var r record
+	if err == nil {
+		r, err = one(ctx, c, "SELECT @@max_allowed_packet n")
+	}
+	var packet int
+	if err == nil {
+		packet, err = strconv.Atoi(r.get("n"))
+	}
+	if err != nil {
+		c.Close()
+		return k.standby.explain(ctx, err)
+	}
+	k.staging = c
+	k.load = &loader{server: k.standby, conn: c, local: local, packet: packet}
+	return nil
+}
+
+// createTables makes the tables, empty. A default that draws from a sequence
+// names that with its schema, so it points into the staging schema until the
+// tables have moved.
+func (k *copier) createTables(ctx context.Context, tables []table) error {
+	for _, t := range tables {
+		ddl := t.ddl
+		for _, c := range t.columns {
+			if c.defaultTo == "" {
+				continue
+			}
+			staged := strings.ReplaceAll(c.defaultTo, "nextval("+quote(k.opt.Name)+".", "nextval("+quote(k.stagingName())+".")
+			if staged == c.defaultTo || !strings.Contains(ddl, "DEFAULT "+c.defaultTo) {
+				return fmt.Errorf("table %s: the default of column %s, %s, is not understood", t.name, c.name, c.defaultTo)
+			}
+			ddl = strings.ReplaceAll(ddl, "DEFAULT "+c.defaultTo, "DEFAULT "+staged)
+			k.g.Defaults = append(k.g.Defaults, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT (%s)", quote(t.name), quote(c.name), c.defaultTo))
+		}
+		if _, err := k.staging.ExecContext(ctx, ddl); err != nil {
+			return fmt.Errorf("create table %s on the standby: %w", t.name, k.standby.explain(ctx, err))
+		}
+		k.g.Tables = append(k.g.Tables, t.name)
+	}
+	return nil
+}
+
+func (k *copier) copyTables(ctx context.Context, reader *sql.Conn, tables []table) error {
+	moved := func(rows, bytes int64) {
+		k.g.Counts.Rows += rows
+		k.g.Counts.Bytes += bytes
+		k.opt.Event.Emit(event.Event{Kind: event.Progress, Step: "capture", Name: k.opt.Name, Items: k.g.Counts.Rows, Bytes: k.g.Counts.Bytes})
+	}
+	for _, t := range tables {
+		copyOne := k.copyTable
+		if t.sequence {
+			copyOne = k.copySequence
+		}
+		if err := copyOne(ctx, reader, t, moved); err != nil {
+			if hasNumber(err, errTableChanged, errNoSuchTable) {
+				err = fmt.Errorf("%w: %w", errChanged, err)
+			}
+			return fmt.Errorf("copy table %s: %w", t.name, err)
+		}
+		k.g.Counts.Tables++
+	}
+	return nil
+}
+
+func (k *copier) copyTable(ctx context.Context, reader *sql.Conn, t table, moved func(rows, bytes int64)) error {
+	p, err := planOf(t)
+	if err != nil {
+		return err
+	}
+	rows, err := reader.QueryContext(ctx, p.query)
+	if err != nil {
+		return k.active.explain(ctx, err)
+	}
+	defer rows.Close()
+	if err := k.load.load(ctx, p, newRowSource(rows, p, moved)); err != nil {
+		var read *readError
+		if errors.As(err, &read) {
+			return k.active.explain(ctx, read.err)
+		}
+		return err
+	}
+	if err := rows.Close(); err != nil {
+		return k.active.explain(ctx, err)
+	}
+	if err := remarks(ctx, reader, "the active"); err != nil {
+		return k.active.explain(ctx, err)
+	}
+	ddl, err := readDDL(ctx, k.look, t)
+	if err != nil {
+		return k.active.explain(ctx, err)
+	}
+	if shape(ddl) != shape(t.ddl) {
+		return fmt.Errorf("%w: table %s", errChanged, t.name)
+	}
+	return nil
+}
+
+// copySequence sets a sequence to where the active's is now: a sequence takes
+// no part in transactions, and one that is further never gives a number twice.
+func (k *copier) copySequence(ctx context.Context, _ *sql.Conn, t table, moved func(rows, bytes int64)) error {
+	r, err := one(ctx, k.look, "SELECT next_not_cached_value a, minimum_value b, maximum_value c, start_value d, `increment` e, cache_size f, cycle_option g, cycle_count h FROM "+quote(t.name))
+	if err != nil {
+		return k.active.explain(ctx, err)
+	}
+	var values []string
+	for _, name := range strings.Split("abcdefgh", "") {
+		n, err := strconv.ParseInt(r.get(name), 10, 64)
+		if err != nil {
+			return fmt.Errorf("its state: %w", err)
+		}
+		values = append(values, strconv.FormatInt(n, 10))
+	}
+	if _, err := k.staging.ExecContext(ctx, "INSERT INTO "+quote(t.name)+" VALUES ("+strings.Join(values, ",")+")"); err != nil {
+		return k.standby.explain(ctx, err)
+	}
+	moved(0, 0)
+	return nil
+}
+
+// rehearse creates the other objects in the staging schema, so that what the
+// standby will not have, a definer or a function, stops the capture and not a
+// publish. It leaves routines and views there for those who read the capture
+// before it is published, and brings Objects into an order that works.
+func (k *copier) rehearse(ctx context.Context) error {
+	do := func(s string) error {
+		_, err := k.staging.ExecContext(ctx, s)
+		return err
+	}
+	var done, views []object
+	for _, o := range k.g.Objects {
+		if o.Kind == "EVENT" && o.Enabled {
+			k.g.Events = append(k.g.Events, o.Name)
+			o.Enabled = false
+		}
+		if o.Kind == "VIEW" {
+			views = append(views, o)
+			continue
+		}
+		err := o.create(do, k.stagingName(), k.g.Collation)
+		if err == nil && (o.Kind == "EVENT" || o.Kind == "TRIGGER") {
+			err = do(o.drop())
+		}
+		if err != nil {
+			return k.objectError(ctx, err)
+		}
+		done = append(done, o)
+	}
+	ordered, err := k.rehearseViews(ctx, do, views)
+	if err != nil {
+		return err
+	}
+	k.g.Objects = append(done, ordered...)
+	return nil
+}
+
+// rehearseViews creates views, which may use each other, in as many rounds as it
+// takes. A view that is broken on the active too is left out.
+func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views []object) (ordered []object, err error) {
+	for len(views) > 0 {
+		var failed []object
+		var first error
+		for _, o := range views {
+			err := o.create(do, k.stagingName(), k.g.Collation)
+			switch {
+			case err == nil:
+				ordered = append(ordered, o)
+			case hasNumber(err, errNoSuchTable, errNoSuchRoutine, errInvalidView, 1054):
+				failed = append(failed, o)
+				if first == nil {
+					first = err
+				}
+			default:
+				return nil, k.objectError(ctx, err)
+			}
+		}
+		if len(failed) < len(views) {
+			views = failed
+			continue
+		}
+		broken := slices.IndexFunc(views, func(o object) bool {
+			_, err := records(ctx, k.look, "SELECT 1 FROM "+quote(o.Name)+" LIMIT 0")
+			return hasNumber(err, errInvalidView)
+		})
+		if broken < 0 {
+			return nil, k.objectError(ctx, first)
+		}
+		k.warn("view %s is broken on the active too and is left out", views[broken].Name)
+		views = slices.Delete(views, broken, broken+1)
+	}
+	return ordered, nil
+}
+
+func (k *copier) objectError(ctx context.Context, err error) error {
+	err = fmt.Errorf("on the standby: %w", k.standby.explain(ctx, err))
+	switch {
+	case hasNumber(err, errUnsafeFunction, errNeedsSuper):
+		return hint.With(err, "SET GLOBAL log_bin_trust_function_creators=1 on the standby's server, also in its configuration")
+	case hasNumber(err, errAccessDeniedLocal):
+		return hint.With(err, "GRANT SET USER ON *.* to the account on the standby (MySQL: SET_USER_ID or SET_ANY_DEFINER)")
+	}
+	return err
+}
+
+// dropStaging removes what a capture left.
+func (e *Engine) dropStaging(ctx context.Context) error {
+	c, err := e.standby.session(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.ExecContext(ctx, "DROP DATABASE IF EXISTS "+quote(e.stagingName())); err != nil {
+		return fmt.Errorf("drop %s: %w", e.stagingName(), e.standby.explain(ctx, err))
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+
+	gomysql "github.com/go-sql-driver/mysql"
+
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// Numbers of server errors that mean something to us.
+const (
+	errAccessDenied      = 1045
+	errNoSuchDatabase    = 1049
+	errLockWaitTimeout   = 1205
+	errNoSuchTable       = 1146
+	errTableChanged      = 1412
+	errNoSuchRoutine     = 1305
+	errInvalidView       = 1356
+	errUnsafeFunction    = 1418
+	errNeedsSuper        = 1419
+	errNoSuchEvent       = 1539
+	errReadOnly          = 1290
+	errHostNotPrivileged = 1130
+	errNoDatabaseAccess  = 1044
+	errAccessDeniedLocal = 1227
+)
+
+func isServerError(err error) bool {
+	var e *gomysql.MySQLError
+	return errors.As(err, &e)
+}
+
+// hasNumber says whether err is one of these errors of a server.
+func hasNumber(err error, numbers ...uint16) bool {
+	var e *gomysql.MySQLError
+	return errors.As(err, &e) && slices.Contains(numbers, e.Number)
+}
+
+var errLost = errors.New("the server closed the connection")
+
+// explain turns an error of the driver into one that says what happened: the
+// cause of a cancellation, or why the connection was lost.
+func (s *server) explain(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, driver.ErrBadConn), errors.Is(err, gomysql.ErrInvalidConn), errors.Is(err, sql.ErrConnDone):
+		if cause := s.given.Load(); cause != nil {
+			return *cause
+		}
+		return fmt.Errorf("the %s database: %w (%w)", s.role, errLost, err)
+	}
+	return err
+}
+
+// connectError says which server could not be reached, as whom, on one line
+// and without the password.
+func (s *server) connectError(ctx context.Context, err error) error {
+	err = s.explain(ctx, err)
+	err = fmt.Errorf("connect to the %s database at %s as %s: %w", s.role, s.spec.Address, s.spec.User, err)
+	switch {
+	case hasNumber(err, errAccessDenied, errHostNotPrivileged):
+		return hint.With(err, fmt.Sprintf("check user and password of the %s database, and from which host the account may connect", s.role))
+	case !isServerError(err) && ctx.Err() == nil:
+		return hint.With(err, fmt.Sprintf("check that the %s database server runs and listens at this address", s.role))
+	}
+	return err
+}

@@ -1,0 +1,195 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/dbrepl/enginetest"
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/testenv"
+)
+
+// lab is a pair of servers with an empty database on the active.
+type lab struct {
+	t               testing.TB
+	active, standby *testenv.MariaDBServer
+	name            string
+}
+
+var labs atomic.Int64
+
+// newLab makes a database on running servers.
+func newLab(t testing.TB, active, standby *testenv.MariaDBServer) *lab {
+	t.Helper()
+	l := &lab{t: t, active: active, standby: standby, name: fmt.Sprintf("art_%d", labs.Add(1))}
+	active.Exec(t, "", "CREATE DATABASE "+l.name+" CHARACTER SET utf8mb3 COLLATE utf8mb3_bin")
+	return l
+}
+
+func startLab(t testing.TB) *lab {
+	t.Helper()
+	return newLab(t, testenv.MariaDB(t), testenv.MariaDB(t))
+}
+
+func (l *lab) options() Options {
+	return Options{
+		Name:     l.name,
+		Active:   Server{Address: l.active.Addr, User: "root"},
+		Standby:  Server{Address: l.standby.Socket, User: "root"},
+		Timeouts: Timeouts{Lock: time.Second},
+	}
+}
+
+// engine makes an engine that changes adjust.
+func (l *lab) engine(t testing.TB, adjust ...func(*Options)) *Engine {
+	t.Helper()
+	o := l.options()
+	for _, a := range adjust {
+		a(&o)
+	}
+	e, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return e
+}
+
+// onActive executes statements in the active's database.
+func (l *lab) onActive(t testing.TB, statements string) {
+	t.Helper()
+	l.active.Exec(t, l.name, statements)
+}
+
+// sync captures and publishes.
+func (l *lab) sync(t testing.TB, e *Engine) dbrepl.Captured {
+	t.Helper()
+	c, err := e.Capture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// query returns the rows of a query, columns joined by "|".
+func query(db *sql.DB, q string) ([]string, error) {
+	c, err := db.Conn(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	rows, err := c.QueryContext(context.Background(), q)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for rows.Next() {
+		values := make([]sql.NullString, len(names))
+		dest := make([]any, len(names))
+		for i := range values {
+			dest[i] = &values[i]
+		}
+		if err := rows.Scan(dest...); err != nil {
+			return nil, err
+		}
+		parts := make([]string, len(names))
+		for i, v := range values {
+			parts[i] = "NULL"
+			if v.Valid {
+				parts[i] = v.String
+			}
+		}
+		lines = append(lines, strings.Join(parts, "|"))
+	}
+	return lines, rows.Err()
+}
+
+// mustQuery is query on one of the servers, in the lab's database.
+func (l *lab) mustQuery(t testing.TB, m *testenv.MariaDBServer, q string) []string {
+	t.Helper()
+	rows, err := query(m.DB(t, l.name), q)
+	if err != nil {
+		t.Fatalf("%v\nin: %s", err, q)
+	}
+	return rows
+}
+
+// events collects the warnings of an engine.
+type events struct{ warnings chan string }
+
+func collect() (*events, func(*Options)) {
+	c := &events{make(chan string, 1000)}
+	return c, func(o *Options) {
+		o.Event = func(e event.Event) {
+			if e.Kind == event.Warning {
+				c.warnings <- e.Text
+			}
+		}
+	}
+}
+
+func (c *events) all() string {
+	var all []string
+	for {
+		select {
+		case w := <-c.warnings:
+			all = append(all, w)
+		default:
+			return strings.Join(all, "\n")
+		}
+	}
+}
+
+var errCrash = errors.New("crashed on purpose")
+
+// crashAt lets the engine fail from its n-th changing statement on.
+func crashAt(e *Engine, n int) (reached func() bool) {
+	var seen atomic.Int64
+	e.before = func(string) error {
+		if seen.Add(1) >= int64(n) {
+			return errCrash
+		}
+		return nil
+	}
+	return func() bool { return seen.Load() >= int64(n) }
+}
+
+func TestContract(t *testing.T) {
+	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+	enginetest.Run(t, func(t testing.TB) enginetest.Fixture {
+		l := newLab(t, active, standby)
+		return enginetest.Fixture{
+			Engine:  l.engine(t),
+			Active:  func(t testing.TB, s string) { t.Helper(); l.onActive(t, s) },
+			Standby: func(q string) ([]string, error) { return query(standby.DB(t, l.name), q) },
+			Write: func(s string) error {
+				_, err := standby.DB(t, l.name).Exec(s)
+				return err
+			},
+			Open: func(t testing.TB) dbrepl.Engine { return l.engine(t) },
+			Crash: func(t testing.TB, n int) (dbrepl.Engine, func() bool) {
+				e := l.engine(t)
+				return e, crashAt(e, n)
+			},
+		}
+	})
+}

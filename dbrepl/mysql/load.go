@@ -1,0 +1,249 @@
+package mysql
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	gomysql "github.com/go-sql-driver/mysql"
+)
+
+// rowSource reads the rows of a table on the active.
+type rowSource struct {
+	rows  *sql.Rows
+	send  []encoding
+	raw   []sql.RawBytes
+	dest  []any
+	moved func(rows, bytes int64) // what was read since the last call
+
+	count int64 // rows
+	err   error
+}
+
+func newRowSource(rows *sql.Rows, p plan, moved func(rows, bytes int64)) *rowSource {
+	s := &rowSource{rows: rows, send: p.send, moved: moved}
+	s.raw = make([]sql.RawBytes, len(p.send))
+	for i := range s.raw {
+		s.dest = append(s.dest, &s.raw[i])
+	}
+	return s
+}
+
+// next reads the next row into raw.
+func (s *rowSource) next() bool {
+	if s.err != nil || !s.rows.Next() {
+		if s.err == nil {
+			s.err = s.rows.Err()
+		}
+		return false
+	}
+	if s.err = s.rows.Scan(s.dest...); s.err != nil {
+		return false
+	}
+	s.count++
+	return true
+}
+
+// lines is a rowSource as the lines of LOAD DATA.
+type lines struct {
+	*rowSource
+	buffer []byte
+	rest   []byte // of buffer, not yet read
+	told   int64
+}
+
+func (l *lines) Read(p []byte) (int, error) {
+	if len(l.rest) == 0 {
+		l.fill()
+	}
+	if len(l.rest) == 0 {
+		if l.err != nil {
+			return 0, l.err
+		}
+		return 0, io.EOF
+	}
+	n := copy(p, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}
+
+func (l *lines) fill() {
+	l.buffer = l.buffer[:0]
+	for len(l.buffer) < 128<<10 && l.next() {
+		for i, value := range l.raw {
+			if i > 0 {
+				l.buffer = append(l.buffer, '\t')
+			}
+			l.buffer = appendField(l.buffer, value, l.send[i])
+		}
+		l.buffer = append(l.buffer, '\n')
+	}
+	l.rest = l.buffer
+	l.moved(l.count-l.told, int64(len(l.buffer)))
+	l.told = l.count
+}
+
+// loader puts rows into tables of the staging schema.
+type loader struct {
+	server *server
+	conn   *sql.Conn
+	local  bool // LOAD DATA LOCAL is allowed
+	packet int  // bytes that a statement may have
+}
+
+// load moves all rows of src into the table of p, or none: what the server
+// took is only committed if it is all that was read and the server has no
+// remark. LOAD DATA LOCAL turns errors into warnings and leaves rows out, and
+// it keeps what it has when the sender stops in the middle.
+func (l *loader) load(ctx context.Context, p plan, src *rowSource) error {
+	tx, err := l.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return l.server.explain(ctx, err)
+	}
+	defer tx.Rollback()
+	put := l.insert
+	if l.local {
+		put = l.loadLocal
+	}
+	taken, err := put(ctx, tx, p, src)
+	if src.err != nil && ctx.Err() == nil {
+		return &readError{src.err}
+	}
+	if err != nil {
+		return l.server.explain(ctx, err)
+	}
+	if taken != src.count {
+		return fmt.Errorf("%d rows were sent, but the standby took %d", src.count, taken)
+	}
+	if err := tx.Commit(); err != nil {
+		return l.server.explain(ctx, err)
+	}
+	r, err := one(ctx, l.conn, "SELECT COUNT(*) n FROM "+quote(p.table.name))
+	if err != nil {
+		return l.server.explain(ctx, err)
+	}
+	if r.get("n") != fmt.Sprint(src.count) {
+		return fmt.Errorf("%d rows were sent, but the standby has %s", src.count, r.get("n"))
+	}
+	return nil
+}
+
+// readError is an error of the active's side of a load.
+type readError struct{ err error }
+
+func (r *readError) Error() string { return r.err.Error() }
+func (r *readError) Unwrap() error { return r.err }
+
+func (l *loader) loadLocal(ctx context.Context, tx *sql.Tx, p plan, src *rowSource) (int64, error) {
+	name := "drsync-" + rand.Text() // the driver keeps one list for the whole process
+	gomysql.RegisterReaderHandler(name, func() io.Reader { return &lines{rowSource: src} })
+	defer gomysql.DeregisterReaderHandler(name)
+	res, err := tx.ExecContext(ctx, "LOAD DATA LOCAL INFILE 'Reader::"+name+"' INTO TABLE "+quote(p.table.name)+
+		` CHARACTER SET utf8mb4 FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n' `+p.into)
+	if err != nil {
+		return 0, err
+	}
+	if err := remarks(ctx, tx, "the standby"); err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// remarks returns an error with the warnings of the last statement, if it had any.
+func remarks(ctx context.Context, c asker, who string) error {
+	all, err := records(ctx, c, "SHOW WARNINGS LIMIT 3")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	var said []string
+	for _, r := range all {
+		said = append(said, fmt.Sprintf("%s %s: %s", strings.ToLower(r.get("level")), r.get("code"), r.get("message")))
+	}
+	return fmt.Errorf("%s did not take every value as it is: %s", who, strings.Join(said, "; "))
+}
+
+// insert is for servers that refuse LOAD DATA LOCAL.
+func (l *loader) insert(ctx context.Context, tx *sql.Tx, p plan, src *rowSource) (taken int64, err error) {
+	head := "INSERT INTO " + quote(p.table.name) + " " + p.names + " VALUES "
+	limit := min(1<<20, l.packet/2)
+	statement := []byte(head)
+	told := int64(0)
+	flush := func() error {
+		if len(statement) == len(head) {
+			return nil
+		}
+		res, err := tx.ExecContext(ctx, string(statement))
+		if errors.Is(err, gomysql.ErrPktTooLarge) {
+			return fmt.Errorf("a row has more bytes than the standby's max_allowed_packet (%d): %w", l.packet, err)
+		}
+		if err != nil {
+			return err
+		}
+		if err := remarks(ctx, tx, "the standby"); err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		taken += n
+		src.moved(src.count-told, int64(len(statement)))
+		told = src.count
+		statement = statement[:len(head)]
+		return err
+	}
+	for src.next() {
+		if len(statement) > len(head) {
+			statement = append(statement, ',')
+		}
+		statement = appendRow(statement, src.raw, p)
+		if len(statement) >= limit {
+			if err := flush(); err != nil {
+				return taken, err
+			}
+		}
+	}
+	if src.err != nil {
+		return taken, src.err
+	}
+	return taken, flush()
+}
+
+// appendRow appends a row as INSERT wants it.
+func appendRow(statement []byte, row []sql.RawBytes, p plan) []byte {
+	statement = append(statement, '(')
+	for i, value := range row {
+		if i > 0 {
+			statement = append(statement, ',')
+		}
+		before, after, _ := strings.Cut(p.store[i], "%s")
+		statement = append(statement, before...)
+		statement = appendLiteral(statement, value, p.send[i])
+		statement = append(statement, after...)
+	}
+	return append(statement, ')')
+}
+
+func appendLiteral(statement, value []byte, send encoding) []byte {
+	if value == nil {
+		return append(statement, "NULL"...)
+	}
+	statement = append(statement, '\'')
+	if send == hexed {
+		statement = hex.AppendEncode(statement, value)
+	} else {
+		for _, b := range value {
+			switch b {
+			case '\'', '\\':
+				statement = append(statement, '\\', b)
+			case 0:
+				statement = append(statement, '\\', '0')
+			default:
+				statement = append(statement, b)
+			}
+		}
+	}
+	return append(statement, '\'')
+}

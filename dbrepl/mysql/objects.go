@@ -1,0 +1,276 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// object is what a schema has besides tables: a routine, trigger, view or
+// event. Its statement names nothing of its own schema with the schema's name,
+// unless the author of its body did.
+type object struct {
+	Kind       string `json:"kind"` // FUNCTION, PROCEDURE, PACKAGE, PACKAGE BODY, TRIGGER, VIEW, EVENT
+	Name       string `json:"name"`
+	SQL        string `json:"sql"` // an event's says DISABLE
+	Mode       string `json:"sql_mode,omitempty"`
+	Client     string `json:"character_set_client,omitempty"`
+	Connection string `json:"collation_connection,omitempty"`
+	Database   string `json:"database_collation,omitempty"`
+	Zone       string `json:"time_zone,omitempty"`
+	Definer    string `json:"definer,omitempty"` // user@host
+	Enabled    bool   `json:"enabled,omitempty"` // of an event
+}
+
+func (o object) String() string { return strings.ToLower(o.Kind) + " " + o.Name }
+
+func (o object) fingerprint() string { return fmt.Sprintf("%q", []any{o}) }
+
+// kinds in the order in which objects are created: each may use the ones before.
+var kinds = []string{"FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY", "TRIGGER", "VIEW", "EVENT"}
+
+// readObjects reads the objects of a schema, which is the session's default,
+// in the order of kinds.
+func readObjects(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
+	var all []object
+	for _, read := range []func(context.Context, *sql.Conn, string) ([]object, error){
+		readRoutines, readTriggers, readViews, readEvents,
+	} {
+		some, err := read(ctx, c, schemaName)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	slices.SortStableFunc(all, func(a, b object) int {
+		return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
+	})
+	return all, nil
+}
+
+// showCreate returns the row of SHOW CREATE. Something that was just dropped is
+// a change of definitions.
+func showCreate(ctx context.Context, c *sql.Conn, o object) (record, error) {
+	r, err := one(ctx, c, "SHOW CREATE "+o.Kind+" "+quote(o.Name))
+	if hasNumber(err, errNoSuchTable, errNoSuchRoutine, errNoSuchEvent, 1360) {
+		return nil, fmt.Errorf("%w: %s is gone", errChanged, o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("definition of %s: %w", o, err)
+	}
+	return r, nil
+}
+
+func (o *object) fill(r record) {
+	o.Mode = r.get("sql_mode")
+	o.Client = r.get("character_set_client")
+	o.Connection = r.get("collation_connection")
+	o.Database = r.get("database collation")
+}
+
+func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
+	all, err := records(ctx, c, `SELECT ROUTINE_NAME name, ROUTINE_TYPE type, DEFINER definer FROM information_schema.ROUTINES
+		WHERE ROUTINE_SCHEMA = ? ORDER BY ROUTINE_NAME`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	for _, r := range all {
+		o := object{Kind: strings.ToUpper(r.get("type")), Name: r.get("name"), Definer: r.get("definer")}
+		if !slices.Contains(kinds, o.Kind) {
+			return nil, fmt.Errorf("%s is of a kind that is not supported", o)
+		}
+		shown, err := showCreate(ctx, c, o)
+		if err != nil {
+			return nil, err
+		}
+		o.fill(shown)
+		o.SQL = shown.get("create " + strings.ToLower(o.Kind))
+		objects = append(objects, o) // without the right to see it, SQL is empty
+	}
+	return objects, nil
+}
+
+// hidden returns an error about definitions that exist and may not be read.
+func hidden(objects []object) error {
+	var names []string
+	for _, o := range objects {
+		if o.SQL == "" {
+			names = append(names, o.String())
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return hint.With(
+		fmt.Errorf("the account on the active may not read the definition of %s", someOf(names)),
+		"grant it SELECT ON mysql.proc (MariaDB before 11.3), SHOW CREATE ROUTINE (MariaDB) or SHOW_ROUTINE (MySQL)")
+}
+
+func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
+	all, err := records(ctx, c, `SELECT TRIGGER_NAME name, ACTION_TIMING timing, EVENT_MANIPULATION event, EVENT_OBJECT_TABLE tab,
+		ACTION_STATEMENT body, DEFINER definer FROM information_schema.TRIGGERS
+		WHERE TRIGGER_SCHEMA = ? ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	for _, r := range all {
+		o := object{Kind: "TRIGGER", Name: r.get("name"), Definer: r.get("definer")}
+		shown, err := showCreate(ctx, c, o)
+		if err != nil {
+			return nil, err
+		}
+		o.fill(shown)
+		body, err := triggerBody(shown.get("sql original statement"), r.get("body"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o, err)
+		}
+		o.SQL = fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s %s ON %s FOR EACH ROW %s",
+			definer(o.Definer), quote(o.Name), r.get("timing"), r.get("event"), quote(r.get("tab")), body)
+		objects = append(objects, o)
+	}
+	return objects, nil
+}
+
+// triggerBody returns the body of a trigger. The statement as shown ends with
+// it, but begins as its author wrote it, perhaps with a schema's name; approx
+// is the body alone, in which the server has replaced some characters by "?".
+func triggerBody(statement, approx string) (string, error) {
+	end := len(statement)
+	for range utf8.RuneCountInString(approx) {
+		_, size := utf8.DecodeLastRuneInString(statement[:end])
+		end -= size
+	}
+	body := statement[end:]
+	a := []rune(approx)
+	for i, r := range []rune(body) {
+		if i >= len(a) || a[i] != r && a[i] != '?' {
+			return "", errors.New("the server shows two different definitions")
+		}
+	}
+	if body == "" {
+		return "", errors.New("the server shows no definition")
+	}
+	return body, nil
+}
+
+func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME name, DEFINER definer FROM information_schema.VIEWS
+		WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	for _, r := range all {
+		o := object{Kind: "VIEW", Name: r.get("name"), Definer: r.get("definer")}
+		shown, err := showCreate(ctx, c, o)
+		if err != nil {
+			return nil, err
+		}
+		o.fill(shown)
+		o.SQL = shown.get("create view")
+		objects = append(objects, o)
+	}
+	return objects, nil
+}
+
+// eventState finds the word that says whether an event is enabled.
+var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=.*? EVENT `(?:[^`]|``)*` ON SCHEDULE .*? ON COMPLETION (?:NOT )?PRESERVE )" +
+	`(ENABLE|DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE)\b`)
+
+func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
+	all, err := records(ctx, c, `SELECT EVENT_NAME name, DEFINER definer FROM information_schema.EVENTS
+		WHERE EVENT_SCHEMA = ? ORDER BY EVENT_NAME`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	for _, r := range all {
+		o := object{Kind: "EVENT", Name: r.get("name"), Definer: r.get("definer")}
+		shown, err := showCreate(ctx, c, o)
+		if err != nil {
+			return nil, err
+		}
+		o.fill(shown)
+		o.Zone = shown.get("time_zone")
+		statement := shown.get("create event")
+		m := eventState.FindStringSubmatchIndex(statement)
+		if m == nil {
+			return nil, fmt.Errorf("the definition of %s is not understood", o)
+		}
+		o.Enabled = statement[m[4]:m[5]] == "ENABLE"
+		o.SQL = statement[:m[4]] + "DISABLE" + statement[m[5]:]
+		objects = append(objects, o)
+	}
+	return objects, nil
+}
+
+// create creates an object in the session's default schema, which is name and
+// has the given collation.
+func (o object) create(do func(string) error, name, collation string) error {
+	if o.SQL == "" {
+		return fmt.Errorf("create %s: its definition is not known", o)
+	}
+	statements := []string{fmt.Sprintf("SET SESSION %s", o.environment())}
+	other := o.Database != "" && o.Database != collation && o.Kind != "VIEW"
+	if other { // variables in its body have the collation that the schema had
+		statements = append(statements, "ALTER DATABASE "+quote(name)+" COLLATE "+o.Database)
+	}
+	var err error
+	for _, s := range append(statements, o.SQL) {
+		if err = do(s); err != nil {
+			break
+		}
+	}
+	if other && (err == nil || isServerError(err)) {
+		err = errors.Join(err, do("ALTER DATABASE "+quote(name)+" COLLATE "+collation))
+	}
+	if err == nil || isServerError(err) {
+		err = errors.Join(err, do("SET NAMES utf8mb4"), do("SET SESSION sql_mode="+text(sqlMode("standby"))+", time_zone='+00:00'"))
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", o, err)
+	}
+	return nil
+}
+
+// environment is the session that o was made in. The text of its statement is
+// UTF-8 here, so another character set of its client is only kept if that makes
+// no difference.
+func (o object) environment() string {
+	client := "utf8mb4"
+	if o.Client == "utf8mb3" || o.Client == "utf8" || o.Client != "" && isASCII(o.SQL) {
+		client = o.Client
+	}
+	set := []string{"character_set_client=" + client}
+	if o.Connection != "" {
+		set = append(set, "collation_connection="+o.Connection)
+	}
+	if o.Kind != "VIEW" {
+		set = append(set, "sql_mode="+text(o.Mode))
+	}
+	if o.Zone != "" {
+		set = append(set, "time_zone="+text(o.Zone))
+	}
+	return strings.Join(set, ", ")
+}
+
+// definer writes user@host so that it means the same in every sql_mode.
+func definer(user string) string {
+	at := max(strings.LastIndexByte(user, '@'), 0)
+	return quote(user[:at]) + "@" + quote(strings.TrimPrefix(user[at:], "@"))
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+func (o object) drop() string { return "DROP " + o.Kind + " IF EXISTS " + quote(o.Name) }

@@ -1,0 +1,213 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// schema is the definition of a database at one moment.
+type schema struct {
+	charset, collation string
+	tables             []table // sequences first
+	objects            []object
+}
+
+// table is a base table or a sequence.
+type table struct {
+	name     string
+	sequence bool
+	ddl      string
+	columns  []column // that a row is made of: without the generated ones
+}
+
+// column is one column of a table.
+type column struct {
+	name, kind, charset string
+	autoIncrement       bool
+	defaultTo           string // the expression, if it draws from a sequence
+}
+
+// errChanged says that the active's definitions changed under a capture.
+var errChanged = errors.New("definitions changed on the active database")
+
+// markerTable names the table that says which generation a schema holds.
+const markerTable = "drsync_generation"
+
+// readSchema reads the definition of a schema, which is the session's default.
+func readSchema(ctx context.Context, c *sql.Conn, name string) (schema, error) {
+	r, err := records(ctx, c, `SELECT DEFAULT_CHARACTER_SET_NAME cs, DEFAULT_COLLATION_NAME co
+		FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ?`, name)
+	if err != nil {
+		return schema{}, err
+	}
+	if len(r) != 1 {
+		return schema{}, fmt.Errorf("there is no database %s", name)
+	}
+	s := schema{charset: r[0].get("cs"), collation: r[0].get("co")}
+	if s.tables, err = readTables(ctx, c, name); err != nil {
+		return schema{}, err
+	}
+	s.objects, err = readObjects(ctx, c, name)
+	return s, err
+}
+
+func readTables(ctx context.Context, c *sql.Conn, schemaName string) ([]table, error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type FROM information_schema.TABLES
+		WHERE TABLE_SCHEMA = ? AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME <> ?`, schemaName, markerTable)
+	if err != nil {
+		return nil, err
+	}
+	columns, err := readColumns(ctx, c, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var tables []table
+	for _, r := range all {
+		t := table{name: r.get("name"), sequence: r.get("type") == "SEQUENCE", columns: columns[r.get("name")]}
+		if t.ddl, err = readDDL(ctx, c, t); err != nil {
+			if hasNumber(err, errNoSuchTable) {
+				err = fmt.Errorf("%w: table %s is gone", errChanged, t.name)
+			}
+			return nil, fmt.Errorf("definition of table %s: %w", t.name, err)
+		}
+		tables = append(tables, t)
+	}
+	slices.SortFunc(tables, func(a, b table) int {
+		if a.sequence != b.sequence {
+			if a.sequence {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return tables, nil
+}
+
+// readDDL returns the statement that creates a table of the default schema.
+func readDDL(ctx context.Context, c asker, t table) (string, error) {
+	kind := "TABLE"
+	if t.sequence {
+		kind = "SEQUENCE"
+	}
+	r, err := one(ctx, c, "SHOW CREATE "+kind+" "+quote(t.name))
+	if err != nil {
+		return "", err
+	}
+	ddl := r.get("create table")
+	if ddl == "" {
+		return "", fmt.Errorf("the server shows no definition")
+	}
+	return ddl, nil
+}
+
+func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[string][]column, error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra,
+		COLUMN_DEFAULT def FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	columns := make(map[string][]column)
+	for _, r := range all {
+		extra := strings.ToUpper(r.get("extra"))
+		if strings.Contains(strings.ReplaceAll(extra, "DEFAULT_GENERATED", ""), "GENERATED") {
+			continue // computed by the server
+		}
+		col := column{
+			name:          r.get("name"),
+			kind:          strings.ToLower(r.get("kind")),
+			charset:       strings.ToLower(r.get("cs")),
+			autoIncrement: strings.Contains(extra, "AUTO_INCREMENT"),
+		}
+		if strings.Contains(r.get("def"), "nextval(") {
+			col.defaultTo = r.get("def")
+		}
+		columns[r.get("t")] = append(columns[r.get("t")], col)
+	}
+	return columns, nil
+}
+
+var autoIncrementNow = regexp.MustCompile(` AUTO_INCREMENT=\d+`)
+
+// shape is a table's definition without what changes with its rows.
+func shape(ddl string) string {
+	if i := strings.LastIndex(ddl, "\n)"); i >= 0 { // the table's own options follow
+		return ddl[:i] + autoIncrementNow.ReplaceAllString(ddl[i:], "")
+	}
+	return ddl
+}
+
+// difference says what differs between two readings of a schema, or "".
+func (s schema) difference(now schema) string {
+	if s.charset != now.charset || s.collation != now.collation {
+		return "the character set of the database"
+	}
+	before, after := make(map[string]string), make(map[string]string)
+	for _, t := range s.tables {
+		before["table "+t.name] = shape(t.ddl)
+	}
+	for _, t := range now.tables {
+		after["table "+t.name] = shape(t.ddl)
+	}
+	for _, o := range s.objects {
+		before[o.String()] = o.fingerprint()
+	}
+	for _, o := range now.objects {
+		after[o.String()] = o.fingerprint()
+	}
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if after[name] != before[name] {
+			return name
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if _, ok := before[name]; !ok {
+			return name
+		}
+	}
+	return ""
+}
+
+// refused lists the tables of the active that cannot be captured as of one
+// point, each with the reason.
+func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]string, error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type, ENGINE engine FROM information_schema.TABLES
+		WHERE TABLE_SCHEMA = ? AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME <> ? ORDER BY TABLE_NAME`, schemaName, markerTable)
+	if err != nil {
+		return nil, err
+	}
+	var bad []string
+	for _, r := range all {
+		switch engine := r.get("engine"); {
+		case r.get("type") == "SEQUENCE":
+		case r.get("type") != "BASE TABLE":
+			bad = append(bad, fmt.Sprintf("%s (%s)", r.get("name"), strings.ToLower(r.get("type"))))
+		case engine == "":
+			bad = append(bad, r.get("name")+" (unreadable)")
+		case !strings.EqualFold(engine, "InnoDB"):
+			bad = append(bad, fmt.Sprintf("%s (%s)", r.get("name"), engine))
+		}
+	}
+	return bad, nil
+}
+
+// outside lists the foreign keys that point out of the schema.
+func outside(ctx context.Context, c *sql.Conn, schemaName string) ([]string, error) {
+	all, err := records(ctx, c, `SELECT DISTINCT TABLE_NAME t, REFERENCED_TABLE_SCHEMA s, REFERENCED_TABLE_NAME r
+		FROM information_schema.KEY_COLUMN_USAGE
+		WHERE TABLE_SCHEMA = ? AND REFERENCED_TABLE_SCHEMA <> TABLE_SCHEMA ORDER BY 1, 2, 3`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var bad []string
+	for _, r := range all {
+		bad = append(bad, fmt.Sprintf("%s → %s.%s", r.get("t"), r.get("s"), r.get("r")))
+	}
+	return bad, nil
+}

@@ -76,7 +76,8 @@ type captured struct {
 	e      *Engine
 	g      generation
 	counts dbrepl.Counts
-	begun  bool // Publish was called: from then on only Recover may take the staged file away
+	// begun says that Publish was called: from then on only Recover may take the staged file away.
+	begun, discarded bool
 }
 
 var _ dbrepl.Captured = (*captured)(nil)
@@ -94,6 +95,9 @@ func (c *captured) Token() dbrepl.Token {
 
 // Publish implements dbrepl.Captured.
 func (c *captured) Publish(ctx context.Context) error {
+	if c.discarded {
+		return fmt.Errorf("publish %s: the capture was discarded", c.e.f.live)
+	}
 	c.begun = true
 	if err := c.e.rollForward(ctx, c.g, true); err != nil {
 		return fmt.Errorf("publish %s: %w", c.e.f.live, err)
@@ -106,6 +110,7 @@ func (c *captured) Discard(context.Context) error {
 	if c.begun {
 		return nil
 	}
+	c.discarded = true
 	if err := os.Remove(c.e.f.staged); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("discard the captured database: %w", err)
 	}

@@ -20,6 +20,9 @@ import (
 
 // Recover implements dbrepl.Engine.
 func (e *Engine) Recover(ctx context.Context, commit dbrepl.Token) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := e.sweepTemporary(); err != nil {
 		return fmt.Errorf("recover %s: %w", e.f.live, err)
 	}

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -48,7 +49,8 @@ func (v *view) Close() error {
 }
 
 // Refs implements dbrepl.View. Names are compared as bytes, whatever their
-// column's type and collation are. A row whose name is NULL has an empty Sum.
+// column's type and collation are. A row whose name is NULL has an empty Sum, one
+// whose length is NULL has length 0.
 func (v *view) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error] {
 	return func(yield func(blob.Ref, error) bool) {
 		fail := func(err error) { yield(blob.Ref{}, fmt.Errorf("list the blobs: %w", because(ctx, err))) }
@@ -60,7 +62,7 @@ func (v *view) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error
 			return
 		}
 		defer rows.Close()
-		for n := 0; rows.Next(); n++ {
+		for n := 0; ctx.Err() == nil && rows.Next(); n++ {
 			var name sql.RawBytes
 			var size any
 			if err := rows.Scan(&name, &size); err != nil {
@@ -68,7 +70,7 @@ func (v *view) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error
 				return
 			}
 			length, ok := size.(int64)
-			if !ok || length < 0 {
+			if ok = ok || size == nil; !ok || length < 0 {
 				fail(fmt.Errorf("the length of %q is %v", name, size))
 				return
 			}
@@ -80,7 +82,8 @@ func (v *view) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error
 				return
 			}
 		}
-		if err := rows.Err(); err != nil {
+		// The last row may have been drawn before the driver noticed a cancelled ctx.
+		if err := errors.Join(ctx.Err(), rows.Err()); err != nil {
 			fail(err)
 		}
 	}
@@ -106,7 +109,7 @@ func (v *view) Strings(ctx context.Context, query, arg string) iter.Seq2[string,
 			values[i] = new(any)
 		}
 		texts := make([]string, len(columns))
-		for rows.Next() {
+		for ctx.Err() == nil && rows.Next() {
 			if err := rows.Scan(values...); err != nil {
 				fail(err)
 				return
@@ -118,7 +121,7 @@ func (v *view) Strings(ctx context.Context, query, arg string) iter.Seq2[string,
 				return
 			}
 		}
-		if err := rows.Err(); err != nil {
+		if err := errors.Join(ctx.Err(), rows.Err()); err != nil {
 			fail(err)
 		}
 	}

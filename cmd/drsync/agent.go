@@ -1,0 +1,35 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/dbrepl/sqlite"
+	"github.com/drsync/drsync/rsyncx/wire"
+)
+
+func newAgent(o *options) *cobra.Command {
+	var roots []string
+	c := &cobra.Command{
+		Use:   "agent --root DIR...",
+		Short: "Answer a standby over standard input and output (started by ssh)",
+		Long: `agent runs on the active host, started by the standby through ssh. It lists and
+reads what lies below its roots and changes nothing. Force it in the active's
+authorized_keys, so that the standby's key can do nothing else:
+
+  restrict,command="drsync agent --root /var/opt/jfrog/artifactory" ssh-ed25519 ...`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return wire.Serve(c.Context(), o.in, o.out, wire.Server{
+				Roots:   roots,
+				Version: o.version,
+				Streams: map[string]wire.StreamHandler{snapshotStream: sqlite.NewSnapshotHandler(roots)},
+			})
+		},
+	}
+	c.Flags().StringArrayVar(&roots, "root", nil, "a `DIR` that may be read; repeatable")
+	_ = c.MarkFlagRequired("root") // fails only for a flag that does not exist
+	return c
+}
+
+// snapshotStream is the name under which the agent serves SQLite snapshots.
+const snapshotStream = "sqlite-snapshot"

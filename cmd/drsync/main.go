@@ -1,0 +1,52 @@
+// Command drsync keeps a standby host at a published snapshot of an active one.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/drsync/drsync/internal/event"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	os.Exit(run(env{in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, version: version}, os.Args[1:]))
+}
+
+// env is what the commands use of the world.
+type env struct {
+	in       io.Reader
+	out, err io.Writer
+	now      func() time.Time
+	version  string
+	// watch receives every event beside the terminal and the log file; nil for none.
+	watch event.Sink
+}
+
+// errInterrupted is the cause of a context that a signal cancelled.
+var errInterrupted = errors.New("interrupted")
+
+// run is main without its globals: it returns the exit status.
+func run(e env, args []string) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-signals:
+			cancel(errInterrupted)
+			signal.Stop(signals) // a second one ends the program at once, which every step survives
+		case <-ctx.Done():
+		}
+	}()
+	return exitStatus(e, execute(ctx, e, args))
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/internal/show"
+	drsync "github.com/drsync/drsync/sync"
+)
+
+// output is how a run shows itself.
+type output struct {
+	progress bool
+	verbose  int
+	logFile  string
+}
+
+func (f *output) add(c *cobra.Command) {
+	c.Flags().BoolVar(&f.progress, "progress", false, "show how far each step is: bars on a terminal, plain lines elsewhere")
+	c.Flags().CountVarP(&f.verbose, "verbose", "v", "name what changes; twice: also what is left alone, and why")
+	c.Flags().StringVar(&f.logFile, "log-file", "", "write rsync's log format to `FILE` (default: files.log_file)")
+}
+
+func newNow(o *options) *cobra.Command {
+	var f output
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "now",
+		Short: "Bring the standby to a new snapshot of the active",
+		Long: `now makes one run: it captures the active's database, fetches the blobs that it
+names and this host lacks, stages what changed in the home, verifies, publishes
+all of it in one step, and prunes what no kept snapshot names.
+
+It never changes the active, never deletes a blob while copying, and publishes
+nothing unless every blob that the active can serve has arrived. A run that was
+interrupted leaves the previous snapshot, and the next run finishes or undoes it.
+
+With --dry-run every decision is made and shown: the database is captured,
+unseen, and the capture is thrown away.
+
+Exit status: 0 done; 1 failed, the previous snapshot stands; 3 published, but
+blobs are missing on the active or files could not be carried; 10 this host is
+no standby; 11 another drsync is running; 130 interrupted.`,
+		Example: "  drsync now --progress\n  drsync now --json > last-run.json   # from cron",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return runNow(c.Context(), o, f, dryRun)
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "decide and show everything, keep nothing")
+	o.addJSON(c)
+	return c
+}
+
+func runNow(ctx context.Context, o *options, f output, dryRun bool) error {
+	s, err := openStandby(o, f)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	report, err := s.runner.Run(ctx, dryRun)
+	s.finishOutput()
+	if o.json {
+		if perr := printJSON(o.out, report); err == nil {
+			err = perr
+		}
+	} else if err == nil {
+		err = printReport(o.out, report)
+	}
+	if err == nil && report.Incomplete() {
+		return statusError(exitIncomplete)
+	}
+	return err
+}
+
+// printReport says in a few lines what a run did.
+func printReport(w io.Writer, r drsync.Report) error {
+	s := r.Snapshot
+	if s == nil {
+		return nil
+	}
+	verb := "Snapshot"
+	if r.DryRun {
+		verb = "Would be snapshot"
+	}
+	fmt.Fprintf(w, "%s %s: the active as of %s", verb, s.ID, s.Time.UTC().Format("2006-01-02 15:04:05 MST"))
+	if s.Clock.Measured {
+		fmt.Fprintf(w, " (its clock is %s)", describeSkew(s.Clock.Skew, s.Clock.Error))
+	}
+	fmt.Fprintln(w)
+	for _, d := range s.Databases {
+		fmt.Fprintf(w, "  database  %s: %s tables, %s rows, position %s\n", d.Name, show.Count(int64(d.Tables)), show.Count(d.Rows), d.Position)
+	}
+	for _, b := range s.BlobSets {
+		fmt.Fprintf(w, "  %-9s %s named (%s), %s copied (%s)\n", b.Name, show.Count(b.Named), show.Bytes(b.NamedBytes), show.Count(b.Copied), show.Bytes(b.CopiedBytes))
+	}
+	for _, t := range s.Trees {
+		fmt.Fprintf(w, "  tree      %s entries, %s files transferred (%s), %s deleted\n", show.Count(t.Files), show.Count(t.Transferred), show.Bytes(t.TransferredBytes), show.Count(t.Deleted))
+	}
+	if p := r.Prune; p != nil && !r.DryRun {
+		fmt.Fprintf(w, "  prune     %s\n", describePrune(*p))
+	}
+	if !s.Complete {
+		var missing int64
+		for _, b := range s.BlobSets {
+			missing += b.Missing
+		}
+		fmt.Fprintf(w, "INCOMPLETE: %s blobs are missing on the active; `drsync status` names them\n", show.Count(missing))
+	}
+	if r.PruneError != "" {
+		fmt.Fprintf(w, "NOT PRUNED: %s\n", r.PruneError)
+	}
+	return nil
+}
+
+func describeSkew(skew, bound float64) string {
+	d := time.Duration(skew * float64(time.Second)).Round(time.Millisecond)
+	b := time.Duration(bound * float64(time.Second)).Round(time.Millisecond)
+	if d.Abs() <= b {
+		return fmt.Sprintf("equal to ours within %s", max(b, time.Millisecond))
+	}
+	if d > 0 {
+		return fmt.Sprintf("%s ahead of ours", d)
+	}
+	return fmt.Sprintf("%s behind ours", -d)
+}

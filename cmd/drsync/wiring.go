@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/dbrepl/mysql"
+	"github.com/drsync/drsync/dbrepl/sqlite"
+	"github.com/drsync/drsync/internal/app"
+	"github.com/drsync/drsync/internal/config"
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/remote"
+	"github.com/drsync/drsync/internal/snapshot"
+	"github.com/drsync/drsync/prune"
+	"github.com/drsync/drsync/rsyncx/cli"
+	"github.com/drsync/drsync/rsyncx/filter"
+	"github.com/drsync/drsync/rsyncx/wire"
+	drsync "github.com/drsync/drsync/sync"
+)
+
+// standby is the configured host with everything wired together.
+type standby struct {
+	*options
+	config *config.Config
+	runner *drsync.Runner
+	active *lazyHost
+	shown  *shown
+}
+
+// openStandby reads the configuration and wires the packages. It connects to nothing.
+func openStandby(o *options, f output) (_ *standby, err error) {
+	cfg, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	command, err := cli.Parse(cfg.Files.Rsync)
+	if err != nil {
+		return nil, cfg.Problem("files.rsync", err)
+	}
+	rules, err := fileRules(cfg, command)
+	if err != nil {
+		return nil, err
+	}
+	s := &standby{options: o, config: cfg}
+	s.active = &lazyHost{dial: func(ctx context.Context) (remote.Host, error) { return dial(ctx, cfg, o.version) }}
+	if s.shown, err = openShown(o, cfg, command, f); err != nil {
+		return nil, err
+	}
+	sink := event.Tee(s.shown.sink, o.watch)
+	engine, err := newEngine(cfg, s.active, sink)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	tree := command.Options
+	if tree.MaxDeleteFraction == 0 {
+		tree.MaxDeleteFraction = maxDeleteFraction
+	}
+	s.runner = &drsync.Runner{
+		StateDir: cfg.Standby.State, Home: cfg.Standby.Home, ActiveHome: cfg.Active.Home, Version: o.version,
+		Source:  snapshot.Source{Host: hostName(cfg), Home: cfg.Active.Home, Transport: string(cfg.Active.Transport)},
+		Connect: func(ctx context.Context) (drsync.Active, error) { return s.active.get(ctx) },
+		Engine:  engine, EngineName: string(cfg.Database.Engine), EngineMode: string(cfg.Database.Mode), DatabaseName: databaseName(cfg),
+		Profile: profile(cfg), Rules: rules, Tree: tree,
+		Retention: snapshot.Policy(cfg.Snapshots),
+		Prune: prune.Policy{
+			MinAge: cfg.Prune.MinAge, MaxFraction: cfg.Prune.MaxFraction, Quarantine: cfg.Prune.Quarantine,
+			DeleteAtOnce: cfg.Prune.Quarantine == 0,
+		},
+		Reserve: reserve, Event: sink, Now: o.now,
+	}
+	return s, nil
+}
+
+const (
+	// maxDeleteFraction is how much of the standby's tree one run may delete.
+	maxDeleteFraction = 0.5
+	// reserve stays free on the home's file system, for the application's first minutes.
+	reserve = 64 << 20
+)
+
+func (s *standby) Close() {
+	if s.runner != nil && s.runner.Engine != nil {
+		_ = s.runner.Engine.Close()
+	}
+	s.active.Close()
+	s.shown.Close()
+}
+
+// finishOutput ends bars and lines, so that what is printed next stands below them.
+func (s *standby) finishOutput() { s.shown.finish() }
+
+func hostName(cfg *config.Config) string {
+	if cfg.Active.Transport == config.TransportLocal {
+		return "this host"
+	}
+	return cfg.Active.Host
+}
+
+func databaseName(cfg *config.Config) string {
+	if cfg.Database.Engine == config.EngineSQLite {
+		return cfg.Database.Active.Path
+	}
+	return cfg.Database.Name
+}
+
+func profile(cfg *config.Config) func(func(string) (bool, error)) (app.Profile, error) {
+	return func(exists func(string) (bool, error)) (app.Profile, error) {
+		return app.Lookup(string(cfg.Application), exists)
+	}
+}
+
+// dial opens the active by the configured transport.
+func dial(ctx context.Context, cfg *config.Config, version string) (remote.Host, error) {
+	a := cfg.Active
+	roots := []string{a.Home}
+	if cfg.Database.Engine == config.EngineSQLite {
+		roots = append(roots, filepath.Dir(cfg.Database.Active.Path))
+	}
+	if a.Transport == config.TransportLocal {
+		return remote.LocalHost(map[string]wire.StreamFunc{snapshotStream: sqlite.NewSnapshotHandler(roots)}), nil
+	}
+	return remote.Dial(ctx, remote.Config{
+		Host: a.Host, User: a.User, Port: a.Port, Identity: a.Identity, KnownHosts: a.KnownHosts,
+		Transport: string(a.Transport), AgentCommand: a.Agent, Roots: roots, Version: version,
+	})
+}
+
+func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.Engine, error) {
+	d := cfg.Database
+	switch d.Engine {
+	case config.EngineSQLite:
+		return sqlite.New(sqlite.Options{
+			ActivePath: d.Active.Path, StandbyPath: d.Standby.Path, Event: sink, Clock: active.Clock,
+			Snapshot: func(ctx context.Context, path string) (io.ReadCloser, error) {
+				return active.Stream(ctx, snapshotStream, path)
+			},
+		})
+	case config.EngineMySQL:
+		there, err := mysqlServer(cfg, "database.active", d.Active)
+		if err != nil {
+			return nil, err
+		}
+		if d.Active.Via == config.ViaSSH {
+			there.Dial = active.DialContext
+		}
+		here, err := mysqlServer(cfg, "database.standby", d.Standby)
+		if err != nil {
+			return nil, err
+		}
+		return mysql.New(mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink})
+	}
+	return nil, nil
+}
+
+func mysqlServer(cfg *config.Config, path string, e config.Endpoint) (mysql.Server, error) {
+	password, err := e.Password.Resolve()
+	if err != nil {
+		return mysql.Server{}, fmt.Errorf("%s.password: %w", path, err)
+	}
+	s := mysql.Server{Address: e.Address, User: e.User, Password: password}
+	if e.TLS == config.TLSVerify {
+		if s.TLS, err = verifyTLS(e); err != nil {
+			return mysql.Server{}, cfg.Problem(path+".ca", err)
+		}
+	}
+	return s, nil
+}
+
+func verifyTLS(e config.Endpoint) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(e.Address)
+	if err != nil {
+		return nil, err
+	}
+	t := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if e.CA == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(e.CA)
+	if err != nil {
+		return nil, err
+	}
+	t.RootCAs = x509.NewCertPool()
+	if !t.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", e.CA)
+	}
+	return t, nil
+}
+
+// fileRules returns what adds the configured filter rules: those of
+// files.rsync, then files.exclude, then the file files.exclude_from, which is
+// read now so that a mistake in it is found before anything starts.
+func fileRules(cfg *config.Config, command cli.Command) (func(*filter.Builder) error, error) {
+	text := ""
+	if cfg.Files.ExcludeFrom != "" {
+		data, err := os.ReadFile(cfg.Files.ExcludeFrom)
+		if err != nil {
+			return nil, cfg.Problem("files.exclude_from", err)
+		}
+		text = string(data)
+	}
+	add := func(b *filter.Builder) error {
+		if err := command.AddRules(b); err != nil {
+			return err
+		}
+		for _, pattern := range cfg.Files.Exclude {
+			if err := b.Exclude(pattern); err != nil {
+				return err
+			}
+		}
+		return b.ExcludeFrom(cfg.Files.ExcludeFrom, strings.NewReader(text), false)
+	}
+	if err := add(filter.NewBuilder()); err != nil {
+		return nil, cfg.Problem("files", err)
+	}
+	return add, nil
+}
+
+// lazyHost is the active, connected the first time somebody needs it.
+type lazyHost struct {
+	dial func(context.Context) (remote.Host, error)
+	mu   sync.Mutex
+	host remote.Host
+}
+
+func (l *lazyHost) get(ctx context.Context) (remote.Host, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.host != nil {
+		return l.host, nil
+	}
+	h, err := l.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.host = h
+	return h, nil
+}
+
+func (l *lazyHost) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	h, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.DialContext(ctx, network, addr)
+}
+
+func (l *lazyHost) Stream(ctx context.Context, name, arg string) (io.ReadCloser, error) {
+	h, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.Stream(ctx, name, arg)
+}
+
+func (l *lazyHost) Clock(ctx context.Context) (skew, bound time.Duration, err error) {
+	h, err := l.get(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return h.Clock(ctx)
+}
+
+func (l *lazyHost) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.host != nil {
+		_ = l.host.Close()
+		l.host = nil
+	}
+}

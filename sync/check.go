@@ -1,0 +1,49 @@
+package sync
+
+import (
+	"context"
+
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// CheckResult is what one guard says about the next run.
+type CheckResult struct {
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Problem string `json:"problem,omitempty"`
+	Fix     string `json:"fix,omitempty"`
+}
+
+// Check asks, without changing anything and without the lock, whether a run
+// would be refused now. It asks every guard, also when one refuses; when the
+// active cannot be reached, what depends on it is left out. The warnings are
+// what a run would warn of.
+func (r *Runner) Check(ctx context.Context) (results []CheckResult, warnings []string, err error) {
+	p := &pass{Runner: r, dryRun: true}
+	defer p.close()
+	add := func(name string, err error) {
+		c := CheckResult{Name: name, OK: err == nil}
+		if err != nil {
+			c.Problem, c.Fix = err.Error(), hint.Of(err)
+		}
+		results = append(results, c)
+	}
+	_, err = p.checkRole(ctx)
+	add("role", err)
+	_, err = p.connect(ctx)
+	add("connect", err)
+	guards := p.guards()
+	if err != nil {
+		guards = nil
+		if p.Engine != nil {
+			guards = []Guard{{"database", p.guardDatabase}}
+		}
+	}
+	for _, g := range guards {
+		add(g.Name, g.Check(ctx))
+	}
+	if ctx.Err() != nil {
+		return results, p.record.Warnings, context.Cause(ctx)
+	}
+	return results, p.record.Warnings, nil
+}

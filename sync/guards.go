@@ -1,0 +1,236 @@
+package sync
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/drsync/drsync/internal/app"
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/internal/role"
+	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
+)
+
+// Guard is one reason to refuse a run. Guards change nothing.
+type Guard struct {
+	Name  string
+	Check func(ctx context.Context) error
+}
+
+// connect opens the active, learns the application's layout and where its
+// blobs live.
+func (p *pass) connect(ctx context.Context) (string, error) {
+	active, err := p.Connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	p.active = active
+	if p.src, err = active.Source(ctx, p.ActiveHome); err != nil {
+		return "", fmt.Errorf("open the active's home %s: %w", p.ActiveHome, err)
+	}
+	if p.profile, err = p.Profile(p.exists(ctx)); err != nil {
+		return "", fmt.Errorf("the active's home %s: %w", p.ActiveHome, err)
+	}
+	if err := p.findBlobs(ctx); err != nil {
+		return "", err
+	}
+	return p.profile.Name + " " + p.profile.Layout, nil
+}
+
+// guard runs every guard and reports all that refuse, so that the operator
+// mends them in one go.
+func (p *pass) guard(ctx context.Context) (string, error) {
+	guards := p.guards()
+	var refused []error
+	for _, g := range guards {
+		if err := g.Check(ctx); err != nil {
+			if ctx.Err() != nil {
+				return "", context.Cause(ctx)
+			}
+			refused = append(refused, fmt.Errorf("%s: %w", g.Name, err))
+		}
+	}
+	if len(refused) > 0 {
+		return "", errors.Join(refused...)
+	}
+	if !p.dryRun {
+		if err := p.makeHome(); err != nil {
+			return "", err
+		}
+	}
+	if err := p.openStore(); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d checks passed", len(guards)), nil
+}
+
+func (p *pass) guards() []Guard {
+	return []Guard{
+		{"source", p.guardSource},
+		{"epoch", p.guardEpoch},
+		{"keys", p.guardIdentical},
+		{"application", p.guardStopped},
+		{"database", p.guardDatabase},
+	}
+}
+
+// guardSource refuses an active whose home is empty or lacks what every home
+// of the application has: an unmounted disk must not empty the standby.
+func (p *pass) guardSource(ctx context.Context) error {
+	const remount = "is its disk mounted? is active.home right?"
+	if len(p.profile.Required) == 0 {
+		for dir, err := range p.src.Walk(ctx, rsyncx.WalkOptions{}) {
+			if err != nil {
+				return err
+			}
+			for _, e := range dir.Entries {
+				if e.Name != ".drsync" {
+					return nil
+				}
+			}
+			break
+		}
+		return hint.New("the active's home "+p.ActiveHome+" is empty", remount)
+	}
+	for _, path := range p.profile.Required {
+		if _, err := p.src.Lstat(ctx, path); errors.Is(err, fs.ErrNotExist) {
+			return hint.New(fmt.Sprintf("the active's home %s has no %s: it is empty or not the home", p.ActiveHome, path), remount)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markerPath is where a promoted host leaves its role in its home.
+const markerPath = ".drsync/role.json"
+
+// guardEpoch refuses an active that an older failover left behind, and a
+// standby whose home says that it was promoted.
+func (p *pass) guardEpoch(ctx context.Context) error {
+	ours := p.role.Epoch
+	if data, err := os.ReadFile(p.inHome(markerPath)); err == nil {
+		m, err := role.ReadMarker(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.inHome(markerPath), err)
+		}
+		if m.Role == role.Active && m.Epoch >= p.role.Epoch {
+			return hint.With(fmt.Errorf("%w: the marker %s says that this home was promoted (epoch %d)", role.ErrWrongRole, p.inHome(markerPath), m.Epoch),
+				"this host serves, or served; if it is a standby again, remove the marker")
+		}
+		ours = max(ours, m.Epoch)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	theirs := uint64(0)
+	data, err := rsyncx.ReadFile(ctx, p.src, markerPath, 64<<10)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("read the active's role: %w", err)
+	default:
+		m, err := role.ReadMarker(data)
+		if err != nil {
+			return fmt.Errorf("the active's %s: %w", markerPath, err)
+		}
+		if m.Role != role.Active {
+			return fmt.Errorf("the active's home says that it is %s since %s", m.Role, m.Since)
+		}
+		theirs = m.Epoch
+	}
+	if theirs < ours {
+		return hint.New(fmt.Sprintf("the active has epoch %d, this host has already followed epoch %d: the active is one that was failed over from", theirs, ours),
+			"point active.host at the host that was promoted")
+	}
+	p.epoch = theirs
+	return nil
+}
+
+// guardIdentical refuses when a file that both sides must share differs, such
+// as the key that everything in the database is encrypted with.
+func (p *pass) guardIdentical(ctx context.Context) error {
+	for _, path := range p.profile.Identical {
+		ours, err := os.ReadFile(p.inHome(path))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		theirs, err := rsyncx.ReadFile(ctx, p.src, path, 1<<20)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the active's %s: %w", path, err)
+		}
+		if !bytes.Equal(bytes.TrimSpace(ours), bytes.TrimSpace(theirs)) {
+			return hint.New(fmt.Sprintf("%s differs from the active's: the application could not read the database with it", p.inHome(path)),
+				"if this host's key is that of a fresh installation, move it away; the active's then travels")
+		}
+	}
+	return nil
+}
+
+// guardStopped refuses while the application runs on the standby.
+func (p *pass) guardStopped(context.Context) error {
+	if p.profile.LockFile == "" {
+		return nil
+	}
+	path := p.inHome(p.profile.LockFile)
+	held, err := app.LockHeld(path)
+	if err != nil {
+		return err
+	}
+	if held {
+		return hint.New("the application is running on this standby: "+path+" is held", "stop its service, and disable it at boot")
+	}
+	return nil
+}
+
+// guardDatabase refuses for every fatal finding of the engine and warns of the others.
+func (p *pass) guardDatabase(ctx context.Context) error {
+	if p.Engine == nil {
+		return nil
+	}
+	findings, err := p.Engine.Check(ctx)
+	if err != nil {
+		return err
+	}
+	var fatal []error
+	for _, f := range findings {
+		text := f.Subject + ": " + f.Problem
+		if !f.Fatal {
+			p.warn("", text)
+			continue
+		}
+		fatal = append(fatal, hint.New(text, strings.TrimSpace(f.Fix)))
+	}
+	return errors.Join(fatal...)
+}
+
+// treeRules are the filter rules of the home: first the application's own,
+// which nothing configured may override, then the operator's.
+func (p *pass) treeRules() (*filter.Rules, error) {
+	b := filter.NewBuilder()
+	var blobDirs []string
+	if p.blobs != nil {
+		blobDirs = p.blobs.here.Below(p.Home)
+	}
+	for _, pattern := range p.profile.Excludes(blobDirs...) {
+		if err := b.Own(pattern, filter.Sender|filter.Receiver); err != nil {
+			return nil, err
+		}
+	}
+	if p.Rules != nil {
+		if err := p.Rules(b); err != nil {
+			return nil, err
+		}
+	}
+	return b.Rules(filter.Options{DeleteExcluded: p.Tree.DeleteExcluded})
+}

@@ -1,0 +1,75 @@
+package sync
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/drsync/drsync/internal/blob"
+	"github.com/drsync/drsync/internal/filestore"
+)
+
+// VerifyReport is what Verify found. Problems holds the first MaxProblems.
+type VerifyReport struct {
+	Deep     bool            `json:"deep"` // hashes were computed
+	Named    int64           `json:"named"`
+	Bytes    int64           `json:"bytes"`
+	Broken   int64           `json:"broken"`
+	Problems []VerifyProblem `json:"problems,omitempty"`
+}
+
+// VerifyProblem is one blob that the visible database names and this host does
+// not have as it should be.
+type VerifyProblem struct {
+	Set     string   `json:"set"`
+	Sum     blob.Sum `json:"sum"`
+	Size    int64    `json:"size"`
+	Problem string   `json:"problem"`
+}
+
+// MaxProblems bounds VerifyReport.Problems.
+const MaxProblems = 1000
+
+// Verify asks whether every blob that the standby's visible database names is
+// there with its length and, if deep, with its hash. It needs no active and
+// changes nothing.
+func (r *Runner) Verify(ctx context.Context, deep bool) (VerifyReport, error) {
+	report := VerifyReport{Deep: deep}
+	if r.Engine == nil {
+		return report, nil
+	}
+	profile, store, err := r.local(true)
+	if err != nil {
+		return report, err
+	}
+	if store == nil {
+		return report, nil
+	}
+	defer store.Close()
+	view, err := r.Engine.Visible(ctx)
+	if err != nil {
+		return report, err
+	}
+	defer view.Close()
+	for _, set := range profile.BlobSets {
+		named := func(yield func(blob.Ref, error) bool) {
+			for ref, err := range view.Refs(ctx, set.Refs) {
+				if err == nil {
+					report.Named, report.Bytes = report.Named+1, report.Bytes+ref.Size
+				}
+				if !yield(ref, err) {
+					return
+				}
+			}
+		}
+		for problem, err := range filestore.Verify(ctx, named, store, deep) {
+			if err != nil {
+				return report, fmt.Errorf("verify %s: %w", set.Name, err)
+			}
+			report.Broken++
+			if len(report.Problems) < MaxProblems {
+				report.Problems = append(report.Problems, VerifyProblem{Set: set.Name, Sum: problem.Ref.Sum, Size: problem.Ref.Size, Problem: problem.String()})
+			}
+		}
+	}
+	return report, nil
+}

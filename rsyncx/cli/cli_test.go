@@ -72,7 +72,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseReportsEverything(t *testing.T) {
-	words, err := SplitLine(`-aZP --inplace --foo=1 --no-foo --del=1 --max-delete=x --max-delete=0 -xx --log-file= --no-r --no-W -e ssh -f bogus --exclude '- ' home/ --bwlimit=5 -z --exclude`)
+	words, err := SplitLine(`-aZP --inplace --foo=1 --no-foo --del=1 --max-delete=x --max-delete=0 -xx --log-file= --no-r --no-W -e ssh -f bogus --exclude '- ' home/ --bwlimit=5 -z --zc=lz4 --exclude`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,7 @@ func TestParseReportsEverything(t *testing.T) {
 		`argument "home/": only options may stand here`,
 		"option --bwlimit: drsync cannot honour it",
 		"option -z: drsync cannot honour it",
+		"option --zc: drsync cannot honour it",
 		"option --exclude needs a value",
 		`filter rule "bogus": not a filter rule; it starts with one of + - . : H S P R ! or such a word`,
 		`filter rule "- ": the pattern is missing`,
@@ -116,11 +117,11 @@ func TestParseReportsEverything(t *testing.T) {
 }
 
 func TestAddRules(t *testing.T) {
-	c, err := Parse([]string{"-a", "--include=keep.o", "--exclude-from=list", "-f", ". more", "-0", "--exclude-from=nul", "-F", "-C", "--delete-excluded"})
+	c, err := Parse([]string{"-a", "--include=keep.o", "--exclude-from=list", "-f", ". more", "-0", "--exclude-from=nul", "-f", ". rules0", "-F", "-C", "--delete-excluded"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{"list": "*.o\n/work/\n", "more": "P mine\n", "nul": "a\nb\x00c"}
+	files := map[string]string{"list": "*.o\n/work/\n", "more": "P mine\n", "nul": "a\nb\x00c", "rules0": "- q\nr\x00- s"}
 	b := filter.NewBuilder()
 	b.ReadFile = func(name string) ([]byte, error) {
 		content, ok := files[name]
@@ -147,7 +148,7 @@ func TestAddRules(t *testing.T) {
 	}{
 		{"keep.o", false, filter.Sender, false}, {"a.o", false, filter.Sender, true}, {"a.o", false, filter.Receiver, false},
 		{"work", true, filter.Sender, true}, {"mine", false, filter.Receiver, true}, {"mine", false, filter.Sender, false},
-		{"a\nb", false, filter.Sender, true}, {"c", false, filter.Sender, true}, {"x.bak", false, filter.Sender, true},
+		{"a\nb", false, filter.Sender, true}, {"c", false, filter.Sender, true}, {"q\nr", false, filter.Sender, true}, {"s", false, filter.Sender, true}, {"x.bak", false, filter.Sender, true},
 	} {
 		if got, why := rules.Root().Excluded(e.name, e.dir, e.side); got != e.want {
 			t.Errorf("%q for side %d: %v because of %q", e.name, e.side, got, why)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 	"testing"
@@ -199,6 +200,35 @@ func TestEnterErrors(t *testing.T) {
 	}
 }
 
+// A file of the other host cannot have any number of files read.
+func TestPerDirectoryFilesAreBounded(t *testing.T) {
+	var many strings.Builder
+	for i := range maxPerDir + 1 {
+		fmt.Fprintf(&many, ": f%d\n", i)
+	}
+	reads := 0
+	_, err := mustRules(t, Options{}, ": .f").Root().Enter("", func(name string) ([]byte, error) {
+		if reads++; name == ".f" {
+			return []byte(many.String()), nil
+		}
+		return nil, fs.ErrNotExist
+	})
+	if err == nil || !strings.Contains(err.Error(), "more than 100 per-directory files") || reads > maxPerDir {
+		t.Errorf("%d files read, error %.100v", reads, err)
+	}
+	b := NewBuilder()
+	if err := b.ExcludeFrom("x", strings.NewReader(strings.Repeat("a\n", maxRules+1)), false); err == nil {
+		t.Error("too many rules were taken")
+	}
+	if err := b.ExcludeFrom("x", io.LimitReader(endless{}, maxFile+10), false); err == nil {
+		t.Error("an endless file was taken")
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
 // A scope is not changed by what is entered from it.
 func TestScopesAreIndependent(t *testing.T) {
 	root := mustRules(t, Options{}, ": .f").Root()
@@ -241,13 +271,14 @@ func TestDecodeRefuses(t *testing.T) {
 		}
 	}
 	for name, data := range map[string][]byte{
-		"more":      append(bytes.Clone(good), 0),
-		"version":   append([]byte("drf2"), good[4:]...),
-		"many":      []byte("drf1\x00\x00\x00\xff\xff\xff\x7f"),
-		"no side":   []byte("drf1\x00\x00\x00\x01\x00\x00\x01a"),
-		"no name":   []byte("drf1\x00\x00\x00\x01\x00\x03\x00"),
-		"merge ..":  []byte("drf1\x00\x00\x00\x01\x20\x03\x02.."),
-		"bad flags": []byte("drf1\x00\x00\x00\x01\x40\x03\x01a"),
+		"more":       append(bytes.Clone(good), 0),
+		"version":    append([]byte("drf2"), good[4:]...),
+		"many":       []byte("drf1\x00\x00\x00\xff\xff\xff\x7f"),
+		"no side":    []byte("drf1\x00\x00\x00\x01\x00\x00\x01a"),
+		"no name":    []byte("drf1\x00\x00\x00\x01\x00\x03\x00"),
+		"merge ..":   []byte("drf1\x00\x00\x00\x01\x20\x03\x02.."),
+		"not normal": []byte("drf1\x00\x00\x00\x01\x02\x03\x010"),
+		"bad flags":  []byte("drf1\x00\x00\x00\x01\x40\x03\x01a"),
 	} {
 		if r, err := Decode(data); err == nil {
 			t.Errorf("%s: accepted %d rules", name, r.Len())

@@ -31,7 +31,10 @@ func (c *Conn) Read(ctx context.Context, root string, want iter.Seq[string]) ite
 			return
 		}
 		end := c.begin(ctx)
-		err := c.readFiles(root, want, yield)
+		err := c.readFiles(ctx, root, want, yield)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		stopped := errors.Is(err, errStopped)
 		if err := end(err); err != nil && !stopped {
 			yield(rsyncx.File{}, fmt.Errorf("read files of %s: %w", rsyncx.Printable(root), err))
@@ -39,7 +42,7 @@ func (c *Conn) Read(ctx context.Context, root string, want iter.Seq[string]) ite
 	}
 }
 
-func (c *Conn) readFiles(root string, want iter.Seq[string], yield func(rsyncx.File, error) bool) (err error) {
+func (c *Conn) readFiles(ctx context.Context, root string, want iter.Seq[string], yield func(rsyncx.File, error) bool) (err error) {
 	if err := c.ask(frameRead, appendString(nil, root)); err != nil {
 		return err
 	}
@@ -64,6 +67,9 @@ func (c *Conn) readFiles(root string, want iter.Seq[string], yield func(rsyncx.F
 		}
 		if !ok {
 			break
+		}
+		if ctx.Err() != nil { // what is left may all have arrived already
+			return context.Cause(ctx)
 		}
 		if err := c.readFile(next, yield); err != nil {
 			return err

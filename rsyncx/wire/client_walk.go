@@ -21,7 +21,10 @@ func (c *Conn) Walk(ctx context.Context, root string, o rsyncx.WalkOptions) iter
 			return
 		}
 		end := c.begin(ctx)
-		err := c.walk(root, o, yield)
+		err := c.walk(ctx, root, o, yield)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		stopped := errors.Is(err, errStopped)
 		if err := end(err); err != nil && !stopped {
 			yield(rsyncx.Dir{}, fmt.Errorf("list %s: %w", rsyncx.Printable(root), err))
@@ -29,7 +32,7 @@ func (c *Conn) Walk(ctx context.Context, root string, o rsyncx.WalkOptions) iter
 	}
 }
 
-func (c *Conn) walk(root string, o rsyncx.WalkOptions, yield func(rsyncx.Dir, error) bool) error {
+func (c *Conn) walk(ctx context.Context, root string, o rsyncx.WalkOptions, yield func(rsyncx.Dir, error) bool) error {
 	if o.MaxEntries <= 0 {
 		o.MaxEntries = rsyncx.DefaultMaxEntries
 	}
@@ -45,6 +48,9 @@ func (c *Conn) walk(root string, o rsyncx.WalkOptions, yield func(rsyncx.Dir, er
 	}
 	w := walker{c: c, left: o.MaxEntries, dirs: o.MaxEntries}
 	for {
+		if ctx.Err() != nil { // what is left may all have arrived already
+			return context.Cause(ctx)
+		}
 		dir, err := w.dir()
 		var single *rsyncx.PathError
 		switch {

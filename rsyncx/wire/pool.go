@@ -17,6 +17,7 @@ import (
 type Pool struct {
 	dial  func(context.Context) (*Conn, error)
 	slots chan struct{} // one for each connection that may be in use
+	ended chan struct{} // closed by Close
 
 	mu     sync.Mutex
 	idle   []*Conn
@@ -29,7 +30,7 @@ var ErrClosed = errors.New("the connection to the active was closed")
 
 // NewPool returns a pool of at most size connections, which dial makes.
 func NewPool(size int, dial func(context.Context) (*Conn, error)) *Pool {
-	return &Pool{dial: dial, slots: make(chan struct{}, size), busy: map[*Conn]bool{}}
+	return &Pool{dial: dial, slots: make(chan struct{}, size), ended: make(chan struct{}), busy: map[*Conn]bool{}}
 }
 
 func (p *Pool) get(ctx context.Context) (*Conn, error) {
@@ -40,6 +41,8 @@ func (p *Pool) get(ctx context.Context) (*Conn, error) {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	case <-p.ended:
+		return nil, ErrClosed
 	}
 	c, err := p.take(ctx)
 	if err != nil {
@@ -95,7 +98,10 @@ func (p *Pool) put(c *Conn) {
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = true
+	if !p.closed {
+		p.closed = true
+		close(p.ended)
+	}
 	for _, c := range p.idle {
 		c.Close()
 	}

@@ -18,12 +18,11 @@ type duplex struct {
 
 func (d *duplex) Close() error { d.close(); return nil }
 
-// pair returns both ends of a stream. Closing one closes it for both.
+// pair returns both ends of a stream. Closing one is the end of the other's input.
 func pair() (a, b *duplex) {
 	ar, bw := io.Pipe()
 	br, aw := io.Pipe()
-	closeAll := func() { ar.Close(); aw.Close(); br.Close(); bw.Close() }
-	return &duplex{ar, aw, closeAll}, &duplex{br, bw, closeAll}
+	return &duplex{ar, aw, func() { ar.Close(); aw.Close() }}, &duplex{br, bw, func() { br.Close(); bw.Close() }}
 }
 
 // serve starts an agent in this process for the time of the test and returns the

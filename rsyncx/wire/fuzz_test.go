@@ -1,0 +1,98 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// replay is an agent whose whole output is known beforehand.
+type replay struct {
+	io.Reader
+}
+
+func (r *replay) Write(p []byte) (int, error) { return len(p), nil }
+func (r *replay) Close() error                { return nil }
+
+// FuzzClient: whatever an agent sends, the client neither panics nor lets a bad
+// name through, and it ends.
+func FuzzClient(f *testing.F) {
+	var b bytes.Buffer
+	hello(&b)
+	greeting := b.Bytes()
+	open := appendFrame(nil, frameAbilities, []byte{15})
+	done := appendFrame(nil, frameDone, nil)
+	f.Add(byte(0), slices.Concat(greeting, open, dirFrame(""), entriesFrame("a", "b"), appendFrame(nil, frameDirEnd, nil), done))
+	f.Add(byte(0), slices.Concat(greeting, open, appendFrame(nil, frameDirError, appendError(appendString(nil, "x"), io.EOF)), done))
+	f.Add(byte(1), slices.Concat(greeting, open, fileFrames("f", 5, "hello", sumFrame("hello", 5)), appendFrame(nil, frameFileError, appendError(nil, io.EOF)), done))
+	f.Add(byte(2), slices.Concat(greeting, open, appendFrame(nil, frameEntry, entryBytes("f"))))
+	f.Add(byte(3), slices.Concat(greeting, appendFrame(nil, frameTime, appendTime(nil, time.Unix(1, 1)))))
+	f.Add(byte(4), slices.Concat(greeting, done, appendFrame(nil, frameData, []byte("hello")), sumFrame("hello", 5)))
+	f.Fuzz(func(t *testing.T, op byte, sent []byte) {
+		ctx := context.Background()
+		c, err := Dial(ctx, &replay{Reader: bytes.NewReader(sent)}, ClientOptions{Silence: time.Minute})
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		switch op % 5 {
+		case 0:
+			for d, err := range c.Walk(ctx, "/x", rsyncx.WalkOptions{}) {
+				if err != nil {
+					continue
+				}
+				if rsyncx.CheckPath(d.Path) != nil {
+					t.Errorf("path %q", d.Path)
+				}
+				for i, e := range d.Entries {
+					if rsyncx.CheckName(e.Name) != nil || i > 0 && e.Name <= d.Entries[i-1].Name {
+						t.Errorf("name %q", e.Name)
+					}
+				}
+			}
+		case 1:
+			for f, err := range c.Read(ctx, "/x", slices.Values([]string{"f", "g/h"})) {
+				if err == nil && f.Body != nil {
+					n, err := io.Copy(io.Discard, f.Body)
+					if err == nil && n != f.Entry.Size {
+						t.Errorf("%d bytes of %d without an error", n, f.Entry.Size)
+					}
+				}
+			}
+		case 2:
+			c.Lstat(ctx, "/x", "f")
+		case 3:
+			c.Clock(ctx)
+		case 4:
+			if r, err := c.Stream(ctx, "s", "", func() {}); err == nil {
+				io.Copy(io.Discard, r)
+				r.Close()
+			}
+		}
+	})
+}
+
+// FuzzServer: whatever a client sends, the server does not panic and ends with
+// its input.
+func FuzzServer(f *testing.F) {
+	greeting := magic + string(appendFrame(nil, frameHello, appendHello(nil, "x")))
+	root := appendString(nil, "/nonexistent/allowed")
+	f.Add([]byte(greeting + string(appendFrame(nil, frameOpen, root))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameLstat, appendString(root, "a")))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameWalk, append(root, 0, 5, 0)))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameRead, root)) + string(appendFrame(nil, frameNames, appendString(nil, "a"))) + string(appendFrame(nil, frameNamesEnd, nil))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameStream, append(appendString(nil, "s"), 0))) + string(appendFrame(nil, frameClock, nil))))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		// The fuzzer cannot guess the name of a directory: it gets a short one.
+		open := func(string) (rsyncx.Source, error) { return rsyncx.Local(dir) }
+		Serve(context.Background(), bytes.NewReader(sent), io.Discard, Server{Roots: []string{"/"}, Open: open, Streams: map[string]StreamFunc{
+			"s": func(_ context.Context, arg string, w io.Writer) error { _, err := io.WriteString(w, arg); return err },
+		}})
+	})
+}

@@ -2,12 +2,20 @@ package sync
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/blob"
+	"github.com/drsync/drsync/internal/durable"
 	"github.com/drsync/drsync/internal/filestore"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/prune"
@@ -67,6 +75,9 @@ func (r *Runner) pruneNow(ctx context.Context, profile app.Profile, store filest
 	}
 	defer plan.Close()
 	rep, err := prune.Do(ctx, plan, store, r.Event)
+	if err == nil {
+		err = r.notePrune(plan, rep)
+	}
 	return removed, &rep, err
 }
 
@@ -132,6 +143,41 @@ func refsOf(snaps *snapshot.Store, rec snapshot.Record, set string) iter.Seq2[bl
 	}
 }
 
+// LastPrune is what is known about the last pruning that ended well.
+type LastPrune struct {
+	Time       time.Time   `json:"time"`
+	Quarantine prune.Count `json:"quarantine"` // what lies there
+}
+
+const lastPruneName = "prune.json"
+
+func (r *Runner) notePrune(plan *prune.Plan, rep prune.Report) error {
+	l := LastPrune{Time: r.now().UTC(), Quarantine: plan.Kept[prune.ReasonRecent]}
+	l.Quarantine.Blobs += rep.Quarantined.Blobs
+	l.Quarantine.Bytes += rep.Quarantined.Bytes
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(r.StateDir, lastPruneName), append(data, '\n'), 0o644)
+}
+
+// ReadLastPrune returns nil when pruning never ended well.
+func ReadLastPrune(stateDir string) (*LastPrune, error) {
+	data, err := os.ReadFile(filepath.Join(stateDir, lastPruneName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var l LastPrune
+	if err == nil {
+		err = json.Unmarshal(data, &l)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what the last prune did: %w", err)
+	}
+	return &l, nil
+}
+
 // PruneReport is what PruneOnly did, or would do.
 type PruneReport struct {
 	DryRun  bool          `json:"dry_run"`
@@ -153,8 +199,8 @@ func (r *Runner) PruneOnly(ctx context.Context, dryRun bool, explain func(prune.
 	if err != nil {
 		return report, err
 	}
-	if pending {
-		return report, fmt.Errorf("an interrupted publish is to be finished first: run drsync now")
+	if pending != nil {
+		return report, hint.New("the publish of snapshot "+pending.ID+" was interrupted", "run drsync now, which finishes it first")
 	}
 	s, err := role.Load(r.StateDir)
 	if err != nil {

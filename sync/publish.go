@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/durable"
@@ -31,13 +32,20 @@ type journal struct {
 
 const journalName = "publish.json"
 
-// PublishPending says whether the state directory holds an interrupted publish.
-func PublishPending(stateDir string) (bool, error) {
-	_, err := os.Lstat(filepath.Join(stateDir, journalName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+// Pending is a publish that has begun and not ended.
+type Pending struct {
+	ID   string
+	Time time.Time // T of the snapshot
+}
+
+// PublishPending returns the publish that the state directory says has begun
+// and not ended, or nil.
+func PublishPending(stateDir string) (*Pending, error) {
+	j, err := readJournal(stateDir)
+	if j == nil || err != nil {
+		return nil, err
 	}
-	return err == nil, err
+	return &Pending{ID: j.Snapshot, Time: j.Record.Time}, nil
 }
 
 func (p *pass) journalPath() string { return filepath.Join(p.StateDir, journalName) }
@@ -52,8 +60,9 @@ func (p *pass) writeJournal(j journal) error {
 }
 
 // readJournal returns nil when no publish had begun.
-func (p *pass) readJournal() (*journal, error) {
-	data, err := os.ReadFile(p.journalPath())
+func readJournal(stateDir string) (*journal, error) {
+	path := filepath.Join(stateDir, journalName)
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -62,7 +71,7 @@ func (p *pass) readJournal() (*journal, error) {
 	}
 	var j journal
 	if err := json.Unmarshal(data, &j); err != nil {
-		return nil, fmt.Errorf("read the publish journal: %s: %w", p.journalPath(), err)
+		return nil, fmt.Errorf("read the publish journal: %s: %w", path, err)
 	}
 	if j.Format != 1 {
 		return nil, fmt.Errorf("read the publish journal: format %d is newer than this drsync", j.Format)
@@ -207,7 +216,7 @@ func (p *pass) adoptEpoch(epoch uint64) error {
 // recover rolls an interrupted publish forward, or throws away what an
 // interrupted run left before it.
 func (p *pass) recover(ctx context.Context) (string, error) {
-	j, err := p.readJournal()
+	j, err := readJournal(p.StateDir)
 	if err != nil {
 		return "", err
 	}

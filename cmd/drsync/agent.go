@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"io"
+
 	"github.com/spf13/cobra"
 
 	"github.com/drsync/drsync/dbrepl/sqlite"
@@ -19,11 +22,7 @@ authorized_keys, so that the standby's key can do nothing else:
   restrict,command="drsync agent --root /var/opt/jfrog/artifactory" ssh-ed25519 ...`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return wire.Serve(c.Context(), o.in, o.out, wire.Server{
-				Roots:   roots,
-				Version: o.version,
-				Streams: map[string]wire.StreamHandler{snapshotStream: sqlite.NewSnapshotHandler(roots)},
-			})
+			return serveAgent(c.Context(), o.version, roots, o.in, o.out)
 		},
 	}
 	c.Flags().StringArrayVar(&roots, "root", nil, "a `DIR` that may be read; repeatable")
@@ -33,3 +32,12 @@ authorized_keys, so that the standby's key can do nothing else:
 
 // snapshotStream is the name under which the agent serves SQLite snapshots.
 const snapshotStream = "sqlite-snapshot"
+
+// serveAgent answers one standby until in ends.
+func serveAgent(ctx context.Context, version string, roots []string, in io.Reader, out io.Writer) error {
+	return wire.Serve(ctx, in, out, wire.Server{
+		Roots:   roots,
+		Version: version,
+		Streams: map[string]wire.StreamFunc{snapshotStream: sqlite.NewSnapshotHandler(roots)},
+	})
+}

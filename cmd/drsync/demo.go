@@ -16,6 +16,7 @@ import (
 
 	"github.com/drsync/drsync/internal/demo"
 	"github.com/drsync/drsync/internal/show"
+	"github.com/drsync/drsync/internal/sshserver"
 	drsync "github.com/drsync/drsync/sync"
 )
 
@@ -24,7 +25,7 @@ func newDemo(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Make an active and a standby in a directory and watch the main job at work",
-		Long: `demo makes an active (an Artifactory home with 600 blobs and its database),
+		Long: `demo makes an active (an Artifactory home with 560 blobs and its database),
 serves it over SSH on loopback, and runs the main job against it: a first run,
 a run after changes, pruning, and a check of every blob that the standby's
 database names, by code that shares nothing with drsync. It needs neither root
@@ -106,7 +107,7 @@ func (d *demonstration) tell(ctx context.Context) error {
 
 	d.story.Step("drsync status")
 	status := newStatus(&options{env: d.o.env, configPath: d.config})
-	status.SetArgs(nil)
+	status.SetArgs([]string{})
 	status.SilenceUsage, status.SilenceErrors = true, true
 	if err := status.ExecuteContext(ctx); err != nil {
 		return err
@@ -127,7 +128,7 @@ func (d *demonstration) tell(ctx context.Context) error {
 // now makes one run and tells what it did.
 func (d *demonstration) now(ctx context.Context) (drsync.Report, error) {
 	began := time.Now()
-	s, err := openStandby(&options{env: d.o.env, configPath: d.config}, output{})
+	s, err := openStandby(&options{env: d.o.env, configPath: d.config}, output{quiet: true})
 	if err != nil {
 		return drsync.Report{}, err
 	}
@@ -185,4 +186,39 @@ func splitPort(addr string) (host string, port int, err error) {
 	}
 	port, err = strconv.Atoi(text)
 	return host, port, err
+}
+
+// serve starts an SSH server on loopback whose only account reaches the lab's
+// agent, and writes the configuration that uses it.
+func (d *demonstration) serve(ctx context.Context) (stop func(), err error) {
+	roots := []string{d.lab.ActiveHome, filepath.Dir(d.lab.ActiveDB)}
+	keys, err := demoKeys(d.lab.Dir)
+	if err != nil {
+		return nil, err
+	}
+	server, err := sshserver.Start(ctx, sshserver.Options{
+		Authorized: keys.public,
+		Exec: func(ctx context.Context, _ string, in io.Reader, out, _ io.Writer) int {
+			// Whatever the client asks for, it gets this: a forced command.
+			if err := serveAgent(ctx, d.o.version, roots, in, out); err != nil {
+				return exitFailed
+			}
+			return exitDone
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	host, port, err := splitPort(server.Addr())
+	if err == nil {
+		err = os.WriteFile(keys.knownHosts, []byte(server.KnownHostsLine()+"\n"), 0o600)
+	}
+	if err == nil {
+		d.config, err = d.lab.WriteConfig("agent", demo.SSH{Host: host, Port: port, User: "demo", Identity: keys.private, KnownHosts: keys.knownHosts})
+	}
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	d.story.Say("It is served over SSH on %s, by an agent that can only read.", server.Addr())
+	return func() { _ = server.Close() }, nil
 }

@@ -95,7 +95,7 @@ func TestServerKilledInPublish(t *testing.T) {
 	p.must(0, "now")
 	for _, when := range []string{"stage", "verify"} {
 		p.change()
-		_, stderr, status := p.drsyncEnv([]string{fmt.Sprintf("%s=%s kill -9 %d", hookEnv, when, p.standby.PID())}, "now")
+		_, stderr, status := p.during(when, p.standby.Kill, "now")
 		if status != 1 || !strings.Contains(stderr, "error:") {
 			t.Fatalf("exit %d, want 1\n%s", status, stderr)
 		}

@@ -17,6 +17,7 @@ type output struct {
 	progress bool
 	verbose  int
 	logFile  string
+	quiet    bool // only warnings
 }
 
 func (f *output) add(c *cobra.Command) {

@@ -231,6 +231,43 @@ func (p *pair) drsyncEnv(extra []string, args ...string) (stdout, stderr string,
 	return out.String(), errs.String(), c.ProcessState.ExitCode()
 }
 
+// during runs a command, and calls act in this process, once, when the given
+// step of it is done, while it waits.
+func (p *pair) during(step string, act func(), args ...string) (stdout, stderr string, status int) {
+	p.t.Helper()
+	reached, go_ := p.path("reached"), p.path("go")
+	for _, fifo := range []string{reached, go_} {
+		_ = os.Remove(fifo)
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	ended := make(chan struct{})
+	acted := make(chan struct{})
+	go func() {
+		defer close(acted)
+		if _, err := os.ReadFile(reached); err != nil { // opens when the command does
+			p.t.Error(err)
+		}
+		select {
+		case <-ended:
+		default:
+			act()
+			if err := os.WriteFile(go_, nil, 0o600); err != nil {
+				p.t.Error(err)
+			}
+		}
+	}()
+	stdout, stderr, status = p.drsyncEnv([]string{fmt.Sprintf("%s=%s : > %s; cat %s", hookEnv, step, reached, go_)}, args...)
+	close(ended)
+	if f, err := os.OpenFile(reached, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil {
+		f.Close() // the step never came: let the goroutine go
+		p.t.Errorf("drsync %v never came to the end of %s: exit %d\n%s", args, step, status, stderr)
+	}
+	<-acted
+	return stdout, stderr, status
+}
+
 // must runs a command that has to end with the given status.
 func (p *pair) must(status int, args ...string) (stdout, stderr string) {
 	p.t.Helper()

@@ -233,8 +233,7 @@ func TestCut(t *testing.T) {
 			p.upload(200_000)
 		}
 		before := p.checkPromise()
-		cut := fmt.Sprintf("%s=%s for p in $(cat /proc/%d/task/*/children); do kill -9 $p; done; true", hookEnv, step, p.sshd.PID())
-		_, stderr, status := p.drsyncEnv([]string{cut}, "now")
+		_, stderr, status := p.during(step, p.sshd.Cut, "now")
 		if status != 1 || !strings.Contains(stderr, "error:") {
 			t.Fatalf("cut after %s: exit %d, want 1\n%s", step, status, stderr)
 		}

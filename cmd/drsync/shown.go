@@ -23,7 +23,7 @@ type shown struct {
 // not be a list of files.
 func openShown(o *options, cfg *config.Config, c cli.Command, f output) (*shown, error) {
 	s := &shown{terminal: show.NewTerminal(show.TerminalOptions{
-		Out: o.err, Bars: f.progress && show.IsTerminal(o.err), Progress: f.progress, Verbose: f.verbose,
+		Out: o.err, Bars: f.progress && show.IsTerminal(o.err), Progress: f.progress, Verbose: f.verbose, Quiet: f.quiet,
 	})}
 	s.sink = s.terminal.Sink
 	path := f.logFile

@@ -22,7 +22,8 @@ const (
 	Skip Kind = "skip"
 	// Warning is something the operator should know but that did not stop the run: Name, Text.
 	Warning Kind = "warning"
-	// Info is a fact worth a line: Text.
+	// Info is a fact worth a line: Text, Name. One that names its Step is a
+	// detail of it, shown with -v.
 	Info Kind = "info"
 )
 

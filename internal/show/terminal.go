@@ -107,7 +107,9 @@ func (t *Terminal) Sink(e event.Event) {
 	case event.Warning:
 		t.screen.println("warning: " + named(e))
 	case event.Info:
-		t.screen.println(named(e))
+		if e.Step == "" || t.o.Verbose >= 1 {
+			t.screen.println(named(e))
+		}
 	}
 }
 

@@ -183,3 +183,14 @@ func (d *Draft) Commit(r Record) error {
 
 // Discard removes the draft.
 func (d *Draft) Discard() error { return os.RemoveAll(d.dir()) }
+
+// Read returns the records of all snapshots below the state directory stateDir,
+// newest first, and creates nothing: without the directory there are none.
+func Read(stateDir string) ([]Record, error) {
+	s := Store{dir: filepath.Join(stateDir, "snapshots")}
+	all, err := s.List()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return all, err
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/internal/role"
+	"github.com/drsync/drsync/internal/show"
+	drsync "github.com/drsync/drsync/sync"
+)
+
+func newRun(o *options) *cobra.Command {
+	var f output
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Bring the standby to a new snapshot at the times of the schedule",
+		Long: `run stays in the foreground, for a service manager, and does what now does at
+the times of the configuration's schedule. One missed run is made up for at the
+start; a run that fails is reported and the next one comes at its time. The
+configuration is read again for each run.
+
+It ends with 130 when it is told to stop, after the run that is at work was
+interrupted, and with 10 when this host is no standby any more.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runSchedule(c.Context(), o, f) },
+	}
+	f.add(c)
+	return c
+}
+
+func runSchedule(ctx context.Context, o *options, f output) error {
+	cfg, err := o.load()
+	if err != nil {
+		return err
+	}
+	if cfg.Schedule.IsZero() {
+		return hint.New(cfg.File+" has no schedule", `add one, such as schedule: "*/15 * * * *"`)
+	}
+	if err := os.MkdirAll(cfg.Standby.State, 0o755); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	terminal := show.NewTerminal(show.TerminalOptions{Out: o.err})
+	defer terminal.Close()
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	s := drsync.Scheduler{
+		Schedule: cfg.Schedule.Cron, StateDir: cfg.Standby.State, JitterKey: host, Event: terminal.Sink, Now: o.now,
+		Job: func(ctx context.Context) error {
+			err := runNow(ctx, o, f, false)
+			var status statusError
+			switch {
+			case errors.As(err, &status): // the run said itself that it is incomplete
+				return nil
+			case errors.Is(err, role.ErrWrongRole):
+				stop(err)
+			}
+			return err
+		},
+	}
+	fmt.Fprintf(o.err, "next run at %s\n", s.Next(o.now()).Format(time.RFC3339))
+	return s.Run(ctx)
+}

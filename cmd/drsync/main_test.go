@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,7 +20,7 @@ import (
 // inside its event sink; the program itself knows nothing of them.
 const (
 	killEnv = "DRSYNC_TEST_KILL" // "boundary N" or "change N": SIGKILL itself at the N-th such event
-	hookEnv = "DRSYNC_TEST_HOOK" // "STEP command": run a shell command when STEP is done
+	hookEnv = "DRSYNC_TEST_HOOK" // "STEP command": run a shell command when STEP is done, or "change command": at the first change
 )
 
 func TestMain(m *testing.M) {
@@ -62,11 +63,16 @@ func hook() event.Sink {
 	if !ok {
 		return nil
 	}
+	var once sync.Once
 	return func(e event.Event) {
-		if e.Kind == event.StepDone && e.Step == step {
-			if out, err := exec.Command("/bin/sh", "-c", command).CombinedOutput(); err != nil {
-				panic(string(out) + err.Error())
-			}
+		if e.Kind == event.StepDone && e.Step == step || e.Kind == event.Change && step == "change" {
+			once.Do(func() { shell(command) })
 		}
+	}
+}
+
+func shell(command string) {
+	if out, err := exec.Command("/bin/sh", "-c", command).CombinedOutput(); err != nil {
+		panic(string(out) + err.Error())
 	}
 }

@@ -29,6 +29,7 @@ type pair struct {
 	config          string
 	random          *rand.Rand
 	serial          int
+	pools           map[string]*sql.DB
 }
 
 func (p *pair) path(parts ...string) string {
@@ -98,7 +99,19 @@ func (p *pair) makeActive() {
 	}
 }
 
-func (p *pair) db() *sql.DB { return p.active.DB(p.t, "artdb") }
+func (p *pair) db() *sql.DB { return p.open(p.active, "artdb") }
+
+// open keeps one pool of connections for each server and schema.
+func (p *pair) open(server *testenv.MariaDBServer, schema string) *sql.DB {
+	key := server.Socket + "/" + schema
+	if p.pools[key] == nil {
+		if p.pools == nil {
+			p.pools = map[string]*sql.DB{}
+		}
+		p.pools[key] = server.DB(p.t, schema)
+	}
+	return p.pools[key]
+}
 
 // exec runs a statement on the active.
 func (p *pair) exec(query string, args ...any) {
@@ -107,7 +120,7 @@ func (p *pair) exec(query string, args ...any) {
 	if strings.HasPrefix(query, "CREATE DATABASE") {
 		schema = ""
 	}
-	if _, err := p.active.DB(p.t, schema).Exec(query, args...); err != nil {
+	if _, err := p.open(p.active, schema).Exec(query, args...); err != nil {
 		p.t.Fatalf("%s: %v", query, err)
 	}
 }
@@ -283,7 +296,7 @@ func (p *pair) must(status int, args ...string) (stdout, stderr string) {
 // It returns how many there are.
 func (p *pair) checkPromise() int {
 	p.t.Helper()
-	db := p.standby.DB(p.t, "")
+	db := p.open(p.standby, "")
 	var there int
 	if err := db.QueryRow("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'artdb' AND table_name IN ('binaries', 'nodes', 'audit')").Scan(&there); err != nil {
 		p.t.Fatal(err)
@@ -337,10 +350,10 @@ func (p *pair) checkEqual() {
 		query := "CHECKSUM TABLE artdb." + table + " EXTENDED"
 		var name string
 		var ours, theirs sql.NullInt64
-		if err := p.active.DB(p.t, "").QueryRow(query).Scan(&name, &theirs); err != nil {
+		if err := p.open(p.active, "").QueryRow(query).Scan(&name, &theirs); err != nil {
 			p.t.Fatal(err)
 		}
-		if err := p.standby.DB(p.t, "").QueryRow(query).Scan(&name, &ours); err != nil {
+		if err := p.open(p.standby, "").QueryRow(query).Scan(&name, &ours); err != nil {
 			p.t.Fatal(err)
 		}
 		if ours != theirs {

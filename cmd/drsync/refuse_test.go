@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -87,10 +88,10 @@ func TestRefused(t *testing.T) {
 			p.edit(t, `user: drsync, password: "file:active.pw"`, `user: weak, password: "file:weak.pw"`)
 		}},
 		{"standby's privileges", 1, []string{"GRANT", "standby"}, func(t *testing.T) {
-			if _, err := p.standby.DB(p.t, "").Exec("CREATE OR REPLACE USER weak@localhost IDENTIFIED BY 'weak'"); err != nil {
+			if _, err := p.open(p.standby, "").Exec("CREATE OR REPLACE USER weak@localhost IDENTIFIED BY 'weak'"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := p.standby.DB(p.t, "").Exec("GRANT SELECT ON artdb.* TO weak@localhost"); err != nil {
+			if _, err := p.open(p.standby, "").Exec("GRANT SELECT ON artdb.* TO weak@localhost"); err != nil {
 				t.Fatal(err)
 			}
 			p.write(p.path("weak.pw"), "weak\n", 0o600)
@@ -174,7 +175,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.write(filepath.Join(standby, "x"), "", 0o644)
-	if err := unix.Mount("tmpfs", standby, "tmpfs", 0, "size=64m"); err != nil {
+	if err := unix.Mount("tmpfs", standby, "tmpfs", 0, "size=256m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(standby, unix.MNT_DETACH) })
@@ -191,36 +192,51 @@ func TestDiskFull(t *testing.T) {
 	}
 	before := p.checkPromise()
 
-	resize("10m")
+	resize("80m")
 	_, stderr := p.must(1, "now")
 	if !strings.Contains(stderr, "space") || !strings.Contains(stderr, "hint:") {
 		t.Errorf("too little space, but now said:\n%s", stderr)
 	}
-	resize("64m")
-	// Something else fills the disk between the check and the copy's end.
-	_, stderr, status := p.drsyncEnv([]string{fmt.Sprintf("%s=capture mount -o remount,size=%d %s", hookEnv, 12<<20, standby)}, "now")
-	if status != 1 {
+	// The disk is full to the last byte once the first blob is there.
+	resize("256m")
+	_, stderr, status := p.during("change", func() { resize("4m") }, "now")
+	if status != 1 || !strings.Contains(stderr, "no space left") {
 		t.Fatalf("exit %d, want 1\n%s", status, stderr)
 	}
 	if got := p.checkPromise(); got != before {
 		t.Errorf("%d blobs are named, %d before", got, before)
 	}
-	// The disk is full to the last byte while blobs are written.
-	resize("64m")
-	filler := fmt.Sprintf("%s=change 3", killEnv)
-	if p.killed(filler) {
+	// Full again, this time when the tree is staged and the journal is written.
+	resize("256m")
+	for _, step := range []string{"copy", "stage", "verify"} {
+		p.change()
+		_, stderr, _ = p.during(step, func() { fill(t, standby) }, "now")
+		t.Logf("full after %s: %s", step, stderr)
 		p.checkPromise()
+		if err := os.Remove(filepath.Join(standby, "filler")); err != nil {
+			t.Fatal(err)
+		}
+		p.must(0, "now")
+		p.checkEqual()
 	}
-	_, stderr, status = p.drsyncEnv([]string{fmt.Sprintf("%s=guard (sleep 0; dd if=/dev/zero of=%s/data/filler bs=1M count=60 2>/dev/null; true)", hookEnv, standby)}, "now")
-	if status != 1 {
-		t.Fatalf("exit %d, want 1\n%s", status, stderr)
+}
+
+// fill leaves no byte on the file system of dir.
+func fill(t *testing.T, dir string) {
+	f, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Error(err)
+		return
 	}
-	p.checkPromise()
-	if err := os.Remove(filepath.Join(standby, "data/filler")); err != nil {
-		t.Fatal(err)
+	defer f.Close()
+	for block := make([]byte, 1<<20); len(block) > 0; block = block[:len(block)/2] {
+		for err = nil; err == nil; {
+			_, err = f.Write(block)
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Error(err)
+		}
 	}
-	p.must(0, "now")
-	p.checkEqual()
 }
 
 // TestCut: the connection to the active dies at many moments.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net"
 	"path"
@@ -156,8 +157,9 @@ func call[T any](ctx context.Context, l *sftpLink, do func() (T, error)) (T, err
 		select {
 		case r := <-done:
 			timer.Stop()
-			if errors.Is(r.err, sftp.ErrSSHFxConnectionLost) {
-				r.err = l.conn.lost(r.err)
+			if r.err != nil && !answered(r.err) {
+				l.close(l.process.explain(fmt.Errorf("the sftp session broke: %w", r.err)))
+				return none, l.err
 			}
 			return r.value, shorten(r.err)
 		case <-ctx.Done():
@@ -178,6 +180,13 @@ func call[T any](ctx context.Context, l *sftpLink, do func() (T, error)) (T, err
 			heard = now
 		}
 	}
+}
+
+// answered reports whether an error is the server's answer to one request;
+// any other means that the session is of no more use.
+func answered(err error) bool {
+	var status *sftp.StatusError
+	return errors.As(err, &status) || err == io.EOF || err == fs.ErrNotExist || err == fs.ErrPermission || err == fs.ErrClosed
 }
 
 // shorten cuts the text of an error that the server made.

@@ -144,6 +144,21 @@ func mysqlWith(standby string) string {
 		"database:\n  engine: mysql\n  name: a\n  active: {address: \"127.0.0.1:3306\", user: u}\n  " + standby + "\n"
 }
 
+// Through SSH nothing is in clear, wherever the server listens.
+func TestTunnelNeedsNoTLS(t *testing.T) {
+	text := strings.Replace(mysqlWith("standby: {address: /s, user: u}"), "127.0.0.1:3306", "db.internal:3306", 1)
+	c, err := Parse("x.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := c.Database.Active; e.Via != ViaSSH || e.TLS != TLSOff || e.Address != "db.internal:3306" {
+		t.Errorf("%+v", e)
+	}
+	if _, err := Parse("x.yaml", []byte(strings.Replace(text, "user: u}", "user: u, via: direct}", 1))); err == nil {
+		t.Error("direct to another host without a word about TLS was accepted")
+	}
+}
+
 func noZero(t *testing.T, path string, v reflect.Value, except []string) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)

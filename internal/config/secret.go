@@ -65,7 +65,7 @@ func (s Secret) String() string {
 }
 
 // Format prints the reference, whatever the verb.
-func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
 
 // MarshalJSON writes the reference.
 func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }

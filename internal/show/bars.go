@@ -1,6 +1,7 @@
 package show
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -43,7 +44,7 @@ func newBarScreen(w io.Writer, o barOptions) *barScreen {
 	return &barScreen{p: mpb.New(options...), bars: map[string]*stepBar{}}
 }
 
-func (b *barScreen) println(line string) { io.WriteString(b.p, line+"\n") }
+func (b *barScreen) println(line string) { fmt.Fprintln(b.p, line) }
 
 func (b *barScreen) progress(step string, e event.Event, since time.Duration) {
 	done, total := e.Bytes, e.Size

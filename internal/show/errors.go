@@ -46,7 +46,7 @@ func printLines(w io.Writer, prefix, text string) {
 // flatten returns the errors that err merely lists. One that puts them into a
 // sentence of its own stays whole.
 func flatten(err error) []error {
-	switch u := err.(type) {
+	switch u := err.(type) { //nolint:errorlint // walks the error tree itself
 	case interface{ Unwrap() error }:
 		if inner := u.Unwrap(); inner != nil && inner.Error() == err.Error() {
 			if all := flatten(inner); len(all) > 1 {

@@ -114,7 +114,7 @@ func blurred(lines, others []string) []string {
 	lines = slices.Clone(lines)
 	for i, l := range lines {
 		if l[0] == '.' && !slices.Contains(others, l) {
-			lines[i] = l[:7] + ".." + l[9:]
+			lines[i] = l[:6] + ".." + l[8:]
 		}
 	}
 	return lines

@@ -33,6 +33,9 @@ func (p *pass) connect(ctx context.Context) (string, error) {
 	if p.src, err = active.Source(ctx, p.ActiveHome); err != nil {
 		return "", fmt.Errorf("open the active's home %s: %w", p.ActiveHome, err)
 	}
+	if err := p.requireEntries(ctx); err != nil {
+		return "", err
+	}
 	if p.profile, err = p.Profile(p.exists(ctx)); err != nil {
 		return "", fmt.Errorf("the active's home %s: %w", p.ActiveHome, err)
 	}
@@ -79,27 +82,30 @@ func (p *pass) guards() []Guard {
 	}
 }
 
-// guardSource refuses an active whose home is empty or lacks what every home
-// of the application has: an unmounted disk must not empty the standby.
-func (p *pass) guardSource(ctx context.Context) error {
-	const remount = "is its disk mounted? is active.home right?"
-	if len(p.profile.Required) == 0 {
-		for dir, err := range p.src.Walk(ctx, rsyncx.WalkOptions{}) {
-			if err != nil {
-				return err
-			}
-			for _, e := range dir.Entries {
-				if e.Name != ".drsync" {
-					return nil
-				}
-			}
-			break
+const remount = "is its disk mounted? is active.home right?"
+
+// requireEntries refuses an active whose home is empty: an unmounted disk must
+// not empty the standby.
+func (p *pass) requireEntries(ctx context.Context) error {
+	for dir, err := range p.src.Walk(ctx, rsyncx.WalkOptions{}) {
+		if err != nil {
+			return fmt.Errorf("list the active's home %s: %w", p.ActiveHome, err)
 		}
-		return hint.New("the active's home "+p.ActiveHome+" is empty", remount)
+		for _, e := range dir.Entries {
+			if e.Name != ".drsync" {
+				return nil
+			}
+		}
+		break
 	}
+	return hint.New("the active's home "+p.ActiveHome+" is empty", remount)
+}
+
+// guardSource refuses a home that lacks what every home of the application has.
+func (p *pass) guardSource(ctx context.Context) error {
 	for _, path := range p.profile.Required {
 		if _, err := p.src.Lstat(ctx, path); errors.Is(err, fs.ErrNotExist) {
-			return hint.New(fmt.Sprintf("the active's home %s has no %s: it is empty or not the home", p.ActiveHome, path), remount)
+			return hint.New(fmt.Sprintf("the active's home %s has no %s: it is no home, or a part of it is not mounted", p.ActiveHome, path), remount)
 		} else if err != nil {
 			return err
 		}

@@ -119,6 +119,10 @@ func (r *Runner) Run(ctx context.Context, dryRun bool) (Report, error) {
 	p := &pass{Runner: r, dryRun: dryRun, report: Report{DryRun: dryRun}}
 	defer p.close()
 	err = p.walk(ctx, p.steps())
+	if err == nil && dryRun {
+		p.record.Complete, p.record.Steps = complete(p.record), p.took
+		p.report.Snapshot = &p.record
+	}
 	return p.report, err
 }
 

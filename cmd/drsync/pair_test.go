@@ -218,6 +218,9 @@ func (p *pair) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, os.Args[0], args...)
 	c.Args = append(c.Args, "--config", p.config)
 	c.Env = append(os.Environ(), testMainEnv+"=1")
+	// A command that hangs shows its goroutines.
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGQUIT) }
+	c.WaitDelay = 10 * time.Second
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }

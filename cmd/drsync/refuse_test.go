@@ -74,7 +74,7 @@ func TestRefused(t *testing.T) {
 		want   []string // in what the operator reads
 		setup  func(t *testing.T)
 	}{
-		{"empty source home", 1, []string{"guard", "empty"}, func(t *testing.T) {
+		{"empty source home", 1, []string{"empty", "hint:"}, func(t *testing.T) {
 			p.edit(t, "home: "+p.path("active"), "home: "+t.TempDir())
 		}},
 		{"unknown host key", 1, []string{"host key", "hint:"}, func(t *testing.T) {

@@ -25,24 +25,31 @@ type Guard struct {
 // connect opens the active, learns the application's layout and where its
 // blobs live.
 func (p *pass) connect(ctx context.Context) (string, error) {
-	active, err := p.Connect(ctx)
-	if err != nil {
+	if err := p.openActive(ctx); err != nil {
 		return "", err
-	}
-	p.active = active
-	if p.src, err = active.Source(ctx, p.ActiveHome); err != nil {
-		return "", fmt.Errorf("open the active's home %s: %w", p.ActiveHome, err)
-	}
-	if err := p.requireEntries(ctx); err != nil {
-		return "", err
-	}
-	if p.profile, err = p.Profile(p.exists(ctx)); err != nil {
-		return "", fmt.Errorf("the active's home %s: %w", p.ActiveHome, err)
 	}
 	if err := p.findBlobs(ctx); err != nil {
 		return "", err
 	}
-	return p.profile.Name + " " + p.profile.Layout, nil
+	return p.profile.Name + ", layout: " + p.profile.Layout, nil
+}
+
+func (p *pass) openActive(ctx context.Context) error {
+	active, err := p.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	p.active = active
+	if p.src, err = active.Source(ctx, p.ActiveHome); err != nil {
+		return fmt.Errorf("open the active's home %s: %w", p.ActiveHome, err)
+	}
+	if err := p.requireEntries(ctx); err != nil {
+		return err
+	}
+	if p.profile, err = p.Profile(p.exists(ctx)); err != nil {
+		return fmt.Errorf("the active's home %s: %w", p.ActiveHome, err)
+	}
+	return nil
 }
 
 // guard runs every guard and reports all that refuse, so that the operator

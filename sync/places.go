@@ -50,13 +50,11 @@ func (p *pass) findBlobs(ctx context.Context) error {
 	if len(p.profile.BlobSets) == 0 {
 		return nil
 	}
-	data, err := rsyncx.ReadFile(ctx, p.src, p.profile.ChainFile, 1<<20)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the active's %s: %w", p.profile.ChainFile, err)
+	chain, err := p.readChain(ctx)
+	if err != nil {
+		return err
 	}
-	there, err := layout(data, p.ActiveHome, p.profile, func(path string) ([]byte, error) {
-		return rsyncx.ReadFile(ctx, p.src, path, 1<<20)
-	})
+	there, err := layout(chain, p.ActiveHome, p.profile, p.readActive(ctx))
 	if err != nil {
 		return fmt.Errorf("the active's %s: %w", p.profile.ChainFile, err)
 	}
@@ -66,7 +64,7 @@ func (p *pass) findBlobs(ctx context.Context) error {
 	if there.Database {
 		return nil
 	}
-	here, err := layout(data, p.Home, p.profile, p.readHome)
+	here, err := layout(chain, p.Home, p.profile, p.readHome)
 	if err != nil {
 		return err
 	}
@@ -95,6 +93,64 @@ func (p *pass) findBlobs(ctx context.Context) error {
 	}
 	p.blobs.source = filestore.NewSource(places)
 	return nil
+}
+
+// readChain reads the active's storage configuration. A home without one has
+// the application's default.
+func (p *pass) readChain(ctx context.Context) (filestore.Chain, error) {
+	data, err := p.readActive(ctx)(p.profile.ChainFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return filestore.Chain{}, fmt.Errorf("read the active's %s: %w", p.profile.ChainFile, err)
+	}
+	chain, err := filestore.Parse(data)
+	if err != nil {
+		return filestore.Chain{}, fmt.Errorf("the active's %s: %w", p.profile.ChainFile, err)
+	}
+	return chain, nil
+}
+
+// readActive reads small files of the active's home.
+func (p *pass) readActive(ctx context.Context) func(path string) ([]byte, error) {
+	return func(path string) ([]byte, error) { return rsyncx.ReadFile(ctx, p.src, path, 1<<20) }
+}
+
+// Chain describes the active's storage for a person: providers, then
+// directories. What could be found out is returned beside an error.
+func (r *Runner) Chain(ctx context.Context) (string, error) {
+	p := &pass{Runner: r, dryRun: true}
+	defer p.close()
+	if err := p.openActive(ctx); err != nil {
+		return "", err
+	}
+	if len(p.profile.BlobSets) == 0 {
+		return "no blobs: the whole home is one tree\n", nil
+	}
+	chain, err := p.readChain(ctx)
+	if err != nil {
+		return "", err
+	}
+	text := chain.String()
+	there, err := layout(chain, p.ActiveHome, p.profile, p.readActive(ctx))
+	if err != nil {
+		return text, err
+	}
+	if there.Database {
+		return text + "blobs are rows of the database\n", nil
+	}
+	here, err := layout(chain, p.Home, p.profile, p.readHome)
+	if err != nil {
+		return text, err
+	}
+	for i, dir := range there.Dirs {
+		text += fmt.Sprintf("blobs   %s  ->  %s\n", dir.Path, here.Dirs[i].Path)
+	}
+	for _, dir := range there.Waiting {
+		text += fmt.Sprintf("waiting %s\n", dir.Path)
+	}
+	for _, note := range there.Notes {
+		text += "note    " + note + "\n"
+	}
+	return text, nil
 }
 
 // openPlace opens a blob directory of the active; nil when there is none.
@@ -137,13 +193,9 @@ func (p *pass) openStore() (err error) {
 	return err
 }
 
-// layout says where the blobs of a home lie, by the text of its chain file and
-// by what read finds in the home.
-func layout(chainFile []byte, home string, profile app.Profile, read func(path string) ([]byte, error)) (filestore.Layout, error) {
-	chain, err := filestore.Parse(chainFile)
-	if err != nil {
-		return filestore.Layout{}, err
-	}
+// layout says where the blobs of a home lie, by the chain and by what read
+// finds in the home.
+func layout(chain filestore.Chain, home string, profile app.Profile, read func(path string) ([]byte, error)) (filestore.Layout, error) {
 	dir, err := profile.FindDataDir(read)
 	if err != nil {
 		return filestore.Layout{}, err
@@ -176,7 +228,11 @@ func (r *Runner) local(readOnly bool) (app.Profile, filestore.Local, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return app.Profile{}, nil, err
 	}
-	l, err := layout(data, r.Home, profile, r.readHome)
+	chain, err := filestore.Parse(data)
+	if err != nil {
+		return app.Profile{}, nil, fmt.Errorf("%s: %w", r.inHome(profile.ChainFile), err)
+	}
+	l, err := layout(chain, r.Home, profile, r.readHome)
 	if err != nil {
 		return app.Profile{}, nil, fmt.Errorf("%s: %w", r.inHome(profile.ChainFile), err)
 	}

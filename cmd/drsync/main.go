@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+	_ "time/tzdata" // a schedule may name a zone on a host without zone files
 
 	"github.com/drsync/drsync/internal/event"
 )

@@ -210,6 +210,11 @@ func fileRules(cfg *config.Config, command cli.Command) (func(*filter.Builder) e
 		text = string(data)
 	}
 	add := func(b *filter.Builder) error {
+		for _, pattern := range databasePatterns(cfg) {
+			if err := b.Own(pattern, filter.Sender|filter.Receiver); err != nil {
+				return err
+			}
+		}
 		if err := command.AddRules(b); err != nil {
 			return err
 		}
@@ -224,6 +229,27 @@ func fileRules(cfg *config.Config, command cli.Command) (func(*filter.Builder) e
 		return nil, cfg.Problem("files", err)
 	}
 	return add, nil
+}
+
+// databasePatterns keep a database file that lies in a home out of the tree:
+// it travels by its engine. With it go what SQLite and the engine put beside it.
+func databasePatterns(cfg *config.Config) []string {
+	if cfg.Database.Engine != config.EngineSQLite {
+		return nil
+	}
+	var patterns []string
+	for home, path := range map[string]string{cfg.Active.Home: cfg.Database.Active.Path, cfg.Standby.Home: cfg.Database.Standby.Path} {
+		rel, err := filepath.Rel(home, path)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue
+		}
+		pattern := app.Anchor(rel)
+		dir, name := filepath.Split(pattern)
+		for _, beside := range []string{pattern, pattern + "-wal", pattern + "-shm", pattern + "-journal", dir + "." + name + ".drsync*"} {
+			patterns = append(patterns, beside)
+		}
+	}
+	return patterns
 }
 
 // lazyHost is the active, connected the first time somebody needs it.

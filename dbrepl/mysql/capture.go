@@ -358,6 +358,15 @@ func (e *Engine) dropStaging(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
+	// Without this question an account that may not drop it would be refused
+	// although there is nothing to drop, before Check can say what it lacks.
+	var there int
+	if err := c.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = ?", e.stagingName()).Scan(&there); err != nil {
+		return fmt.Errorf("look for %s: %w", e.stagingName(), e.standby.explain(ctx, err))
+	}
+	if there == 0 {
+		return nil
+	}
 	if _, err := c.ExecContext(ctx, "DROP DATABASE IF EXISTS "+quote(e.stagingName())); err != nil {
 		return fmt.Errorf("drop %s: %w", e.stagingName(), e.standby.explain(ctx, err))
 	}

@@ -167,7 +167,7 @@ func Load(path string) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			err = hint.With(err, "name the file with --config, or write one with drsync init")
+			err = hint.With(err, "name the file with --config; packaging/drsync.yaml is a commented sample")
 		}
 		return nil, fmt.Errorf("configuration: %w", err)
 	}

@@ -130,6 +130,8 @@ func (m *MariaDBServer) Start() {
 		"--log-error=" + filepath.Join(m.dir, "log"), "--skip-name-resolve", "--server-id=" + port,
 		"--log-bin=" + filepath.Join(m.Datadir, "binlog"), "--binlog-format=ROW",
 		mariadbLogSize, "--innodb-buffer-pool-size=32M", "--innodb-buffer-pool-dump-at-shutdown=0",
+		// A server that starts removes the temporary files of all others in the same directory.
+		"--tmpdir=" + m.dir,
 		"--key-buffer-size=1M", "--aria-pagecache-buffer-size=1M", "--performance-schema=0",
 		"--secure-file-priv=", "--lower-case-table-names=0"}
 	if os.Geteuid() == 0 {

@@ -26,7 +26,7 @@ type Options struct {
 	SizeOnly    bool // --size-only
 	IgnoreTimes bool // -I
 
-	Delete         bool // any --delete form: remove what the source has not
+	Delete bool // any --delete form: remove what the source has not
 	// DeleteExcluded is --delete-excluded: it implies Delete. What it makes of the
 	// rules is settled when Filter is built (filter.Options).
 	DeleteExcluded bool

@@ -45,8 +45,6 @@ func (c *comparer) sameTime(a, b Time) bool {
 	return a.Sec == b.Sec && (!c.nanoseconds || a.Nsec == b.Nsec)
 }
 
-func (c *comparer) mayOwn(uid uint32) bool { return c.root }
-
 func (c *comparer) mayGroup(gid uint32) bool { return c.root || slices.Contains(c.groups, int(gid)) }
 
 // verdict is what the quick check says of two regular files.
@@ -87,7 +85,7 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 			a.mode = e.Mode & 0o777 &^ c.umask
 		}
 	}
-	if c.o.Owner && c.mayOwn(uid) {
+	if c.o.Owner && c.root {
 		a.set, a.uid = a.set|setUID, uid
 	}
 	if c.o.Group && c.mayGroup(gid) {

@@ -130,10 +130,10 @@ func TestHostileSource(t *testing.T) {
 			return File{Path: path, Entry: fileEntry("a", 4)}
 		}},
 		"longer than it says": {dirs: []Dir{listing("", fileEntry("a", 4))}, files: func(path string, _ int) File {
-			return File{Path: path, Entry: fileEntry("a", 4), Body: endless{}}
+			return File{Path: path, Entry: fileEntry("a", 4), Body: tooMuch()}
 		}},
 		"longer than listed": {dirs: []Dir{listing("", fileEntry("a", 4))}, files: func(path string, _ int) File {
-			return File{Path: path, Entry: fileEntry("a", 1<<50), Body: endless{}}
+			return File{Path: path, Entry: fileEntry("a", 1<<50), Body: tooMuch()}
 		}},
 		"length below zero": {dirs: []Dir{listing("", fileEntry("a", 4))}, files: func(path string, _ int) File {
 			return File{Path: path, Entry: fileEntry("a", -4), Body: strings.NewReader("evil")}
@@ -156,14 +156,9 @@ func TestHostileSource(t *testing.T) {
 	}
 }
 
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = 'e'
-	}
-	return len(p), nil
-}
+// tooMuch goes on far beyond what was announced; it ends, to spare the disk of
+// whoever breaks the code.
+func tooMuch() io.Reader { return strings.NewReader(strings.Repeat("e", 1<<20)) }
 
 // victim is a destination with something beside it that must not be touched.
 func victim(t *testing.T) (string, *Root) {
@@ -284,6 +279,23 @@ func TestPlantedLinks(t *testing.T) {
 			t.Errorf("the rest was not published: %q", content)
 		}
 	})
+	t.Run("a hard link between stage and publish", func(t *testing.T) {
+		dir, dst := victim(t)
+		write(t, dir+"/to/mode", "evil")
+		setMtime(t, dir+"/to/mode", 1000)
+		e := Entry{Name: "mode", Mode: unix.S_IFREG | 0o6777, Size: 4, Mtime: Time{Sec: 1000, Nsec: 7}, UID: 7, GID: 7}
+		src := &fake{can: Abilities{Nanoseconds: true}, files: evil, dirs: []Dir{listing("", e)}}
+		staged, err := Stage(t.Context(), src, dst, Archive())
+		must(t, err)
+		before := snapshot(t, dir+"/outside")
+		must(t, os.Remove(dir+"/to/mode"))
+		must(t, os.Link(dir+"/outside/canary", dir+"/to/mode"))
+		must(t, staged.Publish(t.Context()))
+		sameTree(t, "outside", snapshot(t, dir+"/outside"), before)
+		if stats := staged.Stats(); stats.Skipped != 1 {
+			t.Errorf("what was left is not told: %+v", stats)
+		}
+	})
 	t.Run("our own directory", func(t *testing.T) {
 		dir, dst := victim(t)
 		before := outside(t, dir)
@@ -388,7 +400,7 @@ func TestReadFile(t *testing.T) {
 		t.Errorf("through a link: %v", err)
 	}
 	liar := &fake{files: func(path string, _ int) File {
-		return File{Path: path, Entry: fileEntry("f", 5), Body: endless{}}
+		return File{Path: path, Entry: fileEntry("f", 5), Body: tooMuch()}
 	}}
 	if _, err := ReadFile(t.Context(), liar, "f", 7); !errors.Is(err, ErrHostile) {
 		t.Errorf("a length that lies: %v", err)

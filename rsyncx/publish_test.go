@@ -181,6 +181,9 @@ func finish(t *testing.T, to string, n int) {
 		if err := staged.Publish(t.Context()); err != nil && !errors.Is(err, errCrash) {
 			t.Fatal(err)
 		}
+		if stats := staged.Stats(); stats.Skipped > 0 {
+			t.Errorf("the second try left something: %q", stats.Notes)
+		}
 		dst.Close()
 	}
 }

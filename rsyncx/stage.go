@@ -268,7 +268,7 @@ type notes struct {
 	count map[string]int64
 }
 
-// add notes a line. counted lines are shown once, with their number.
+// add notes a line. One that is added again is shown once, with its number.
 func (n *notes) add(text string) {
 	if n.count == nil {
 		n.count = make(map[string]int64)

@@ -63,7 +63,7 @@ func (e *Engine) capture(ctx context.Context) (*generation, error) {
 func (e *Engine) allowLocal(ctx context.Context, id identity) (restore func(), allowed bool) {
 	nothing := func() {}
 	if id.LocalInfile {
-		return nothing, true
+		return nothing, !e.neverLocal
 	}
 	if _, err := e.standby.db.ExecContext(ctx, "SET GLOBAL local_infile=1"); err != nil {
 		e.warn("the standby database server has local_infile off, so rows are inserted, which is slower")
@@ -191,12 +191,17 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 }
 
 func (k *copier) copyTables(ctx context.Context, reader *sql.Conn, tables []table) error {
+	loading := ""
 	moved := func(rows, bytes int64) {
+		if k.whileLoading != nil {
+			k.whileLoading(loading)
+		}
 		k.g.Counts.Rows += rows
 		k.g.Counts.Bytes += bytes
 		k.opt.Event.Emit(event.Event{Kind: event.Progress, Step: "capture", Name: k.opt.Name, Items: k.g.Counts.Rows, Bytes: k.g.Counts.Bytes})
 	}
 	for _, t := range tables {
+		loading = t.name
 		copyOne := k.copyTable
 		if t.sequence {
 			copyOne = k.copySequence
@@ -217,6 +222,12 @@ func (k *copier) copyTable(ctx context.Context, reader *sql.Conn, t table, moved
 	if err != nil {
 		return err
 	}
+	// Returning to a savepoint lets go of the table. Otherwise whoever alters it
+	// on the active would wait for the end of the capture, and everybody else
+	// for him.
+	if err := execAll(ctx, reader, "SAVEPOINT tables"); err != nil {
+		return k.active.explain(ctx, err)
+	}
 	rows, err := reader.QueryContext(ctx, p.query)
 	if err != nil {
 		return k.active.explain(ctx, err)
@@ -232,7 +243,10 @@ func (k *copier) copyTable(ctx context.Context, reader *sql.Conn, t table, moved
 	if err := rows.Close(); err != nil {
 		return k.active.explain(ctx, err)
 	}
-	if err := remarks(ctx, reader, "the active"); err != nil {
+	if err := remarks(ctx, reader, "the active", 0); err != nil {
+		return k.active.explain(ctx, err)
+	}
+	if err := execAll(ctx, reader, "ROLLBACK TO SAVEPOINT tables"); err != nil {
 		return k.active.explain(ctx, err)
 	}
 	ddl, err := readDDL(ctx, k.look, t)
@@ -345,6 +359,8 @@ func (k *copier) objectError(ctx context.Context, err error) error {
 	switch {
 	case hasNumber(err, errUnsafeFunction, errNeedsSuper):
 		return hint.With(err, "SET GLOBAL log_bin_trust_function_creators=1 on the standby's server, also in its configuration")
+	case hasNumber(err, errNoSuchUser):
+		return hint.With(err, "create this account on the standby's server too")
 	case hasNumber(err, errAccessDeniedLocal):
 		return hint.With(err, "GRANT SET USER ON *.* to the account on the standby (MySQL: SET_USER_ID or SET_ANY_DEFINER)")
 	}

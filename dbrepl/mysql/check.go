@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -161,6 +163,10 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 	if sees, fix := seesRoutines(all, p.active, e.opt.Name); !sees {
 		p.fatal(account, "it may not see the definitions of stored procedures and functions", fix)
 	}
+	if id := p.active; id.MariaDB && id.BinaryLog && !mayDo(all, id, binlogRight(id)) {
+		p.note(account, "it may not keep its reading out of the binary log's sight, so whoever alters a table during a capture waits for its end",
+			grantStatement([]string{binlogRight(id)}, "*.*", id.User))
+	}
 	if !all.has("SELECT", e.opt.Name) {
 		return false, nil
 	}
@@ -173,6 +179,12 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 		return false, nil
 	}
 	return missing == nil, nil
+}
+
+// mayDo says whether the account has a right to administer the server, which
+// SUPER used to include.
+func mayDo(all privileges, id identity, right string) bool {
+	return all.has(right, "*") || all.has("SUPER", "*") && !(id.MariaDB && id.atLeast(10, 11, 0))
 }
 
 func seesRoutines(all privileges, id identity, name string) (sees bool, fix string) {
@@ -259,9 +271,7 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 				grantStatement([]string{"ALL PRIVILEGES"}, asPattern(name)+".*", id.User))
 		}
 	}
-	may := func(right string) bool {
-		return all.has(right, "*") || all.has("SUPER", "*") && !(id.MariaDB && id.atLeast(10, 11, 0))
-	}
+	may := func(right string) bool { return mayDo(all, id, right) }
 	if id.ReadOnly && !may(readOnlyRight(id)) {
 		p.fatal(account, "the server is read_only and the account may not write in spite of it", grantStatement([]string{readOnlyRight(id)}, "*.*", id.User))
 	}
@@ -274,6 +284,11 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 		}
 		if others != nil {
 			p.fatal(account, "it may not create what belongs to other accounts: "+someOf(others), grantStatement([]string{r}, "*.*", id.User))
+		}
+	}
+	if all.hasTable("SELECT", "mysql", "user") {
+		if err := missingDefiners(ctx, c, p, objects); err != nil {
+			return err
 		}
 	}
 	if !id.LocalInfile && !all.has("SUPER", "*") && !all.has("SYSTEM_VARIABLES_ADMIN", "*") {
@@ -289,6 +304,26 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 		}
 		if r.get("r") == "1" {
 			p.fatal("standby server", "super_read_only is on, which stops drsync too", "SET GLOBAL super_read_only=0; read_only=1 keeps applications out")
+		}
+	}
+	return nil
+}
+
+// missingDefiners finds objects whose owner does not exist on the standby: they
+// can be created, but not used.
+func missingDefiners(ctx context.Context, c *sql.Conn, p *pair, objects []object) error {
+	missing := make(map[string][]string)
+	for _, o := range objects {
+		missing[o.Definer] = append(missing[o.Definer], o.String())
+	}
+	for _, owner := range slices.Sorted(maps.Keys(missing)) {
+		at := max(strings.LastIndexByte(owner, '@'), 0)
+		r, err := records(ctx, c, "SELECT 1 FROM mysql.user WHERE User = ? AND Host = ?", owner[:at], strings.TrimPrefix(owner[at:], "@"))
+		if err != nil {
+			return err
+		}
+		if len(r) == 0 {
+			p.note("standby server", fmt.Sprintf("it has no account %s, to which %s belongs", owner, someOf(missing[owner])), "create the account there with the same rights as on the active")
 		}
 	}
 	return nil

@@ -13,13 +13,15 @@ const (
 	plain  encoding = iota // as text in UTF-8
 	hexed                  // bytes in hexadecimal
 	number                 // as the decimal number that is stored
+	member                 // as the number of a member of an ENUM
 )
 
 // transport is how the values of one column are read, sent and stored so that
 // they arrive unchanged. The text that a server shows for a value is not
 // always the value: a FLOAT is rounded to six digits, a YEAR 0000 read back is
-// 2000, bytes and rare character sets do not survive as UTF-8, and an
-// AUTO_INCREMENT column renumbers id 0 if it is loaded directly.
+// 2000, bytes and rare character sets do not survive as UTF-8, the invalid
+// member of an ENUM looks like the empty one, and an AUTO_INCREMENT column
+// renumbers id 0 if it is loaded directly.
 type transport struct {
 	read string // the expression to select
 	send encoding
@@ -33,7 +35,9 @@ func (c column) transport() (transport, error) {
 		asText.set = "%s"
 	}
 	switch c.kind {
-	case "bit", "year":
+	case "enum":
+		return transport{read: name + "+0", send: member, set: "CAST(%s AS UNSIGNED)"}, nil
+	case "bit", "year", "set":
 		return transport{read: name + "+0", send: number, set: "CAST(%s AS UNSIGNED)"}, nil
 	case "float":
 		return transport{read: name + "+0e0", send: plain, set: "%s"}, nil
@@ -46,11 +50,6 @@ func (c column) transport() (transport, error) {
 			return asText, nil
 		}
 		return transport{read: "CAST(" + name + " AS BINARY)", send: hexed, set: "UNHEX(%s)"}, nil
-	case "enum", "set":
-		if exactInUTF8(c.charset) {
-			return asText, nil
-		}
-		return transport{read: name + "+0", send: number, set: "CAST(%s AS UNSIGNED)"}, nil
 	case "tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "double",
 		"date", "time", "datetime", "timestamp", "json", "inet4", "inet6", "uuid":
 		return asText, nil

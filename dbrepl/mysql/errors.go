@@ -19,11 +19,13 @@ const (
 	errNoSuchDatabase    = 1049
 	errLockWaitTimeout   = 1205
 	errNoSuchTable       = 1146
+	errTruncated         = 1265
 	errTableChanged      = 1412
 	errNoSuchRoutine     = 1305
 	errInvalidView       = 1356
 	errUnsafeFunction    = 1418
 	errNeedsSuper        = 1419
+	errNoSuchUser        = 1449
 	errNoSuchEvent       = 1539
 	errReadOnly          = 1290
 	errHostNotPrivileged = 1130

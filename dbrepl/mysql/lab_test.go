@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +38,8 @@ func startLab(t testing.TB) *lab {
 	t.Helper()
 	return newLab(t, testenv.MariaDB(t), testenv.MariaDB(t))
 }
+
+func killPID(pid int) { _ = syscall.Kill(pid, syscall.SIGKILL) }
 
 func (l *lab) options() Options {
 	return Options{

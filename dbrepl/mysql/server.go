@@ -35,10 +35,9 @@ func newServer(role string, spec Server, limit Timeouts) *server {
 	return s
 }
 
-func (s *server) close() error {
-	err := s.db.Close()
+func (s *server) close() {
+	_ = s.db.Close() // a session that ends in error has ended as well
 	s.kills.Wait()
-	return err
 }
 
 // conn is what the driver's connections can do; wrapping one must not lose any of it.
@@ -177,11 +176,14 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 	} else {
 		must = append(must, "SET SESSION max_execution_time=0, information_schema_stats_expiry=0")
 	}
-	var may []string // what the account may lack the right for
+	// What the account may lack the right for. On the active sql_log_bin matters
+	// although nothing is written there: with it MariaDB holds on to every table
+	// that was read until the snapshot ends.
+	may := []string{"SET SESSION sql_log_bin=0"}
 	if s.role == "active" {
 		must = append(must, "SET SESSION TRANSACTION READ ONLY")
 	} else {
-		may = append(may, "SET SESSION sql_log_bin=0", "SET SESSION innodb_strict_mode=0")
+		may = append(may, "SET SESSION innodb_strict_mode=0")
 		if !isMariaDB(row[1]) {
 			may = append(may, "SET SESSION sql_generate_invisible_primary_key=0")
 		}

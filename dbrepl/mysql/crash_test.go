@@ -1,0 +1,387 @@
+package mysql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/internal/testenv"
+)
+
+const tablesOf = 15
+
+// generationOf says which generation the standby shows: in each table, one
+// of them partitioned, every row has its number. A mix ends the test.
+func (l *lab) generationOf(t testing.TB) string {
+	t.Helper()
+	var parts []string
+	for i := range tablesOf {
+		parts = append(parts, fmt.Sprintf("SELECT n FROM t%d", i))
+	}
+	got := l.mustQuery(t, l.standby, strings.Join(parts, " UNION "))
+	if len(got) != 1 {
+		t.Fatalf("the standby shows a mix of generations %s", got)
+	}
+	return got[0]
+}
+
+func (l *lab) makeGeneration(t testing.TB, n int) {
+	t.Helper()
+	var all strings.Builder
+	for i := range tablesOf {
+		if n == 1 {
+			partitions := ""
+			if i == 5 {
+				partitions = "  "
+			}
+			fmt.Fprintf(&all, "CREATE TABLE t%d (n INT) ENGINE=InnoDB%s; INSERT INTO t%d VALUES (1);", i, partitions, i)
+			continue
+		}
+		fmt.Fprintf(&all, "UPDATE t%d SET n = %d;", i, n)
+	}
+	if n == 1 {
+		all.WriteString("CREATE VIEW v AS SELECT n FROM t0; CREATE TRIGGER tr BEFORE INSERT ON t1 FOR EACH ROW SET NEW.n = 1; CREATE TRIGGER tr2 BEFORE INSERT ON t2 FOR EACH ROW SET NEW.n = 1")
+	}
+	l.onActive(t, all.String())
+}
+
+// TestServerKilledDuringPublish kills the standby's server at every statement of
+// a publish, and once in the middle of it.
+func TestServerKilledDuringPublish(t *testing.T) {
+	l := startLab(t)
+	l.makeGeneration(t, 1)
+	l.sync(t, l.engine(t))
+	shown := 1
+	for n := 1; ; n++ {
+		e := l.engine(t)
+		next := n + 1
+		l.makeGeneration(t, next)
+		c, err := e.Capture(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, reached := 0, false
+		e.before = func(statement string) error {
+			if seen++; seen != n {
+				return nil
+			}
+			reached = true
+			if !strings.HasPrefix(statement, "RENAME") {
+				l.standby.Kill()
+				return nil
+			}
+			started := make(chan struct{})
+			killed := l.standby.PID()
+			go func() { // somewhere in the statement, or around it
+				close(started)
+				time.Sleep(time.Duration(n*700) * time.Microsecond)
+				killPID(killed)
+			}()
+			<-started
+			return nil
+		}
+		err = c.Publish(t.Context())
+		if !reached {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n < 5 {
+				t.Errorf("a publish has only %d statements", n-1)
+			}
+			break
+		}
+		l.standby.Kill()
+		l.standby.Start()
+		if got := l.generationOf(t); got != fmt.Sprint(shown) && got != fmt.Sprint(next) {
+			t.Fatalf("after kill %d the standby shows generation %s, want %d or %d", n, got, shown, next)
+		}
+		again := l.engine(t)
+		for range 2 {
+			if err := again.Recover(t.Context(), c.Token()); err != nil {
+				t.Fatalf("recover after kill %d: %v", n, err)
+			}
+			if got := l.generationOf(t); got != fmt.Sprint(next) {
+				t.Fatalf("after kill %d and recovery the standby shows generation %s, want %d", n, got, next)
+			}
+		}
+		if v := l.mustQuery(t, l.standby, "SELECT n FROM v"); v[0] != fmt.Sprint(next) {
+			t.Errorf("after kill %d the view shows %s", n, v)
+		}
+		if tr := l.mustQuery(t, l.standby, "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA=DATABASE()"); tr[0] != "2" {
+			t.Errorf("after kill %d there are %s triggers", n, tr)
+		}
+		shown = next
+	}
+}
+
+// TestRenameIsAllOrNothing kills the server at random moments of the swap.
+func TestRenameIsAllOrNothing(t *testing.T) {
+	l := startLab(t)
+	l.makeGeneration(t, 1)
+	l.sync(t, l.engine(t))
+	before, after := 0, 0
+	for n := 2; n < 12; n++ {
+		l.makeGeneration(t, n)
+		e := l.engine(t)
+		c, err := e.Capture(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.before = func(statement string) error {
+			if strings.HasPrefix(statement, "RENAME") {
+				pid := l.standby.PID()
+				time.AfterFunc(time.Duration(n-2)*4*time.Millisecond, func() { killPID(pid) })
+			}
+			return nil
+		}
+		_ = c.Publish(t.Context()) // it may be faster
+		l.standby.Kill()
+		l.standby.Start()
+		switch got := l.generationOf(t); got {
+		case fmt.Sprint(n - 1):
+			before++
+		case fmt.Sprint(n):
+			after++
+		default:
+			t.Fatalf("the standby shows generation %s, want %d or %d", got, n-1, n)
+		}
+		if err := l.engine(t).Recover(t.Context(), c.Token()); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.generationOf(t); got != fmt.Sprint(n) {
+			t.Fatalf("after recovery the standby shows generation %s, want %d", got, n)
+		}
+	}
+	t.Logf("%d kills before the swap, %d after", before, after)
+}
+
+// TestServerKilledDuringCapture kills either server while rows flow.
+func TestServerKilledDuringCapture(t *testing.T) {
+	l := startLab(t)
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_100000")
+	l.sync(t, l.engine(t))
+	for _, m := range []*testenv.MariaDBServer{l.standby, l.active} {
+		e := l.engine(t)
+		rows := 0
+		e.whileLoading = func(string) {
+			if rows++; rows == 20 {
+				m.Kill()
+			}
+		}
+		_, err := e.Capture(t.Context())
+		if err == nil {
+			t.Fatal("a capture survived the end of a server")
+		}
+		if strings.Contains(err.Error(), "invalid connection") && !errors.Is(err, errLost) {
+			t.Errorf("the error does not say what happened: %v", err)
+		}
+		m.Start()
+		if err := l.engine(t).Recover(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.mustStandbySchemas(t); !slices.Equal(got, []string{l.name, l.name + prevSuffix}) {
+			t.Errorf("recovery leaves %s", got)
+		}
+		if got := l.mustQuery(t, l.standby, "SELECT COUNT(*) FROM t"); got[0] != "100000" {
+			t.Errorf("the visible table has %s rows", got)
+		}
+	}
+	l.sync(t, l.engine(t))
+}
+
+func TestDefinitionsThatChangeDuringACapture(t *testing.T) {
+	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+	for name, ddl := range map[string]string{
+		"add column":  "ALTER TABLE z ADD COLUMN extra INT DEFAULT 5",
+		"rebuild":     "ALTER TABLE z FORCE",
+		"truncate":    "TRUNCATE z",
+		"drop":        "DROP TABLE z",
+		"rename":      "RENAME TABLE z TO y",
+		"recreate":    "DROP TABLE z; CREATE TABLE z (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO z VALUES (1)",
+		"change type": "ALTER TABLE z MODIFY id BIGINT NOT NULL",
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, active, standby)
+			l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY, pad CHAR(200)) ENGINE=InnoDB; INSERT INTO a SELECT seq, 'x' FROM seq_1_to_5000; CREATE TABLE z (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO z VALUES (1), (2)")
+			heard, adjust := collect()
+			e := l.engine(t, adjust)
+			changed := false
+			e.whileLoading = func(table string) {
+				if table == "a" && !changed {
+					changed = true
+					l.onActive(t, "SET lock_wait_timeout=5; "+ddl)
+				}
+			}
+			l.sync(t, e)
+			if got := heard.all(); !strings.Contains(got, "begins anew") {
+				t.Errorf("the capture did not begin anew; it warned %q", got)
+			}
+			if want, got := definitions(t, l, l.active), definitions(t, l, l.standby); fmt.Sprint(want) != fmt.Sprint(got) {
+				t.Errorf("the standby has\n%s\nthe active\n%s", got, want)
+			}
+			q := "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA=DATABASE() AND TABLE_NAME IN ('z','y','a') ORDER BY 1"
+			for _, table := range l.mustQuery(t, l.active, q) {
+				q := "SELECT * FROM " + table + " ORDER BY 1"
+				if want, got := l.mustQuery(t, l.active, q), l.mustQuery(t, l.standby, q); !slices.Equal(want, got) {
+					t.Errorf("table %s: %d rows, the active has %d", table, len(got), len(want))
+				}
+			}
+		})
+	}
+}
+
+// TestCopiedTablesAreFree alters a table that has been copied while another one
+// is: whoever does that must not wait for the end of the capture.
+func TestCopiedTablesAreFree(t *testing.T) {
+	l := startLab(t)
+	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO a VALUES (1); CREATE TABLE b LIKE a; INSERT INTO b VALUES (1)")
+	heard, adjust := collect()
+	e := l.engine(t, adjust)
+	altered := false
+	e.whileLoading = func(table string) {
+		if table == "b" && !altered {
+			altered = true
+			l.onActive(t, "SET lock_wait_timeout=1; ALTER TABLE a ADD COLUMN later INT; INSERT INTO a VALUES (2, 2)")
+		}
+	}
+	l.sync(t, e)
+	if got := l.mustQuery(t, l.standby, "SELECT * FROM a"); !slices.Equal(got, []string{"1"}) || heard.all() != "" {
+		t.Errorf("the standby has %s", got)
+	}
+}
+
+func TestDefinitionsThatNeverRest(t *testing.T) {
+	l := startLab(t)
+	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; CREATE TABLE z LIKE a")
+	e := l.engine(t)
+	times := 0
+	e.whileLoading = func(table string) {
+		if table == "a" {
+			times++
+			l.onActive(t, fmt.Sprintf("SET lock_wait_timeout=5; ALTER TABLE z ADD COLUMN c%d INT", times))
+		}
+	}
+	_, err := e.Capture(t.Context())
+	if !errors.Is(err, errChanged) || hint.Of(err) == "" || times != captures {
+		t.Errorf("after %d captures: %v", times, err)
+	}
+	if left := l.mustStandbySchemas(t); len(left) != 0 {
+		t.Errorf("the capture left %s", left)
+	}
+}
+
+func TestPublishNamesWhoIsInTheWay(t *testing.T) {
+	l := startLab(t)
+	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
+	e := l.engine(t)
+	l.sync(t, e)
+	c, err := e.Capture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := l.standby.DB(t, l.name).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id, n int
+	if err := tx.QueryRow("SELECT CONNECTION_ID(), id FROM a").Scan(&id, &n); err != nil {
+		t.Fatal(err)
+	}
+	err = c.Publish(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "something uses the standby database "+l.name) || !strings.Contains(err.Error(), fmt.Sprintf("connection %d of root", id)) || hint.Of(err) == "" {
+		t.Errorf("publish: %v (hint: %s)", err, hint.Of(err))
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Recover(t.Context(), c.Token()); err != nil {
+		t.Error(err)
+	}
+}
+
+// busy lists what the sessions of a server are doing.
+func busy(t testing.TB, m *testenv.MariaDBServer) []string {
+	t.Helper()
+	rows, err := query(m.DB(t, ""), "SELECT CONCAT(COMMAND, ' ', COALESCE(INFO, '')) FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND COMMAND NOT IN ('Sleep', 'Daemon', 'Binlog Dump')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func TestCancelLeavesNothingRunning(t *testing.T) {
+	l := startLab(t)
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_100000")
+	e := l.engine(t)
+	c := l.sync(t, e)
+	cause := errors.New("the operator said stop")
+
+	cancelled := func(what string, do func(ctx context.Context, stop func()) error) {
+		t.Helper()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		var at time.Time
+		err := do(ctx, func() {
+			if at.IsZero() {
+				at = time.Now()
+				cancel(cause)
+			}
+		})
+		if !errors.Is(err, cause) {
+			t.Errorf("%s: %v, want the cause", what, err)
+		}
+		if took := time.Since(at); took > 2*time.Second {
+			t.Errorf("%s took %v to stop", what, took)
+		}
+		e.settle()
+		if left := append(busy(t, l.active), busy(t, l.standby)...); len(left) > 0 {
+			t.Errorf("%s leaves %s", what, left)
+		}
+	}
+	cancelled("capture", func(ctx context.Context, stop func()) error {
+		n := 0
+		e.whileLoading = func(string) {
+			if n++; n == 10 {
+				stop()
+			}
+		}
+		defer func() { e.whileLoading = nil }()
+		_, err := e.Capture(ctx)
+		return err
+	})
+	cancelled("a long query", func(ctx context.Context, stop func()) error {
+		time.AfterFunc(200*time.Millisecond, stop)
+		for _, err := range c.Refs(ctx, "SELECT SLEEP(60), 1") {
+			return err
+		}
+		return nil
+	})
+	cancelled("publish", func(ctx context.Context, stop func()) error {
+		tx, err := l.standby.DB(t, l.name).Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		var n int
+		if err := tx.QueryRow("SELECT COUNT(*) FROM t").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		waiting := l.engine(t, func(o *Options) { o.Lock = time.Minute })
+		next, err := waiting.Capture(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting.before = func(s string) error {
+			if strings.HasPrefix(s, "RENAME") {
+				time.AfterFunc(200*time.Millisecond, stop)
+			}
+			return nil
+		}
+		return next.Publish(ctx)
+	})
+}

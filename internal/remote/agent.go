@@ -109,9 +109,9 @@ func start(n *connection, begin func(*ssh.Session) error) (*process, error) {
 	return p, nil
 }
 
-// Close ends the program's input and the session, so that the program ends too.
+// Close closes the session, at which sshd closes the program's input, so that it
+// ends too. The input is not closed by itself: that may not be done during a Write.
 func (p *process) Close() error {
-	p.WriteCloser.Close()
 	if err := p.session.Close(); err != nil && err != io.EOF {
 		return err
 	}

@@ -68,7 +68,11 @@ func (s *localStream) Close() error {
 }
 
 func (h *localHost) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, network, addr)
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return c, err
 }
 
 func (h *localHost) Describe() string { return "this host" }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/drsync/drsync/internal/hint"
@@ -190,7 +191,9 @@ func (a *agent) send(kind byte, payload []byte) error {
 	return nil
 }
 
-// keepAlive speaks up now and then until the function it returns is called.
+// keepAlive speaks up now and then until the function it returns is called,
+// which may be done again. It is called before the end of the answer is sent: after that
+// end nothing may follow.
 func (a *agent) keepAlive() (stop func()) {
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -208,7 +211,7 @@ func (a *agent) keepAlive() (stop func()) {
 			}
 		}
 	}()
-	return func() { close(quit); <-ended }
+	return sync.OnceFunc(func() { close(quit); <-ended })
 }
 
 // source returns the opened source of the root that a request names.

@@ -34,7 +34,8 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 	if o.Filter, err = decodeFilter(rules); err != nil {
 		return err
 	}
-	defer a.keepAlive()()
+	stop := a.keepAlive()
+	defer stop()
 	var buf []byte
 	for dir, err := range src.Walk(ctx, o) {
 		var single *rsyncx.PathError
@@ -45,6 +46,7 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 			continue
 		}
 		if err != nil {
+			stop()
 			return err
 		}
 		if buf, err = a.sendDir(dir, buf[:0]); err != nil {
@@ -54,6 +56,7 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	stop()
 	return a.send(frameDone, nil)
 }
 
@@ -248,9 +251,11 @@ func (a *agent) stream(ctx context.Context, d *decoder) error {
 	if err := errors.Join(a.send(frameDone, nil), a.out.flush()); err != nil {
 		return &sessionError{err}
 	}
-	defer a.keepAlive()()
+	stop := a.keepAlive()
+	defer stop()
 	w := &streamWriter{a: a}
 	err := write(ctx, arg, w)
+	stop()
 	if w.err != nil {
 		return w.err
 	}

@@ -123,7 +123,7 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 		if len(j.Database) == 0 {
 			return "", errors.New("the publish journal is of a run without a database, but one is configured now")
 		}
-		if err := p.Engine.Recover(ctx, j.Database); err != nil {
+		if err := p.publishDatabase(ctx, j.Database); err != nil {
 			return "", fmt.Errorf("publish the database: %w", err)
 		}
 	}
@@ -149,6 +149,13 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 	}
 	p.report.Published, p.report.Snapshot = true, &record
 	return "snapshot " + record.ID, nil
+}
+
+func (p *pass) publishDatabase(ctx context.Context, token dbrepl.Token) error {
+	if p.captured != nil {
+		return p.captured.Publish(ctx)
+	}
+	return p.Engine.Recover(ctx, token)
 }
 
 // placeTree renames the staged tree into place: that of this run, or the one

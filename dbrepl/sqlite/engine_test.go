@@ -260,7 +260,7 @@ func TestCancel(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	defer stop(nil)
 	var last error
-	for _, err := range c.Refs(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT b.sha1, n.i FROM n, binaries b LIMIT 300000") {
+	for _, err := range c.Refs(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT b.sha1, n.i FROM n, binaries b LIMIT 5000") {
 		stop(why)
 		last = err
 	}

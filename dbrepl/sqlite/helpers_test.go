@@ -40,7 +40,7 @@ func newLab(t *testing.T, journalMode string, rows int) *lab {
 
 func openApp(t *testing.T, path, journalMode string) *sql.DB {
 	t.Helper()
-	db, err := open(path, "mode=rwc&_pragma=journal_mode("+journalMode+")&_pragma=busy_timeout(5000)")
+	db, err := open(path, "mode=rwc&_pragma=journal_mode("+journalMode+")&_pragma=busy_timeout(5000)&_pragma=synchronous(OFF)")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,9 @@ func (v *view) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error
 		}
 		defer rows.Close()
 		for n := 0; ctx.Err() == nil && rows.Next(); n++ {
-			var name sql.RawBytes
+			// Not sql.RawBytes: Err after it, without a Next in between, waits for
+			// ever when ctx is cancelled at that moment.
+			var name []byte
 			var size any
 			if err := rows.Scan(&name, &size); err != nil {
 				fail(err)

@@ -200,7 +200,7 @@ func (s *spool) add(encode func([]byte) []byte) error {
 	if len(s.buf) > maxRecord {
 		return fmt.Errorf("internal error: a record of %d bytes", len(s.buf))
 	}
-	s.w.Write(head[:n]) // the error stays in w
+	_, _ = s.w.Write(head[:n]) // the error stays in w
 	if _, err := s.w.Write(s.buf); err != nil {
 		return fmt.Errorf("write %s: %w", s.f.Name(), err)
 	}

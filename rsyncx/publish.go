@@ -251,7 +251,9 @@ func (p *publisher) file(dir int, name string, o *op) error {
 
 // asLost keeps a staged file that is not there from being taken for a change of
 // the destination.
-func asLost(err error) error { return fmt.Errorf("its staged content is lost: %v", err) }
+func asLost(err error) error {
+	return fmt.Errorf("its staged content is lost: %v", err) //nolint:errorlint // wrapping is what it must not do
+}
 
 // special makes a link or node beside the tree, complete, and renames it.
 func (p *publisher) special(dir int, name string, o *op, create func(as string) error) error {

@@ -194,7 +194,7 @@ func (r *Runner) PruneOnly(ctx context.Context, dryRun bool, explain func(prune.
 	if err != nil {
 		return report, err
 	}
-	defer lock.Release()
+	defer func() { _ = lock.Release() }()
 	pending, err := PublishPending(r.StateDir)
 	if err != nil {
 		return report, err

@@ -114,7 +114,7 @@ func (r *Runner) Run(ctx context.Context, dryRun bool) (Report, error) {
 	if err != nil {
 		return Report{DryRun: dryRun}, err
 	}
-	defer lock.Release()
+	defer func() { _ = lock.Release() }()
 
 	p := &pass{Runner: r, dryRun: dryRun, report: Report{DryRun: dryRun}}
 	defer p.close()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
@@ -70,8 +71,8 @@ func TestKill(t *testing.T) {
 		if err == nil {
 			continue // it was faster this time
 		}
-		if exit := err.(*exec.ExitError); exit.ExitCode() != -1 {
-			t.Fatalf("exit %d before it was killed", exit.ExitCode())
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != -1 {
+			t.Fatalf("%v before it was killed", err)
 		}
 		survive("after " + after.Round(time.Millisecond).String())
 	}

@@ -245,9 +245,7 @@ func databasePatterns(cfg *config.Config) []string {
 		}
 		pattern := app.Anchor(rel)
 		dir, name := filepath.Split(pattern)
-		for _, beside := range []string{pattern, pattern + "-wal", pattern + "-shm", pattern + "-journal", dir + "." + name + ".drsync*"} {
-			patterns = append(patterns, beside)
-		}
+		patterns = append(patterns, pattern, pattern+"-wal", pattern+"-shm", pattern+"-journal", dir+"."+name+".drsync*")
 	}
 	return patterns
 }

@@ -53,7 +53,7 @@ func TestSource(t *testing.T, open Open) {
 func start(t *testing.T, open Open, dir string) (context.Context, rsyncx.Source) {
 	t.Helper()
 	src := open(t, dir)
-	if src.Abilities() != src.Abilities() {
+	if before, again := src.Abilities(), src.Abilities(); before != again {
 		t.Error("Abilities changes")
 	}
 	t.Cleanup(func() {

@@ -9,5 +9,7 @@ func (o FillOptions) WithPlanned(n int) FillOptions {
 const (
 	MaxOutstanding = maxOutstanding
 	SmallBlob      = smallBlob
-	PlaceBatch     = placeBatch
 )
+
+// NewSourceBatch is NewSource with another length of a batch.
+func NewSourceBatch(places []Place, batch int) Source { return &placeSource{places, batch} }

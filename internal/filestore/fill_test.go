@@ -163,7 +163,7 @@ func (w *world) check(t *testing.T, got filestore.Report, told []filestore.Missi
 }
 
 func TestFillAgainstModel(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		w := newWorld(t, rnd, rnd.IntN(60))
 		for _, planned := range []int{rnd.IntN(10) + 1, 0} { // compare twice, and from memory
@@ -199,14 +199,15 @@ func TestFillFromUnionToUnion(t *testing.T) {
 	to := filestore.NewUnion(openDir(t, filepath.Join(root, "a")), openDir(t, filepath.Join(root, "b")))
 	var want []blob.Ref
 	content := map[blob.Sum][]byte{}
-	for i := range 2*filestore.PlaceBatch + 10 {
+	const batch = 100
+	for i := range 2*batch + 10 {
 		ref, data := storetest.Content(fmt.Sprint("sharded ", i), 10)
 		switch i % 3 {
 		case 0:
 			put(t, one, ref, data)
 		case 1:
 			put(t, two, ref, data)
-			if i < 100 {
+			if i < 50 {
 				write(t, filepath.Join(active[0].root, filestore.Fanned(ref.Sum)), "damaged")
 			}
 		case 2:
@@ -219,10 +220,10 @@ func TestFillFromUnionToUnion(t *testing.T) {
 	damaged, _ := storetest.Content("damaged everywhere", 10)
 	write(t, filepath.Join(active[0].root, filestore.Fanned(damaged.Sum)), "damaged")
 	want = append(want, nowhere, damaged)
-	from := filestore.NewSource([]filestore.Place{
+	from := filestore.NewSourceBatch([]filestore.Place{
 		{Src: active[0], Path: filestore.Fanned}, {Src: active[1], Path: filestore.Fanned},
 		{Src: active[2], Path: func(s blob.Sum) string { return string(s) }},
-	})
+	}, batch)
 	got, err := filestore.Fill(t.Context(), refs(want...), from, to, filestore.FillOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -459,7 +460,7 @@ func TestPlaceSource(t *testing.T) {
 
 func TestFillCancel(t *testing.T) {
 	cause := errors.New("enough")
-	for n := range 30 {
+	for n := 0; n < 24; n += 3 {
 		w := newWorld(t, rand.New(rand.NewPCG(3, 3)), 20)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		left := n

@@ -40,7 +40,7 @@ const (
 	// writers is how many blobs are written at the same time.
 	writers = 2
 	// maxOutstanding bounds how far a source may draw ahead of what it answers.
-	maxOutstanding = 1 << 18
+	maxOutstanding = 1 << 16
 )
 
 // arrived is a small blob to be written.

@@ -28,9 +28,12 @@ const placeBatch = 4096
 // NewSource serves blobs from places. A blob that one place does not have, or
 // has with another length, is asked for in the next. A file that cannot be read
 // is an error, not a missing blob.
-func NewSource(places []Place) Source { return &placeSource{slices.Clone(places)} }
+func NewSource(places []Place) Source { return &placeSource{slices.Clone(places), placeBatch} }
 
-type placeSource struct{ places []Place }
+type placeSource struct {
+	places []Place
+	batch  int
+}
 
 var _ Source = (*placeSource)(nil)
 
@@ -44,10 +47,10 @@ func (s *placeSource) Fetch(ctx context.Context, want iter.Seq[blob.Ref]) iter.S
 	return func(yield func(Fetched, error) bool) {
 		next, stop := iter.Pull(want)
 		defer stop()
-		batch := make([]blob.Ref, 0, placeBatch)
+		batch := make([]blob.Ref, 0, s.batch)
 		for {
 			batch = batch[:0]
-			for len(batch) < placeBatch {
+			for len(batch) < s.batch {
 				ref, ok := next()
 				if !ok {
 					break

@@ -163,7 +163,11 @@ func (w *localWalk) dir(fd int, path string, self Entry, scope *filter.Scope) er
 		if path == "" && name == stateDir {
 			continue
 		}
-		e, err := w.entry(fd, name, w.link)
+		var e Entry
+		err := error(unix.ENAMETOOLONG)
+		if len(path)+1+len(name) <= maxPath {
+			e, err = w.entry(fd, name, w.link)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // gone since the names were read
 		}
@@ -200,9 +204,6 @@ func (w *localWalk) child(parent int, dir string, e *Entry, scope *filter.Scope)
 	path := joinPath(dir, e.Name)
 	if w.o.OneFileSystem && e.Dev != w.device {
 		return nil
-	}
-	if len(path) > maxPath {
-		return w.unreadable(path, unix.ENAMETOOLONG)
 	}
 	fd, err := openDir(parent, e.Name)
 	switch {

@@ -26,8 +26,10 @@ type Options struct {
 	SizeOnly    bool // --size-only
 	IgnoreTimes bool // -I
 
-	Delete         bool // any --delete form: remove what the source has not
-	DeleteExcluded bool // --delete-excluded
+	Delete bool // any --delete form: remove what the source has not
+	// DeleteExcluded is --delete-excluded: it implies Delete. What it makes of the
+	// rules is settled when Filter is built (filter.Options).
+	DeleteExcluded bool
 	// MaxDelete refuses the whole Stage when more entries would be deleted; 0 is no limit.
 	MaxDelete int64
 	// MaxDeleteFraction refuses it when more than this part (0 to 1) of the
@@ -59,6 +61,6 @@ type Stats struct {
 	Torn             int64    // changed while read, on every try; the last content was taken
 	Vanished         int64    // listed, gone when asked for
 	Unreadable       int64    // names of the source that could not be read; any of them switches deletion off
-	Skipped          int64    // could not be carried as they are: owners without root, devices, special files
+	Skipped          int64    // could not be carried as they are: owners without root, devices, no way to make place
 	Notes            []string // one line for each kind of loss, for the operator
 }

@@ -12,6 +12,7 @@ const (
 	maxPattern = 4095     // bytes, as rsync's MAXPATHLEN allows
 	maxFile    = 16 << 20 // bytes of one file of rules
 	maxNesting = 32       // merge files within merge files
+	maxPerDir  = 100      // per-directory files in force
 )
 
 // Builder collects rules in the order of a command line. Every method that takes

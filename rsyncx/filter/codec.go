@@ -125,7 +125,7 @@ func (d *decoder) rule() *rule {
 	switch {
 	case err != nil:
 		d.fail(err.Error())
-	case one.flags != r.flags || r.flags&^kept != 0:
+	case one.flags != r.flags || one.text != text || r.flags&^kept != 0:
 		d.fail("the flags of a rule do not fit it")
 	case r.sides == 0 && r.flags&perDir == 0:
 		d.fail("a rule has no side")

@@ -170,8 +170,7 @@ func (s *Scope) Excluded(path string, isDir bool, side Side) (excluded bool, rul
 		return false, ""
 	}
 	var buf [textBuffer]byte
-	q := query{side: side, isDir: isDir, scope: s}
-	q.setPath(buf[:0], path)
+	q := query{scope: s, side: side, isDir: isDir, path: path, base: base(path), text: framed(buf[:0], path)}
 	r := q.first(s.rules.list)
 	if r == nil {
 		return false, ""

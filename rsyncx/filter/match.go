@@ -15,13 +15,15 @@ type query struct {
 	text  []byte // "/" + path + "/"
 }
 
-func (q *query) setPath(buf []byte, path string) {
-	q.path = path
-	q.base = path[strings.LastIndexByte(path, '/')+1:]
+// framed returns "/" + path + "/" in buf, or on the heap if it is longer.
+func framed(buf []byte, path string) []byte {
 	buf = append(buf, '/')
 	buf = append(buf, path...)
-	q.text = append(buf, '/')
+	return append(buf, '/')
 }
+
+// base returns the last element of path.
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
 // first returns the first rule of list that matches, or nil.
 func (q *query) first(list []*rule) *rule {
@@ -90,6 +92,7 @@ func (q *query) compare(r *rule) bool {
 func compareWild(r *rule, text []byte) bool {
 	switch r.how {
 	case tailWild:
+		// A path of fewer elements is compared whole, and lacks a slash to match.
 		at, left := len(text), r.tail
 		for ; at > 0; at-- {
 			if text[at-1] == '/' {
@@ -97,9 +100,6 @@ func compareWild(r *rule, text []byte) bool {
 					break
 				}
 			}
-		}
-		if at == 0 && left > 1 {
-			return false // fewer elements than the pattern has
 		}
 		return wildmatch(r.lit, text[at:])
 	case anyWild:
@@ -125,15 +125,12 @@ func (q *query) compareAbsolute(r *rule) bool {
 	}
 	one := *r
 	one.flags &^= absolute
-	one.anchor = ""
-	root = strings.Trim(root, "/")
-	abs := query{scope: q.scope, side: q.side, isDir: q.isDir}
-	var buf [textBuffer]byte
-	if root == "" {
-		one.slash = strings.HasPrefix(one.pattern, "**")
-		abs.setPath(buf[:0], q.path)
+	path := q.path
+	if root = strings.Trim(root, "/"); root != "" {
+		path = root + "/" + path
 	} else {
-		abs.setPath(buf[:0], root+"/"+q.path)
+		one.slash = strings.HasPrefix(one.pattern, "**")
 	}
+	abs := query{scope: q.scope, side: q.side, isDir: q.isDir, path: path, base: base(path), text: framed(nil, path)}
 	return abs.compare(&one)
 }

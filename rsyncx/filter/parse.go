@@ -44,6 +44,20 @@ func (t *target) reads(name string) bool {
 	return slices.ContainsFunc(t.local, func(r *rule) bool { return r.flags&perDir != 0 && r.pattern == name })
 }
 
+// perDirs counts the per-directory files in force.
+func (t *target) perDirs() int {
+	n := 0
+	if t.scope != nil {
+		n = len(t.scope.merged)
+	}
+	for _, r := range t.local {
+		if t.scope == nil && r.flags&perDir != 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // parser turns text into rules of a target.
 type parser struct {
 	opts      Options                           // for the rules of per-directory files
@@ -164,6 +178,8 @@ func (p *parser) add(into *target, pattern string, r rule, text string) error {
 		return p.wrong(text, "more than %d rules", maxRules)
 	case c.flags&perDir != 0 && into.reads(c.pattern):
 		return nil
+	case c.flags&perDir != 0 && into.perDirs() >= maxPerDir:
+		return p.wrong(text, "more than %d per-directory files", maxPerDir)
 	}
 	into.local = append(into.local, c)
 	if c.flags&perDir != 0 && into.scope != nil {

@@ -1,0 +1,143 @@
+package rsyncx
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// comparer decides, from what two sides say of a name, what differs and what
+// to set. It looks at nothing else.
+type comparer struct {
+	o           Options
+	nanoseconds bool // both sides know them
+	root        bool
+	groups      []int // that we may give files to when not root
+	umask       uint32
+}
+
+func newComparer(o Options, can Abilities) comparer {
+	c := comparer{o: o, nanoseconds: can.Nanoseconds, root: os.Geteuid() == 0, umask: currentUmask()}
+	if !c.root {
+		c.groups, _ = os.Getgroups() // without them only our own group is left
+		c.groups = append(c.groups, os.Getegid())
+	}
+	return c
+}
+
+// currentUmask reads the mask without changing it, as umask(2) would for all threads.
+func currentUmask() uint32 {
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Umask:"); ok {
+			if mask, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32); err == nil {
+				return uint32(mask) & 0o777
+			}
+		}
+	}
+	return 0o077
+}
+
+func (c *comparer) sameTime(a, b Time) bool {
+	return a.Sec == b.Sec && (!c.nanoseconds || a.Nsec == b.Nsec)
+}
+
+func (c *comparer) mayGroup(gid uint32) bool { return c.root || slices.Contains(c.groups, int(gid)) }
+
+// verdict is what the quick check says of two regular files.
+type verdict uint8
+
+const (
+	same verdict = iota
+	differs
+	unsure // the content has to be compared
+)
+
+func (c *comparer) quick(e *Entry, d *info) verdict {
+	switch {
+	case e.Size != d.Size:
+		return differs
+	case c.o.Checksum:
+		return unsure
+	case c.o.SizeOnly:
+		return same
+	case c.o.IgnoreTimes, !c.sameTime(e.Mtime, d.Mtime):
+		return differs
+	}
+	return same
+}
+
+// target returns the attributes that e asks for, over d, or over nothing when d
+// is nil. uid and gid are those of this host.
+func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
+	a := attr{}
+	if !isSymlink(e) {
+		a.set = setMode
+		switch {
+		case c.o.Perms:
+			a.mode = e.Mode & 0o7777
+		case d != nil:
+			a.mode = d.Mode & 0o7777
+		default:
+			a.mode = e.Mode & 0o777 &^ c.umask
+		}
+	}
+	if c.o.Owner && c.root {
+		a.set, a.uid = a.set|setUID, uid
+	}
+	if c.o.Group && c.mayGroup(gid) {
+		a.set, a.gid = a.set|setGID, gid
+	}
+	if c.o.Times {
+		a.set, a.mtime = a.set|setTime, e.Mtime
+	}
+	return a
+}
+
+// attrs compares the attributes wanted with those of d, which is of the same type.
+func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
+	ch := change{
+		update: update,
+		size:   isRegular(e) && e.Size != d.Size,
+		perms:  c.o.Perms && a.set&setMode != 0 && a.mode != d.Mode&0o7777,
+		owner:  a.set&setUID != 0 && a.uid != d.UID,
+		group:  a.set&setGID != 0 && a.gid != d.GID,
+	}
+	if c.o.Times {
+		ch.time = !c.sameTime(e.Mtime, d.Mtime)
+	} else {
+		ch.time, ch.timeUnset = update == '>' || update == 'c', true
+	}
+	return ch
+}
+
+func (a attr) only(ch change) attr {
+	keep := a.set & setMode // cheap, and chown clears setuid
+	if ch.owner {
+		keep |= a.set & setUID
+	}
+	if ch.group {
+		keep |= a.set & setGID
+	}
+	if ch.time {
+		keep |= a.set & setTime
+	}
+	a.set = keep
+	return a
+}
+
+func isNode(mode uint32) bool {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+		return true
+	}
+	return false
+}
+
+func isDevice(mode uint32) bool {
+	t := mode & unix.S_IFMT
+	return t == unix.S_IFCHR || t == unix.S_IFBLK
+}

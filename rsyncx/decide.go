@@ -1,0 +1,258 @@
+package rsyncx
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// entry decides about one name that the source has. here is what the
+// destination has under that name, or nil.
+func (s *stager) entry(f *frame, e *Entry, here *info) error {
+	path := joinPath(f.path, e.Name)
+	if !s.carries(path, e) {
+		return nil
+	}
+	s.own(e)
+	if isRegular(e) {
+		s.stats.Bytes += e.Size
+	}
+	if here != nil && here.isDir() != isDir(e) {
+		ok, err := s.makeWay(f, e, here)
+		if err != nil || !ok {
+			f.ignore(e)
+			return err
+		}
+		here = nil
+	} else if here != nil && here.Mode&unix.S_IFMT != e.Mode&unix.S_IFMT && here.mount {
+		s.blocked(path, e)
+		return nil
+	}
+	if isDir(e) {
+		return s.directory(f, e, here)
+	}
+	group, follower, err := s.group(path, e)
+	if err != nil {
+		return err
+	}
+	switch {
+	case follower:
+		return s.follow(f, path, e, here, group)
+	case isRegular(e):
+		return s.regular(f, path, e, here, group)
+	default:
+		return s.special(f, path, e, here, group)
+	}
+}
+
+// carries reports whether options, privileges and the source let e travel.
+// What does not still shields the destination's copy from deletion.
+func (s *stager) carries(path string, e *Entry) bool {
+	mode := e.Mode
+	switch {
+	case isSymlink(e) && !s.o.Links, isDevice(mode) && !s.o.Devices, isNode(mode) && !isDevice(mode) && !s.o.Specials:
+		s.skip(path, "skipping non-regular file")
+		return false
+	case isDevice(mode) && !s.cmp.root:
+		s.stats.Skipped++
+		s.notes.add("a device was left out: only root can make one")
+		s.skip(path, "only root can make a device")
+		return false
+	case isDevice(mode) && !s.can.Devices:
+		s.stats.Skipped++
+		s.notes.add("a device was left out: the source does not know its number")
+		s.skip(path, "the source does not know the device's number")
+		return false
+	}
+	return true
+}
+
+// own counts what cannot be given to its owner.
+func (s *stager) own(e *Entry) {
+	lost := false
+	if s.o.Owner && !s.cmp.root && s.ids.uid(e) != uint32(os.Geteuid()) {
+		lost = true
+		s.notes.add("an owner was not kept: only root can give files away")
+	}
+	if s.o.Group && !s.cmp.mayGroup(s.ids.gid(e)) {
+		lost = true
+		s.notes.add("a group was not kept: only root and members can give files to it")
+	}
+	if lost {
+		s.stats.Skipped++
+	}
+}
+
+func (s *stager) attrs(e *Entry, here *info) attr {
+	return s.cmp.target(e, s.ids.uid(e), s.ids.gid(e), here)
+}
+
+// fresh is attrs for something that is made anew in a directory whose new names
+// inherit the group gid, or none when that is -1.
+func (s *stager) fresh(e *Entry, here *info, gid int64) attr {
+	a := s.attrs(e, here)
+	if a.set&setGID == 0 && gid >= 0 && s.cmp.mayGroup(uint32(gid)) {
+		a.set, a.gid = a.set|setGID, uint32(gid)
+	}
+	return a
+}
+
+func (s *stager) directory(f *frame, e *Entry, here *info) error {
+	path := joinPath(f.path, e.Name)
+	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
+	if here == nil {
+		c.set = s.fresh(e, nil, f.gid)
+		c.gid = int64(os.Getegid())
+		if f.gid >= 0 && !s.o.Perms {
+			c.set.mode |= unix.S_ISGID // as mkdir does
+		}
+		c.needs = true
+		f.subs = append(f.subs, c)
+		s.stats.Created++
+		s.changed(path, e, change{update: 'c', isNew: true}, "")
+		if err := s.touch(f, e); err != nil {
+			return err
+		}
+		return s.op(partDirs, op{kind: opMkdir, path: path})
+	}
+	c.gid = int64(here.GID)
+	c.mount = f.mount || here.mount || here.Dev != f.dev
+	ch := s.cmp.attrs(e, c.set, here, '.')
+	if c.needs = ch.any(); c.needs {
+		s.changed(path, e, ch, "")
+	}
+	f.subs = append(f.subs, c)
+	return nil
+}
+
+// regular decides by the quick check whether a file is fetched.
+func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
+	w := wish{path: path, group: group, listed: e.Size, gid: f.gid}
+	if here != nil && isRegular(&here.Entry) {
+		w.old, w.hasOld = *here, true
+		switch s.cmp.quick(e, here) {
+		case same:
+			s.groupKept(group, here)
+			return s.adjust(path, e, here)
+		case unsure:
+			w.compare = true
+		}
+	}
+	if here != nil && here.mount {
+		s.blocked(path, e)
+		return nil
+	}
+	if err := s.touch(f, e); err != nil && !w.compare {
+		return err
+	}
+	w.mount = f.mount
+	w.entry = *e
+	if !w.compare {
+		s.wantedBytes += e.Size
+	}
+	return s.wanted.add(w.append)
+}
+
+// special makes symbolic links, devices, named pipes and sockets.
+func (s *stager) special(f *frame, path string, e *Entry, here *info, group int) error {
+	if here != nil && class(here.Mode) != class(e.Mode) {
+		here = nil // replaced by a rename, reported as new
+	}
+	if here != nil {
+		equal, err := s.sameValue(f, e, here)
+		if err != nil {
+			return err
+		}
+		if equal {
+			s.groupKept(group, here)
+			return s.adjust(path, e, here)
+		}
+		if here.mount {
+			s.blocked(path, e)
+			return nil
+		}
+	}
+	set := s.fresh(e, here, f.gid)
+	ch := change{update: 'c', isNew: here == nil}
+	if here != nil {
+		ch = s.cmp.attrs(e, s.attrs(e, here), here, 'c')
+		ch.content = true
+	} else {
+		s.stats.Created++
+	}
+	s.changed(path, e, ch, "")
+	s.groupReplaced(group)
+	if err := s.touch(f, e); err != nil {
+		return err
+	}
+	o := op{kind: opNode, path: path, kindOf: e.Mode & unix.S_IFMT, attr: set}
+	if isSymlink(e) {
+		o.kind, o.target = opSymlink, e.Target
+	}
+	if isDevice(e.Mode) {
+		o.rdev = e.Rdev
+	}
+	return s.op(partLinks, o)
+}
+
+// class puts together the types that rsync reports as a change of one another.
+func class(mode uint32) uint32 {
+	switch t := mode & unix.S_IFMT; t {
+	case unix.S_IFBLK:
+		return unix.S_IFCHR
+	case unix.S_IFSOCK:
+		return unix.S_IFIFO
+	default:
+		return t
+	}
+}
+
+// sameValue compares what a link points to or which device a node is.
+func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
+	switch {
+	case here.Mode&unix.S_IFMT != e.Mode&unix.S_IFMT:
+		return false, nil
+	case isSymlink(e):
+		target, err := readLinkAt(f.fd, e.Name, make([]byte, maxPath+1))
+		if err != nil {
+			return false, fmt.Errorf("read the link %s of the destination: %w", Printable(joinPath(f.path, e.Name)), err)
+		}
+		return target == e.Target, nil
+	case isDevice(e.Mode):
+		return e.Rdev == here.Rdev, nil
+	}
+	return true, nil
+}
+
+// adjust brings the attributes of a name up to date whose content already is.
+func (s *stager) adjust(path string, e *Entry, here *info) error {
+	set := s.attrs(e, here)
+	ch := s.cmp.attrs(e, set, here, '.')
+	if !ch.any() {
+		return nil
+	}
+	s.changed(path, e, ch, "")
+	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: set.only(ch)})
+}
+
+// blocked reports a name whose place cannot be cleared.
+func (s *stager) blocked(path string, e *Entry) {
+	s.stats.Skipped++
+	s.notes.add("an entry was left out: what stands in its place cannot be removed")
+	s.warn(path, "could not make way for new "+typeName(e.Mode))
+}
+
+func typeName(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return "directory"
+	case unix.S_IFLNK:
+		return "symlink"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return "device file"
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return "special file"
+	}
+	return "regular file"
+}

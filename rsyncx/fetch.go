@@ -1,0 +1,313 @@
+package rsyncx
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// tries is how often a file is read that changes meanwhile; the last content is taken.
+const tries = 3
+
+// wish is a file to fetch, or a hard link to decide later.
+type wish struct {
+	path    string
+	group   int   // of hard links, or -1
+	listed  int64 // bytes
+	entry   Entry // as listed
+	compare bool  // fetch only to see whether the content differs
+	gid     int64 // that a new file inherits, or -1
+	mount   bool  // below a mount point: it cannot be replaced
+	hasOld  bool
+	old     info // what the destination has
+}
+
+func (w *wish) append(b []byte) []byte {
+	flags := byte(0)
+	for i, on := range []bool{w.compare, w.mount, w.hasOld} {
+		if on {
+			flags |= 1 << i
+		}
+	}
+	b = binary.AppendVarint(append(b, flags), int64(w.group))
+	b = binary.AppendVarint(b, w.gid)
+	b = appendText(b, w.path)
+	b = appendEntry(b, &w.entry)
+	return appendEntry(b, &w.old.Entry)
+}
+
+func appendEntry(b []byte, e *Entry) []byte {
+	b = appendText(appendText(appendText(b, e.User), e.Group), e.Target)
+	for _, v := range []uint64{uint64(e.Mode), uint64(e.Size), uint64(e.UID), uint64(e.GID), e.Rdev, e.Dev, e.Ino, e.Nlink} {
+		b = binary.AppendUvarint(b, v)
+	}
+	return appendTime(b, e.Mtime)
+}
+
+func (d *decoder) entry() Entry {
+	e := Entry{User: d.text(), Group: d.text(), Target: d.text()}
+	e.Mode, e.Size, e.UID, e.GID = d.uint32(), int64(d.uint()), d.uint32(), d.uint32()
+	e.Rdev, e.Dev, e.Ino, e.Nlink = d.uint(), d.uint(), d.uint(), d.uint()
+	e.Mtime = d.time()
+	return e
+}
+
+func parseWish(record []byte) (wish, error) {
+	d := decoder{b: record}
+	flags := d.byte()
+	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
+	w.path = d.text()
+	w.entry = d.entry()
+	w.old.Entry = d.entry()
+	_, w.entry.Name = splitPath(w.path)
+	w.listed = w.entry.Size
+	if d.bad || len(d.b) > 0 {
+		return wish{}, errFormat
+	}
+	return w, nil
+}
+
+// fetch reads every wanted file into the staging directory. In a dry run it
+// reports them, and reads only those that have to be compared.
+func (s *stager) fetch(ctx context.Context) error {
+	if err := s.enough(); err != nil {
+		return err
+	}
+	return s.fetchAll(ctx, s.wanted)
+}
+
+// enough looks before the first byte whether the disk can take what is wanted.
+func (s *stager) enough() error {
+	if s.o.DryRun {
+		return nil
+	}
+	free, err := s.dst.free()
+	if err == nil && free-s.o.Reserve < s.wantedBytes {
+		err = tooFull(s.dst.path, free, s.wantedBytes, s.o.Reserve)
+	}
+	return err
+}
+
+func tooFull(path string, free, need, reserve int64) error {
+	return hint.With(fmt.Errorf("the file system of %s has %d bytes free, and %d are needed beside the reserve of %d", path, free, need, reserve),
+		"make room on the standby, or exclude what it does not need")
+}
+
+// fetchAll reads the files of list, and once more those that changed meanwhile.
+func (s *stager) fetchAll(ctx context.Context, list *spool) error {
+	if s.o.DryRun {
+		return s.pretend(ctx, list)
+	}
+	for try := 1; ; try++ {
+		if err := list.flush(); err != nil {
+			return err
+		}
+		if list.count == 0 {
+			return nil
+		}
+		var torn *spool
+		if try < tries {
+			var err error
+			if torn, err = s.newSpool(fmt.Sprintf("torn-%d-%s", try, list.f.Name())); err != nil {
+				return err
+			}
+			defer torn.close()
+		}
+		if err := s.pass(ctx, list, torn); err != nil || torn == nil {
+			return err
+		}
+		list = torn
+	}
+}
+
+// pretend is fetchAll of a dry run.
+func (s *stager) pretend(ctx context.Context, list *spool) error {
+	compare, err := s.newSpool("compare")
+	if err != nil {
+		return err
+	}
+	defer compare.close()
+	if err := list.flush(); err != nil {
+		return err
+	}
+	for r := list.records(); ; {
+		record, err := r.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		w, err := parseWish(record)
+		if err != nil {
+			return err
+		}
+		if w.compare {
+			if err := compare.add(w.append); err != nil {
+				return err
+			}
+			continue
+		}
+		s.fetched(&w, &w.entry, w.entry.Size)
+	}
+	if err := compare.flush(); err != nil || compare.count == 0 {
+		return err
+	}
+	return s.pass(ctx, compare, nil)
+}
+
+// pass asks the source for every file of list, in one stream. Files that
+// changed while they were read are added to torn, or taken when it is nil.
+func (s *stager) pass(ctx context.Context, list, torn *spool) error {
+	expected := list.records()
+	for f, err := range s.src.Read(ctx, paths(list)) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("read from the source: %w", err)
+		}
+		record, err := expected.next()
+		if err == io.EOF {
+			return hostile(f.Path, "it was not asked for")
+		}
+		if err != nil {
+			return err
+		}
+		w, err := parseWish(record)
+		if err != nil {
+			return err
+		}
+		if f.Path != w.path {
+			return hostile(f.Path, "it was sent instead of %q", Printable(w.path))
+		}
+		if err := s.one(ctx, &w, &f, torn); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if _, err := expected.next(); err != io.EOF {
+		return fmt.Errorf("%w: it left out files that were asked for", ErrHostile)
+	}
+	return nil
+}
+
+func paths(list *spool) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for r := list.records(); ; {
+			record, err := r.next()
+			if err != nil { // the reader of the answers meets it too
+				return
+			}
+			if w, err := parseWish(record); err != nil || !yield(w.path) {
+				return
+			}
+		}
+	}
+}
+
+// one takes the answer for one wish.
+func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
+	if f.Err != nil {
+		return s.notRead(w, f.Err)
+	}
+	if !isRegular(&f.Entry) || f.Body == nil {
+		return hostile(w.path, "it was sent as a file and is none")
+	}
+	if err := checkFacts(w.path, &f.Entry); err != nil {
+		return err
+	}
+	if f.Entry.Size > 4*w.listed+1<<30 {
+		return hint.With(hostile(w.path, "it was listed with %d bytes and has %d", w.listed, f.Entry.Size),
+			"if it really grows this fast, exclude it")
+	}
+	if w.mount && !w.compare {
+		return crossesMount(w.path)
+	}
+	set := s.fresh(&f.Entry, w.dest(), w.gid)
+	got, err := s.receive(ctx, w, f, set)
+	switch {
+	case err != nil:
+		return err
+	case got.err != nil:
+		return s.notRead(w, got.err)
+	case got.torn && torn != nil:
+		return torn.add(w.append)
+	case got.torn:
+		s.stats.Torn++
+		s.warn(w.path, "changed on every try while it was read")
+	}
+	if got.same {
+		s.groupKept(w.group, &w.old)
+		if got.torn { // it shrank: the destination's copy is as good as any
+			return nil
+		}
+		return s.adjust(w.path, &f.Entry, &w.old)
+	}
+	s.fetched(w, &f.Entry, got.size)
+	if s.o.DryRun {
+		return nil
+	}
+	return s.op(partFiles, op{kind: opFile, path: w.path, number: got.number, size: got.size, attr: set})
+}
+
+func (w *wish) dest() *info {
+	if !w.hasOld {
+		return nil
+	}
+	return &w.old
+}
+
+// notRead leaves the destination's copy, if there is one, as it is.
+func (s *stager) notRead(w *wish, err error) error {
+	if errors.Is(err, ErrHostile) {
+		return fmt.Errorf("read %s from the source: %w", Printable(w.path), err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		s.stats.Vanished++
+		s.warn(w.path, "vanished on the source before it was read")
+		return nil
+	}
+	s.stats.Unreadable++
+	s.warn(w.path, "cannot be read on the source: "+Printable(err.Error()))
+	return nil
+}
+
+// fetched counts and reports a file that Publish will put in place.
+func (s *stager) fetched(w *wish, e *Entry, size int64) {
+	s.groupReplaced(w.group)
+	s.stats.Transferred++
+	s.stats.TransferredBytes += size
+	ch := change{update: '>', isNew: !w.hasOld}
+	if w.hasOld {
+		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
+		ch.content = s.o.Checksum
+	} else {
+		s.stats.Created++
+	}
+	s.changed(w.path, e, ch, "")
+	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
+		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
+}
+
+func crossesMount(path string) error {
+	return hint.With(fmt.Errorf("%s lies below a mount point of the destination and cannot be replaced by a rename", Printable(path)),
+		"exclude the mount point, or sync it as a tree of its own")
+}
+
+// endOf makes the end of a spool no error.
+func endOf(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}

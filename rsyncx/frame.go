@@ -1,0 +1,386 @@
+package rsyncx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/rsyncx/filter"
+	"golang.org/x/sys/unix"
+)
+
+// frame is one directory on the way from the root to the one looked at.
+type frame struct {
+	path  string
+	fd    int  // of the destination's directory; -1 when it has none yet
+	mount bool // it, or one above it, is a mount point below the root
+	owned bool // by us, so that Publish can make it writable
+	dev   uint64
+	dst   []info        // the destination's entries, ascending
+	rules *filter.Scope // for what the source sends
+	guard *filter.Scope // for what the destination would lose
+
+	subs  []sub // directories among the source's entries, ascending
+	next  int   // first of subs that was not passed yet
+	gid   int64 // that new names inherit, or -1
+	set   attr  // attributes for the directory itself
+	needs bool  // set must be applied whatever happens inside
+	dirty bool  // something inside will be made, replaced or removed
+}
+
+// sub is a directory listed in its parent.
+type sub struct {
+	name  string
+	dst   *info // nil when Publish makes it
+	set   attr
+	needs bool
+	mount bool
+	gid   int64 // of the directory
+	// ignored says that it stays out: its filter or what stands in its place says so.
+	ignored bool
+}
+
+func (f *frame) close() {
+	if f.fd >= 0 {
+		unix.Close(f.fd)
+		f.fd = -1
+	}
+}
+
+// walk compares the whole source with the destination, directory by directory.
+func (s *stager) walk(ctx context.Context) error {
+	options := WalkOptions{Filter: s.o.Filter, OneFileSystem: s.o.OneFileSystem, MaxEntries: s.o.MaxEntries}
+	for d, err := range s.src.Walk(ctx, options) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var unread *PathError
+		switch {
+		case errors.As(err, &unread):
+			if err := s.unreadable(unread); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("list the source: %w", err)
+		}
+		if err := s.arrive(ctx, &d); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if len(s.frames) == 0 {
+		return errors.New("list the source: its root was not listed")
+	}
+	return s.unwind(0)
+}
+
+func (s *stager) unreadable(e *PathError) error {
+	if err := CheckPath(e.Path); err != nil {
+		return err
+	}
+	if s.stats.Unreadable++; s.stats.Unreadable > s.o.MaxEntries {
+		return fmt.Errorf("list the source: %w", ErrTooMany)
+	}
+	s.warn(e.Path, "cannot be read on the source: "+Printable(e.Err.Error()))
+	return nil
+}
+
+// arrive takes the next directory of the walk.
+func (s *stager) arrive(ctx context.Context, d *Dir) error {
+	if err := checkDir(d); err != nil {
+		return err
+	}
+	if s.listed += int64(len(d.Entries)); s.listed > s.o.MaxEntries {
+		return fmt.Errorf("list the source: %w: %d names and more", ErrTooMany, s.o.MaxEntries)
+	}
+	f, err := s.enter(d)
+	if err != nil || f == nil {
+		return err
+	}
+	s.frames = append(s.frames, f)
+	if err := s.scopes(ctx, f); err != nil {
+		return err
+	}
+	if err := s.list(f); err != nil {
+		return err
+	}
+	return s.entries(f, d)
+}
+
+// enter opens the destination's side of d, which must be the root or follow
+// from a directory seen before. It returns nil for one that is not wanted.
+func (s *stager) enter(d *Dir) (*frame, error) {
+	if len(s.frames) == 0 {
+		if d.Path != "" {
+			return nil, hostile(d.Path, "it came before the root")
+		}
+		return s.enterRoot(d)
+	}
+	if !comesAfter(s.last, d.Path) {
+		return nil, hostile(d.Path, "it came after %q", Printable(s.last))
+	}
+	s.last = d.Path
+	if s.ignored != "" && strings.HasPrefix(d.Path, s.ignored+"/") {
+		return nil, nil
+	}
+	dir, name := splitPath(d.Path)
+	depth := s.depth(dir)
+	if depth < 0 {
+		return nil, hostile(d.Path, "its parent was not listed as a directory")
+	}
+	if err := s.unwind(depth + 1); err != nil {
+		return nil, err
+	}
+	parent := s.frames[depth]
+	i, found := slices.BinarySearchFunc(parent.subs, name, func(c sub, name string) int { return strings.Compare(c.name, name) })
+	if !found {
+		return nil, hostile(d.Path, "its parent does not list it as a directory")
+	}
+	for ; parent.next < i; parent.next++ {
+		if err := s.passed(parent, &parent.subs[parent.next]); err != nil {
+			return nil, err
+		}
+	}
+	parent.next = i + 1
+	c := &parent.subs[i]
+	if c.ignored {
+		s.ignored = d.Path
+		return nil, nil
+	}
+	f := &frame{path: d.Path, fd: -1, set: c.set, needs: c.needs, mount: c.mount, rules: parent.rules, guard: parent.guard}
+	f.gid = inherited(c.set, c.gid)
+	if c.dst == nil {
+		return f, nil
+	}
+	fd, err := openDir(parent.fd, name)
+	if err != nil {
+		return nil, fmt.Errorf("open the directory %s of the destination: %w", Printable(d.Path), err)
+	}
+	f.fd, f.dev = fd, c.dst.Dev
+	return f, s.workable(f, c.dst)
+}
+
+// inherited is the group that names in a directory get when none is set: with
+// setgid that of the directory. Staged files are made elsewhere and must be given it.
+func inherited(dir attr, gid int64) int64 {
+	if dir.mode&unix.S_ISGID == 0 {
+		return -1
+	}
+	if dir.set&setGID != 0 {
+		return int64(dir.gid)
+	}
+	return gid
+}
+
+// depth returns which frame stands for the directory path, or -1.
+func (s *stager) depth(path string) int {
+	for i := len(s.frames) - 1; i >= 0; i-- {
+		if s.frames[i].path == path {
+			return i
+		}
+	}
+	return -1
+}
+
+func (s *stager) enterRoot(d *Dir) (*frame, error) {
+	now, err := statFd(s.dst.fd)
+	if err != nil {
+		return nil, fmt.Errorf("stat %s: %w", s.dst.path, err)
+	}
+	fd, err := openDir(s.dst.fd, ".")
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", s.dst.path, err)
+	}
+	f := &frame{fd: fd, dev: now.Dev, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
+	d.Self.Name = ""
+	s.own(&d.Self)
+	set := s.cmp.target(&d.Self, s.ids.uid(&d.Self), s.ids.gid(&d.Self), &now)
+	ch := s.cmp.attrs(&d.Self, set, &now, '.')
+	f.set, f.needs = set, ch.any()
+	f.gid = inherited(set, int64(now.GID))
+	if f.needs {
+		s.changed("", &d.Self, ch, "")
+	}
+	return f, s.workable(f, &now)
+}
+
+// workable lets Publish work in a directory whose mode forbids it. Root needs no leave.
+func (s *stager) workable(f *frame, now *info) error {
+	f.owned = int(now.UID) == os.Geteuid()
+	if s.cmp.root || !f.owned || now.Mode&0o700 == 0o700 {
+		return nil
+	}
+	f.needs = true
+	return s.op(partClear, op{kind: opEnter, path: f.path, attr: attr{set: setMode, mode: now.Mode&0o7777 | 0o700}})
+}
+
+// scopes reads the per-directory filter files of both sides, each for its own.
+func (s *stager) scopes(ctx context.Context, f *frame) (err error) {
+	if !s.o.Filter.PerDirectory() {
+		return nil
+	}
+	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) {
+		return ReadFile(ctx, s.src, joinPath(f.path, name), maxMergeFile)
+	})
+	if err == nil {
+		f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
+			if f.fd < 0 {
+				return nil, fs.ErrNotExist
+			}
+			return readRegularAt(f.fd, name, maxMergeFile)
+		})
+	}
+	return err
+}
+
+// list reads the destination's directory.
+func (s *stager) list(f *frame) (err error) {
+	if f.fd < 0 {
+		return nil
+	}
+	f.dst, err = s.listAt(f.fd, f.path)
+	s.destSeen += int64(len(f.dst))
+	return err
+}
+
+func (s *stager) listAt(fd int, path string) ([]info, error) {
+	names, err := readNames(fd, s.names)
+	if err != nil {
+		return nil, fmt.Errorf("list the directory %s of the destination: %w", Printable(path), err)
+	}
+	all := make([]info, 0, len(names))
+	for _, name := range names {
+		if path == "" && name == stateDir {
+			continue
+		}
+		st, err := statMountAt(fd, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("stat %s in the destination: %w", Printable(joinPath(path, name)), err)
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+// entries goes through both sides of a directory, name by name.
+func (s *stager) entries(f *frame, d *Dir) error {
+	have := f.dst
+	f.dst = nil
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		for len(have) > 0 && have[0].Name < e.Name {
+			if err := s.extra(f, &have[0]); err != nil {
+				return err
+			}
+			have = have[1:]
+		}
+		var here *info
+		if len(have) > 0 && have[0].Name == e.Name {
+			here, have = &have[0], have[1:]
+		}
+		if !s.lets(f, e) {
+			f.ignore(e)
+			if here == nil {
+				continue
+			}
+			if err := s.extra(f, here); err != nil {
+				return err
+			}
+			continue
+		}
+		s.stats.Entries++
+		if err := s.entry(f, e, here); err != nil {
+			return err
+		}
+	}
+	for i := range have {
+		if err := s.extra(f, &have[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ignore keeps a directory of the source out with all that comes below it.
+func (f *frame) ignore(e *Entry) {
+	if isDir(e) {
+		f.subs = append(f.subs, sub{name: e.Name, ignored: true})
+	}
+}
+
+// lets applies our own filter to what the source sent.
+func (s *stager) lets(f *frame, e *Entry) bool {
+	if f.path == "" && e.Name == stateDir {
+		return false
+	}
+	if f.rules == nil {
+		return true
+	}
+	hidden, _ := f.rules.Excluded(joinPath(f.path, e.Name), isDir(e), filter.Sender)
+	return !hidden
+}
+
+// unwind leaves every directory deeper than the first keep frames.
+func (s *stager) unwind(keep int) error {
+	for len(s.frames) > keep {
+		f := s.frames[len(s.frames)-1]
+		for ; f.next < len(f.subs); f.next++ {
+			if err := s.passed(f, &f.subs[f.next]); err != nil {
+				return err
+			}
+		}
+		f.close()
+		s.frames = s.frames[:len(s.frames)-1]
+		if !f.needs && !f.dirty {
+			continue
+		}
+		if err := s.op(partAttrs, op{kind: opDirAttr, path: f.path, attr: f.set}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passed finishes a directory that the source listed and did not look into.
+func (s *stager) passed(f *frame, c *sub) error {
+	if !c.needs {
+		return nil
+	}
+	return s.op(partAttrs, op{kind: opDirAttr, path: joinPath(f.path, c.name), attr: c.set})
+}
+
+// touch says that the names in f will change. Below a mount point they cannot:
+// staged files come from the root's file system, and rename does not cross.
+func (s *stager) touch(f *frame, e *Entry) error {
+	if f.mount {
+		return crossesMount(joinPath(f.path, e.Name))
+	}
+	return s.write(f)
+}
+
+// write says that the names in f will change, and looks whether we may.
+func (s *stager) write(f *frame) error {
+	if f.dirty {
+		return nil
+	}
+	f.dirty = true
+	if s.cmp.root || f.fd < 0 || f.owned {
+		return nil
+	}
+	if err := unix.Faccessat(f.fd, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return hint.With(fmt.Errorf("write in the directory %s of the destination: %w", Printable(joinPath(s.dst.path, f.path)), err),
+			"run drsync as its owner or as root")
+	}
+	return nil
+}

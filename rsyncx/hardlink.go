@@ -1,0 +1,140 @@
+package rsyncx
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxLinkGroups bounds the memory that a source's hard links take.
+const maxLinkGroups = 4 << 20
+
+// linkKey tells the names of one inode of the source.
+type linkKey struct {
+	dev, ino uint64
+	kind     uint32
+}
+
+// linkGroup is the first name of an inode that has several. The others become
+// links to it, when it is known what became of it.
+type linkGroup struct {
+	path     string
+	state    groupState
+	dev, ino uint64 // of the destination's file, when kept
+}
+
+type groupState uint8
+
+const (
+	groupFailed   groupState = iota // not there, or not yet
+	groupKept                       // the destination's own file
+	groupReplaced                   // a new file
+)
+
+// group returns the group that e belongs to, or -1, and whether another name
+// of it came before.
+func (s *stager) group(path string, e *Entry) (id int, follower bool, err error) {
+	if !s.o.HardLinks || !s.can.HardLinks || e.Nlink < 2 || e.Ino == 0 {
+		return -1, false, nil
+	}
+	key := linkKey{dev: e.Dev, ino: e.Ino, kind: e.Mode & unix.S_IFMT}
+	if id, ok := s.groupOf[key]; ok {
+		return id, true, nil
+	}
+	if len(s.groups) >= maxLinkGroups {
+		return -1, false, fmt.Errorf("list the source: %w: more than %d files with several names", ErrTooMany, maxLinkGroups)
+	}
+	if s.groupOf == nil {
+		s.groupOf = make(map[linkKey]int)
+	}
+	id = len(s.groups)
+	s.groups = append(s.groups, linkGroup{path: path})
+	s.groupOf[key] = id
+	return id, false, nil
+}
+
+func (s *stager) groupKept(id int, here *info) {
+	if id >= 0 {
+		g := &s.groups[id]
+		g.state, g.dev, g.ino = groupKept, here.Dev, here.Ino
+	}
+}
+
+func (s *stager) groupReplaced(id int) {
+	if id >= 0 {
+		s.groups[id].state = groupReplaced
+	}
+}
+
+// follow puts a later name of a group aside until all files were fetched.
+func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
+	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid}
+	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
+		w.old, w.hasOld = *here, true
+	}
+	if here != nil && here.mount {
+		s.blocked(path, e)
+		return nil
+	}
+	f.dirty = true
+	return s.linked.add(w.append)
+}
+
+// links decides about the names put aside. A name whose first could not be had
+// is fetched by itself.
+func (s *stager) links(ctx context.Context) error {
+	if err := s.linked.flush(); err != nil {
+		return err
+	}
+	alone, err := s.newSpool("alone")
+	if err != nil {
+		return err
+	}
+	defer alone.close()
+	for r := s.linked.records(); ; {
+		record, err := r.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		w, err := parseWish(record)
+		if err != nil {
+			return err
+		}
+		if err := s.link(&w, alone); err != nil {
+			return err
+		}
+	}
+	if alone.count > 0 {
+		s.notes.add("a hard link became a separate file: its other name could not be read")
+	}
+	return s.fetchAll(ctx, alone)
+}
+
+func (s *stager) link(w *wish, alone *spool) error {
+	g := &s.groups[w.group]
+	switch {
+	case g.state == groupFailed && isRegular(&w.entry):
+		w.group = -1
+		return alone.add(w.append)
+	case g.state == groupFailed:
+		s.blocked(w.path, &w.entry)
+		return nil
+	case g.state == groupKept && w.hasOld && w.old.Dev == g.dev && w.old.Ino == g.ino:
+		return nil
+	case w.mount:
+		return crossesMount(w.path)
+	}
+	ch := change{update: 'h', isNew: !w.hasOld}
+	if w.hasOld {
+		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'h')
+	} else {
+		s.stats.Created++
+	}
+	s.changed(w.path, &w.entry, ch, g.path)
+	return s.op(partLinks, op{kind: opLink, path: w.path, target: g.path})
+}

@@ -1,0 +1,294 @@
+package rsyncx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/drsync/drsync/internal/event"
+	"golang.org/x/sys/unix"
+)
+
+// Publish makes the staged tree visible: directories, files, links, deletions,
+// then the attributes of directories, deepest first. After a crash or an error at
+// any point a new Publish, of OpenStaged's answer if need be, ends in the same
+// state; after its end it does nothing. It returns when all of it is durable and the staging directory is gone.
+//
+// What somebody else changed in the destination since Stage, so that an entry
+// has no place any more, is left, and added to Stats.
+func (s *Staged) Publish(ctx context.Context) error {
+	switch {
+	case s.dry:
+		return errors.New("publish: a dry run has staged nothing")
+	case s.done:
+		return nil
+	case s.seal == "":
+		return errors.New("publish: nothing is staged")
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	p := &publisher{Staged: s, again: s.seal == sealBegun}
+	if !p.again {
+		if err := s.reseal(sealBegun); err != nil {
+			return err
+		}
+	}
+	if err := p.run(ctx); err != nil {
+		return fmt.Errorf("publish into %s: %w", s.root.path, err)
+	}
+	if err := s.root.syncFS(); err != nil {
+		return err
+	}
+	s.done = true
+	if err := s.clean(); err != nil {
+		return fmt.Errorf("clean up after the publish into %s: %w", s.root.path, err)
+	}
+	return nil
+}
+
+// publisher is one Publish at work.
+type publisher struct {
+	*Staged
+	again   bool // an earlier Publish may have done any of it
+	at      descent
+	from    descent // of hard links
+	content descent
+}
+
+func (p *publisher) run(ctx context.Context) error {
+	p.content.root = p.stage
+	defer p.content.close()
+	for _, part := range p.parts {
+		if err := p.replay(ctx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *publisher) replay(ctx context.Context, part *spool) error {
+	// Directories come and go between parts; no descriptor outlives one.
+	p.at, p.from = descent{root: p.root.fd}, descent{root: p.root.fd}
+	defer func() {
+		p.at.close()
+		p.from.close()
+	}()
+	r := part.records()
+	for n := int64(0); ; n++ {
+		record, err := r.next()
+		if err == io.EOF && n == part.count {
+			return nil
+		}
+		if err == io.EOF {
+			err = errFormat
+		}
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		o, err := parseOp(record)
+		if err == nil {
+			err = p.once(&o)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// once does one operation. An error that only says that the place is not as it
+// was when Stage looked leaves this entry and goes on.
+func (p *publisher) once(o *op) error {
+	err := p.do(o)
+	if err == nil {
+		return nil
+	}
+	if slices.ContainsFunc(placeErrors, func(e error) bool { return errors.Is(err, e) }) {
+		p.stats.Skipped++
+		p.notes.add("an entry was left as it was: the destination changed meanwhile, or refused")
+		p.sink.Emit(event.Event{Kind: event.Warning, Name: o.path, Text: "left as it was: " + Printable(err.Error())})
+		return nil
+	}
+	return fmt.Errorf("%s: %w", Printable(o.path), err)
+}
+
+var errMoved = errors.New("it is another one by now")
+
+// placeErrors are about one name, not about the disk.
+var placeErrors = []error{errMoved, fs.ErrNotExist, unix.EPERM, unix.EACCES, unix.EBUSY, unix.EISDIR, unix.ENOTDIR, unix.ELOOP,
+	unix.ENOTEMPTY, unix.EEXIST}
+
+func (p *publisher) do(o *op) error {
+	if o.path == "" {
+		return p.attrs(p.root.fd, ".", o)
+	}
+	dir, name, err := p.at.parent(o.path)
+	if err != nil {
+		if o.kind == opRemove || o.kind == opRmdir || o.kind == opEnter {
+			return notThere(gone(err))
+		}
+		return err
+	}
+	switch o.kind {
+	case opRemove:
+		return notThere(p.remove(dir, name))
+	case opRmdir:
+		return notThere(p.rmdir(dir, name, o))
+	case opMkdir:
+		return p.mkdir(dir, name)
+	case opEnter, opAttr, opDirAttr:
+		return p.attrs(dir, name, o)
+	case opFile:
+		return p.file(dir, name, o)
+	case opSymlink:
+		return p.special(dir, name, o, func(as string) error { return unix.Symlinkat(o.target, p.stage, as) })
+	case opNode:
+		return p.special(dir, name, o, func(as string) error { return unix.Mknodat(p.stage, as, o.kindOf|0o600, int(o.rdev)) })
+	case opLink:
+		return p.link(dir, name, o)
+	}
+	return fmt.Errorf("internal error: operation %d", o.kind)
+}
+
+// notThere makes it no error that something to remove is gone.
+func notThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (p *publisher) remove(dir int, name string) error {
+	err := p.root.unlink(dir, name)
+	if err == unix.EISDIR && p.again {
+		return nil // the new directory, made by an earlier try
+	}
+	return err
+}
+
+func (p *publisher) rmdir(dir int, name string, o *op) error {
+	err := p.root.rmdir(dir, name)
+	switch {
+	case err == unix.ENOTDIR && p.again:
+		return nil // the new file, renamed by an earlier try
+	case err == unix.ENOTEMPTY || err == unix.EEXIST:
+		p.sink.Emit(event.Event{Kind: event.Info, Name: o.path, Text: "cannot delete non-empty directory: " + Printable(o.path)})
+		return nil
+	}
+	return err
+}
+
+func (p *publisher) mkdir(dir int, name string) error {
+	err := p.root.mkdir(dir, name, 0o700)
+	if err != unix.EEXIST {
+		return err
+	}
+	// From an earlier try, perhaps with its final mode already.
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return p.root.setMode(fd, 0o700)
+}
+
+// attrs sets attributes through a descriptor, after a look at what it is, so
+// that all of them go to the thing that was meant.
+func (p *publisher) attrs(dir int, name string, o *op) error {
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		if o.kind == opEnter {
+			return notThere(err)
+		}
+		return err
+	}
+	defer unix.Close(fd)
+	st, err := statFd(fd)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.kind == opEnter && !st.isDir():
+		return nil
+	case o.kind == opAttr && (st.Dev != o.dev || st.Ino != o.ino || st.Mode&unix.S_IFMT != o.kindOf), o.kind == opDirAttr && !st.isDir():
+		return errMoved
+	}
+	return p.root.apply(fd, o.attr)
+}
+
+// file renames a staged file to its place. In a later try it may be there already.
+func (p *publisher) file(dir int, name string, o *op) error {
+	from, err := p.content.dir(contentDir + "/" + contentDirName(o.number))
+	if err != nil {
+		return fmt.Errorf("open the staged content: %w", asLost(err))
+	}
+	err = p.root.rename(from, contentName(o.number), dir, name)
+	if err == unix.EISDIR { // an empty one in its place
+		if p.root.rmdir(dir, name) == nil {
+			err = p.root.rename(from, contentName(o.number), dir, name)
+		}
+	}
+	if err != unix.ENOENT {
+		return err
+	}
+	if !p.again {
+		return asLost(err)
+	}
+	st, err := statAt(dir, name)
+	if err != nil || !isRegular(&st.Entry) || st.Size != o.size {
+		return errors.New("its staged content is gone, and it is not in its place")
+	}
+	return nil
+}
+
+// asLost keeps a staged file that is not there from being taken for a change of
+// the destination.
+func asLost(err error) error { return fmt.Errorf("its staged content is lost: %v", err) }
+
+// special makes a link or node beside the tree, complete, and renames it.
+func (p *publisher) special(dir int, name string, o *op, create func(as string) error) error {
+	const as = "new"
+	if err := notThere(p.root.unlink(p.stage, as)); err != nil {
+		return err
+	}
+	if err := p.root.do("create", func() error { return create(as) }); err != nil {
+		return err
+	}
+	fd, err := openat(p.stage, as, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := p.root.apply(fd, o.attr); err != nil {
+		return err
+	}
+	return p.root.rename(p.stage, as, dir, name)
+}
+
+// link makes name another name of o.target, which has its final content by now.
+func (p *publisher) link(dir int, name string, o *op) error {
+	const as = "new"
+	from, fromName, err := p.from.parent(o.target)
+	if err != nil {
+		return err
+	}
+	if err := notThere(p.root.unlink(p.stage, as)); err != nil {
+		return err
+	}
+	if err := p.root.do("link", func() error { return unix.Linkat(from, fromName, p.stage, as, 0) }); err != nil {
+		return err
+	}
+	if err := p.root.rename(p.stage, as, dir, name); err != nil {
+		return err
+	}
+	// rename leaves both names when they are links to one file already.
+	return notThere(p.root.unlink(p.stage, as))
+}

@@ -1,0 +1,332 @@
+package rsyncx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+var errCrash = errors.New("the power went")
+
+// crashAt makes the n-th changing system call of r, and all after it, fail.
+func crashAt(r *Root, n int) (calls *int) {
+	calls = new(int)
+	r.fault = func(string) error {
+		if *calls++; *calls >= n {
+			return errCrash
+		}
+		return nil
+	}
+	return calls
+}
+
+// scene makes a source and a destination between which every kind of operation is needed.
+func scene(t testing.TB) (from, to string) {
+	dir := tempDir(t)
+	from, to = filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	write(t, from+"/changed", "new content")
+	write(t, from+"/new.d/deep/file", "deep")
+	write(t, from+"/same", "same")
+	write(t, from+"/mode", "mode")
+	write(t, from+"/hl1", "linked")
+	write(t, from+"/was-dir", "a file now")
+	write(t, from+"/was-file/inside", "a directory now")
+	write(t, from+"/was-link/inside", "a directory now")
+	write(t, from+"/kept/a", "a")
+	must(t, os.Link(from+"/hl1", from+"/kept/hl2"))
+	must(t, os.Symlink("same", from+"/link"))
+	must(t, os.Symlink("new", from+"/relinked"))
+	must(t, unix.Mkfifo(from+"/pipe", 0o640))
+	must(t, unix.Chmod(from+"/mode", 0o4711))
+	must(t, unix.Chmod(from+"/new.d", 0o2750))
+
+	write(t, to+"/changed", "old")
+	write(t, to+"/same", "same")
+	write(t, to+"/mode", "mode")
+	write(t, to+"/gone", "gone")
+	write(t, to+"/gone.d/x/y", "gone")
+	write(t, to+"/gone.d/z", "gone")
+	write(t, to+"/was-dir/a/b", "in the way")
+	write(t, to+"/was-dir/c", "in the way")
+	write(t, to+"/was-file", "in the way")
+	write(t, to+"/kept/a", "a")
+	write(t, to+"/kept/old", "old")
+	must(t, os.Symlink("/nowhere", to+"/was-link"))
+	must(t, os.Symlink("old", to+"/relinked"))
+	oneTime(t, from)
+	oneTime(t, to)
+	setMtime(t, from+"/changed", 2_000_000)
+	setMtime(t, from+"/kept", 2_000_000)
+	return from, to
+}
+
+// oneTime gives everything below dir the same time, children first.
+func oneTime(t testing.TB, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		if path := filepath.Join(dir, e.Name()); e.IsDir() {
+			oneTime(t, path)
+		} else {
+			setMtime(t, path, 1_000_000)
+		}
+	}
+	setMtime(t, dir, 1_000_000)
+}
+
+func setMtime(t testing.TB, path string, sec int64) {
+	t.Helper()
+	ts := []unix.Timespec{{Sec: sec}, {Sec: sec, Nsec: 7}}
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sceneOptions() Options {
+	o := Archive()
+	o.Delete, o.HardLinks = true, true
+	return o
+}
+
+// TestCrashAnywhere fails every changing system call of Stage, Sync and Publish
+// once. Before Publish nothing shows; from then on the next process finishes it.
+func TestCrashAnywhere(t *testing.T) {
+	from, to := scene(t)
+	old := snapshot(t, to)
+	src, dst := open(t, from, to)
+	if _, err := Sync(t.Context(), src, dst, sceneOptions()); err != nil {
+		t.Fatal(err)
+	}
+	want := snapshot(t, to)
+	sameTree(t, "the sync itself", want, snapshot(t, from))
+
+	crashed := 0
+	for n := 1; ; n++ {
+		from, to := scene(t)
+		src, dst := open(t, from, to)
+		crashAt(dst, n)
+		begun, err := crashing(t.Context(), src, dst)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("call %d: %v", n, err)
+		}
+		crashed++
+		dst.Close()
+		if !begun {
+			sameTree(t, fmt.Sprintf("after a crash before the publish, call %d", n), rootless(snapshot(t, to)), rootless(old))
+		}
+		finish(t, to, n%7*5+1)
+		if begun {
+			sameTree(t, fmt.Sprintf("after a crash at call %d", n), rootless(snapshot(t, to)), rootless(want))
+		}
+		if t.Failed() {
+			return
+		}
+	}
+	if crashed < 80 {
+		t.Errorf("only %d calls were made to fail", crashed)
+	}
+}
+
+// rootless takes the root out: its time is disturbed for the moment between two
+// calls in which our own directory appears or goes.
+func rootless(tree map[string]string) map[string]string {
+	tree = maps.Clone(tree)
+	delete(tree, ".")
+	return tree
+}
+
+// crashing is Sync step by step, telling whether Publish had begun.
+func crashing(ctx context.Context, src Source, dst *Root) (begun bool, err error) {
+	staged, err := Stage(ctx, src, dst, sceneOptions())
+	if err != nil {
+		return false, err
+	}
+	if err := staged.Sync(); err != nil {
+		return false, err
+	}
+	err = staged.Publish(ctx)
+	return staged.seal == sealBegun || staged.done, err
+}
+
+// finish is the next start: it crashes once more, at its n-th call, and then
+// finishes what is there to finish.
+func finish(t *testing.T, to string, n int) {
+	t.Helper()
+	for _, n := range []int{n, 1 << 30} {
+		dst, err := OpenRoot(to)
+		must(t, err)
+		staged, err := OpenStaged(dst)
+		if errors.Is(err, fs.ErrNotExist) {
+			dst.Close()
+			return
+		}
+		must(t, err)
+		crashAt(dst, n)
+		if err := staged.Publish(t.Context()); err != nil && !errors.Is(err, errCrash) {
+			t.Fatal(err)
+		}
+		if stats := staged.Stats(); stats.Skipped > 0 {
+			t.Errorf("the second try left something: %q", stats.Notes)
+		}
+		dst.Close()
+	}
+}
+
+func TestPublishIsCancelledAndResumed(t *testing.T) {
+	from, to := scene(t)
+	src, dst := open(t, from, to)
+	staged, err := Stage(t.Context(), src, dst, sceneOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	calls := 0
+	dst.fault = func(string) error {
+		if calls++; calls == 20 {
+			cancel(errCrash)
+		}
+		return nil
+	}
+	if err := staged.Publish(ctx); !errors.Is(err, errCrash) {
+		t.Fatalf("the cancelled publish: %v", err)
+	}
+	if err := staged.Discard(); err == nil {
+		t.Error("half a publish was discarded")
+	}
+	if _, err := Stage(t.Context(), src, dst, sceneOptions()); !errors.Is(err, ErrStaged) {
+		t.Errorf("staging over half a publish: %v", err)
+	}
+	if err := staged.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, "resumed", snapshot(t, to), snapshot(t, from))
+	if err := errors.Join(staged.Publish(t.Context()), staged.Discard()); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	from, to := scene(t)
+	before := snapshot(t, to)
+	src, dst := open(t, from, to)
+	staged, err := Stage(t.Context(), src, dst, sceneOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameTree(t, "staged", snapshot(t, to), before)
+	if _, err := OpenStaged(dst); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what was not synced can be opened: %v", err)
+	}
+	must(t, staged.Sync())
+	again, err := OpenStaged(dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := fmt.Sprintf("%+v", again.Stats()), fmt.Sprintf("%+v", staged.Stats()); a != b {
+		t.Errorf("stats %s, want %s", a, b)
+	}
+	must(t, again.Discard())
+	sameTree(t, "discarded", snapshot(t, to), before)
+	if _, err := os.Lstat(to + "/" + stateDir); !os.IsNotExist(err) {
+		t.Errorf("%s was left: %v", stateDir, err)
+	}
+}
+
+func TestDamagedManifest(t *testing.T) {
+	from, to := scene(t)
+	before := snapshot(t, to)
+	src, dst := open(t, from, to)
+	staged, err := Stage(t.Context(), src, dst, sceneOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, staged.Sync())
+	part := filepath.Join(to, stateDir, stageDir, partName(partDelete))
+	content, err := os.ReadFile(part)
+	must(t, err)
+	content[len(content)/2] ^= 1
+	must(t, os.WriteFile(part, content, 0o600))
+	if _, err := OpenStaged(dst); !errors.Is(err, errFormat) {
+		t.Errorf("a damaged manifest: %v", err)
+	}
+	sameTree(t, "damaged", snapshot(t, to), before)
+}
+
+func TestTwoAtOnce(t *testing.T) {
+	from, to := scene(t)
+	src, dst := open(t, from, to)
+	staged, err := Stage(t.Context(), src, dst, sceneOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer staged.Discard()
+	src2, dst2 := open(t, from, to)
+	if _, err := Stage(t.Context(), src2, dst2, sceneOptions()); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second stage at the same time: %v", err)
+	}
+}
+
+func FuzzParseOp(f *testing.F) {
+	for _, o := range []op{
+		{kind: opRemove, path: "a/b"},
+		{kind: opFile, path: "f", number: 4097, size: 1 << 40, attr: attr{set: setMode | setUID | setGID | setTime, mode: 0o4755, uid: 1, gid: 1<<32 - 1, mtime: Time{Sec: -5, Nsec: 999_999_999}}},
+		{kind: opSymlink, path: "l", target: "../x\n"},
+		{kind: opLink, path: "l", target: "a/b"},
+		{kind: opDirAttr},
+	} {
+		f.Add(o.append(nil))
+	}
+	f.Fuzz(func(t *testing.T, record []byte) {
+		o, err := parseOp(record)
+		if err != nil {
+			return
+		}
+		if CheckPath(o.path) != nil || o.kind == opLink && CheckPath(o.target) != nil {
+			t.Fatalf("accepted %+v", o)
+		}
+		again, err := parseOp(o.append(nil))
+		if err != nil || again != o {
+			t.Fatalf("%+v became %+v, %v", o, again, err)
+		}
+	})
+}
+
+func FuzzParseWish(f *testing.F) {
+	w := wish{path: "a/b", group: -1, gid: 5, compare: true, hasOld: true, entry: Entry{Name: "b", Mode: 0o100644, Size: 5, User: "root"}}
+	f.Add(w.append(nil))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		w, err := parseWish(record)
+		if err != nil {
+			return
+		}
+		again, err := parseWish(w.append(nil))
+		if err != nil || again != w {
+			t.Fatalf("%+v became %+v, %v", w, again, err)
+		}
+	})
+}
+
+func FuzzParseSeal(f *testing.F) {
+	f.Add([]byte(`{"version":1,"parts":[]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if sl, err := parseSeal(text); err == nil && len(sl.Parts) != parts {
+			t.Fatalf("%d parts", len(sl.Parts))
+		}
+	})
+}

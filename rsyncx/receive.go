@@ -1,0 +1,279 @@
+package rsyncx
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	filesPerDir  = 1 << 12  // of the staging directory
+	copyBuffer   = 1 << 18  // bytes
+	spaceEvery   = 64 << 20 // bytes written between two looks at the free space
+	filesCounted = 4096     // bytes that a file takes beside its content, for the free space
+)
+
+// received is what came of one file.
+type received struct {
+	number uint64
+	size   int64 // bytes
+	torn   bool
+	same   bool  // the content is what the destination has
+	err    error // the source could not give it
+}
+
+// contentWriter puts fetched files into the staging directory, under numbers.
+type contentWriter struct {
+	root    *Root
+	stage   int
+	reserve int64
+	dir     int // of the numbers from first on
+	first   uint64
+	next    uint64
+	unseen  int64 // bytes written since the free space was looked at
+	buf     []byte
+	other   []byte
+}
+
+func (c *contentWriter) close() {
+	if c.dir >= 0 {
+		unix.Close(c.dir)
+		c.dir = -1
+	}
+}
+
+func contentDirName(number uint64) string {
+	return strconv.FormatUint(number/filesPerDir, 16)
+}
+
+func contentName(number uint64) string { return strconv.FormatUint(number, 16) }
+
+// create makes the next numbered file.
+func (c *contentWriter) create() (*os.File, uint64, error) {
+	number := c.next
+	if c.dir < 0 || number/filesPerDir != c.first {
+		c.close()
+		all, err := openDir(c.stage, contentDir)
+		if err != nil {
+			return nil, 0, err
+		}
+		defer unix.Close(all)
+		if err := c.root.mkdir(all, contentDirName(number), 0o700); err != nil && err != unix.EEXIST {
+			return nil, 0, err
+		}
+		if c.dir, err = openDir(all, contentDirName(number)); err != nil {
+			return nil, 0, err
+		}
+		c.first = number / filesPerDir
+	}
+	f, err := c.root.create(c.dir, contentName(number))
+	if err == nil {
+		c.next++
+	}
+	return f, number, err
+}
+
+// space ends the writing before the reserve is touched.
+func (c *contentWriter) space(n int64) error {
+	if c.unseen += n; c.unseen < spaceEvery {
+		return nil
+	}
+	c.unseen = 0
+	free, err := c.root.free()
+	if err == nil && free < c.reserve {
+		err = tooFull(c.root.path, free, 0, c.reserve)
+	}
+	return err
+}
+
+// receive reads one file, compares it if that is asked, and stages it with all
+// its attributes. The error is one that ends Stage; those of the file are in received.
+func (s *stager) receive(ctx context.Context, w *wish, f *File, set attr) (received, error) {
+	c := &s.content
+	if c.buf == nil {
+		c.buf = make([]byte, copyBuffer)
+	}
+	in := &bodyReader{ctx: ctx, body: f.Body, left: f.Entry.Size, path: w.path}
+	var head io.Reader = bytes.NewReader(nil) // what was read to compare
+	if w.compare && f.Entry.Size == w.old.Size {
+		equal, old, err := s.compare(in, w)
+		if old != nil {
+			defer old.Close()
+			head = io.NewSectionReader(old, 0, equal)
+		}
+		switch {
+		case err != nil:
+			return received{}, err
+		case in.failed != nil:
+			return received{err: in.failed}, ctxOr(ctx, in.fatal)
+		case in.ended && in.pending == nil:
+			return received{same: true, size: equal, torn: in.torn}, nil
+		}
+	}
+	if w.mount {
+		return received{}, crossesMount(w.path)
+	}
+	if s.o.DryRun {
+		return received{size: f.Entry.Size}, nil
+	}
+	return s.store(ctx, in, head, w, set)
+}
+
+// store writes head, then the rest of in, to a new staged file.
+func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *wish, set attr) (_ received, err error) {
+	c := &s.content
+	out, number, err := c.create()
+	if err != nil {
+		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+	}
+	keep := false
+	defer func() {
+		out.Close()
+		if !keep {
+			err = errors.Join(err, c.root.unlink(c.dir, contentName(number)))
+		}
+	}()
+	if err := c.space(filesCounted); err != nil {
+		return received{}, err
+	}
+	size := int64(0)
+	for _, from := range []io.Reader{head, in} {
+		n, err := io.CopyBuffer(writerOnly{&spaceWriter{c: c, to: out}}, readerOnly{from}, c.buf)
+		if size += n; err != nil && in.failed == nil {
+			return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+		}
+	}
+	if in.failed != nil {
+		return received{err: in.failed}, ctxOr(ctx, in.fatal)
+	}
+	if err := c.root.apply(int(out.Fd()), set); err != nil {
+		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+	}
+	keep = true
+	return received{number: number, size: size, torn: in.torn}, nil
+}
+
+// compare reads from in as long as it is equal to the destination's file, and
+// returns how many bytes were. What was read and differs is given by in again.
+func (s *stager) compare(in *bodyReader, w *wish) (equal int64, old *os.File, err error) {
+	fd, err := s.openOld(w.path)
+	if err != nil {
+		return 0, nil, nil // unreadable here: take the source's
+	}
+	old = os.NewFile(uintptr(fd), w.path)
+	c := &s.content
+	if c.other == nil {
+		c.other = make([]byte, copyBuffer)
+	}
+	for {
+		n, err := io.ReadFull(readerOnly{in}, c.buf)
+		m, _ := io.ReadFull(old, c.other[:n])
+		if !bytes.Equal(c.buf[:n], c.other[:m]) {
+			in.pending = bytes.Clone(c.buf[:n])
+			return equal, old, nil
+		}
+		equal += int64(n)
+		if err != nil {
+			return equal, old, nil // the end, or in.failed
+		}
+	}
+}
+
+func (s *stager) openOld(path string) (int, error) {
+	d := descent{root: s.dst.fd}
+	defer d.close()
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return -1, err
+	}
+	return openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+}
+
+// bodyReader reads a body that may lie about its length. It keeps apart what
+// ends the file from what ends everything.
+type bodyReader struct {
+	ctx     context.Context
+	body    io.Reader
+	path    string
+	left    int64
+	pending []byte // given before the rest of body
+	idle    int
+	ended   bool
+	torn    bool
+	failed  error // the file could not be read
+	fatal   error // the source breaks the rules
+}
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	switch {
+	case len(b.pending) > 0:
+		n := copy(p, b.pending)
+		if b.pending = b.pending[n:]; len(b.pending) == 0 {
+			b.pending = nil
+		}
+		return n, nil
+	case b.failed != nil:
+		return 0, b.failed
+	case b.ended:
+		return 0, io.EOF
+	case b.ctx.Err() != nil:
+		b.failed = context.Cause(b.ctx)
+		return 0, b.failed
+	}
+	n, err := b.body.Read(p)
+	if n < 0 || n > len(p) || int64(n) > b.left {
+		b.fatal = hostile(b.path, "it is longer than it said")
+		b.failed = b.fatal
+		return 0, b.failed
+	}
+	b.left -= int64(n)
+	if b.idle++; n > 0 {
+		b.idle = 0
+	}
+	switch {
+	case err == io.EOF:
+		b.ended = true
+		b.torn = b.left > 0
+	case errors.Is(err, ErrTorn):
+		b.ended, b.torn = true, true
+	case err == nil && b.idle > 100:
+		b.failed = io.ErrNoProgress
+	default:
+		b.failed = err
+	}
+	if b.ended {
+		return n, io.EOF
+	}
+	return n, b.failed
+}
+
+// ctxOr returns what ends Stage: the cause of a cancelled ctx, or err.
+func ctxOr(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// spaceWriter looks at the free space as it writes.
+type spaceWriter struct {
+	c  *contentWriter
+	to io.Writer
+}
+
+func (w *spaceWriter) Write(p []byte) (int, error) {
+	if err := w.c.space(int64(len(p))); err != nil {
+		return 0, err
+	}
+	return w.to.Write(p)
+}
+
+// readerOnly and writerOnly hide what would make io.CopyBuffer pass our buffer by.
+type readerOnly struct{ io.Reader }
+type writerOnly struct{ io.Writer }

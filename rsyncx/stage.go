@@ -1,0 +1,317 @@
+package rsyncx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// The parts of a manifest, in the order in which Publish replays them.
+const (
+	partClear  = iota // what stands in the way of another type
+	partDirs          // new directories, parents first
+	partFiles         // staged files to their places
+	partLinks         // links, devices, named pipes, attributes
+	partDelete        // what the source has not
+	partAttrs         // of directories, deepest first
+	parts
+)
+
+// ErrStaged says that an earlier Stage waits to be published or discarded.
+var ErrStaged = errors.New("an earlier staged tree waits to be published")
+
+// Stage compares src with dst, fetches what is new or changed into dst's
+// private staging directory and writes down what else Publish has to do. Nothing
+// visible changes. Every decision is reported to o.Event as a Change, whose Name
+// ends in '/' for a directory and is "./" for the root, in a dry run as well.
+//
+// src is not trusted: what breaks the rules of a listing ends Stage with an
+// error that wraps ErrHostile. On any error nothing stays staged.
+func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
+	o = o.withDefaults()
+	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
+	s.cmp = newComparer(o, s.can)
+	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, sink: o.Event}
+	s.content.dir = -1
+	defer func() {
+		s.close()
+		if err != nil {
+			err = errors.Join(err, s.out.abandon())
+		}
+	}()
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	if err := s.walk(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.guard(); err != nil {
+		return nil, err
+	}
+	if err := s.fetch(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.links(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.deletions(); err != nil {
+		return nil, err
+	}
+	s.out.stats = s.result()
+	if err := s.out.finish(); err != nil {
+		return nil, err
+	}
+	return s.out, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.MaxEntries <= 0 {
+		o.MaxEntries = DefaultMaxEntries
+	}
+	o.Delete = o.Delete || o.DeleteExcluded
+	return o
+}
+
+// stager is one Stage at work.
+type stager struct {
+	src Source
+	dst *Root
+	o   Options
+	can Abilities
+	ids ownerIDs
+	cmp comparer
+	out *Staged
+
+	frames []*frame // from the root to the directory looked at
+	last   string   // path of the last directory the source sent
+	listed int64    // names the source sent
+	// ignored is the directory that was last kept out with all below it.
+	ignored string
+	names   []byte // scratch
+
+	wanted  *spool // files to fetch
+	linked  *spool // hard links to decide when all files are there
+	content contentWriter
+	// wantedBytes is the total length of wanted, without what is only compared.
+	wantedBytes int64
+
+	groups   []linkGroup
+	groupOf  map[linkKey]int
+	destSeen int64 // entries of the destination
+	stats    Stats
+	notes    notes
+}
+
+// prepare makes the staging directory and the files of the manifest. In a dry
+// run those are temporary files without a name.
+func (s *stager) prepare() (err error) {
+	s.names = make([]byte, 64<<10)
+	if !s.o.DryRun {
+		if err := s.out.begin(); err != nil {
+			return err
+		}
+		s.cmp.nanoseconds = s.cmp.nanoseconds && s.out.nanoseconds()
+	}
+	for i := range s.out.parts {
+		if s.out.parts[i], err = s.newSpool(partName(i)); err != nil {
+			return err
+		}
+	}
+	if s.wanted, err = s.newSpool("wanted"); err != nil {
+		return err
+	}
+	if s.linked, err = s.newSpool("linked"); err != nil {
+		return err
+	}
+	s.content = contentWriter{root: s.dst, stage: s.out.stage, reserve: s.o.Reserve, dir: -1}
+	s.lacking()
+	return nil
+}
+
+// lacking notes once what the source cannot tell.
+func (s *stager) lacking() {
+	if !s.can.Nanoseconds && s.o.Times {
+		s.notes.add("modification times are known in whole seconds only: the source has no finer ones")
+	}
+	if !s.can.OwnerNames && !s.o.NumericIDs && (s.o.Owner || s.o.Group) {
+		s.notes.add("owners were carried by number: the source does not know their names")
+	}
+	if !s.can.HardLinks && s.o.HardLinks {
+		s.notes.add("hard links became separate files: the source cannot tell them")
+	}
+}
+
+func (s *stager) newSpool(name string) (*spool, error) {
+	if !s.o.DryRun {
+		f, err := s.dst.create(s.out.stage, name)
+		if err != nil {
+			return nil, fmt.Errorf("stage below %s: %w", s.dst.path, err)
+		}
+		return newSpool(f), nil
+	}
+	f, err := os.CreateTemp("", "drsync-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	return newSpool(f), nil
+}
+
+func (s *stager) close() {
+	for _, f := range s.frames {
+		f.close()
+	}
+	s.wanted.close()
+	s.linked.close()
+	s.content.close()
+}
+
+func (s *stager) op(part int, o op) error { return s.out.parts[part].add(o.append) }
+
+// deletions keeps or drops what the walk found to delete, now that it is known
+// whether everything of the source could be read.
+func (s *stager) deletions() error {
+	p := s.out.parts[partDelete]
+	if err := p.flush(); err != nil {
+		return err
+	}
+	if s.stats.Unreadable > 0 && p.count > 0 {
+		s.notes.add(fmt.Sprintf("nothing was deleted (%d entries would have been): not all of the source could be read", p.count))
+		return p.reset()
+	}
+	for r := p.records(); ; {
+		record, err := r.next()
+		if err != nil {
+			return endOf(err)
+		}
+		o, err := parseOp(record)
+		if err != nil {
+			return err
+		}
+		s.deleted(o)
+	}
+}
+
+func (s *stager) deleted(o op) {
+	s.stats.Deleted++
+	name := o.path
+	if o.kind == opRmdir {
+		name += "/"
+	}
+	s.o.Event.Emit(event.Event{Kind: event.Change, Itemize: deleting, Name: name})
+}
+
+// guard refuses to delete more than the operator thought possible.
+func (s *stager) guard() error {
+	n := s.stats.Deleted // for names of another type
+	if s.stats.Unreadable == 0 {
+		n += s.out.parts[partDelete].count
+	}
+	err := tooManyDeletions(n, s.destSeen, s.o.MaxDelete, s.o.MaxDeleteFraction)
+	return hint.With(err, "see whether the source is complete and mounted; if the deletions are meant, raise the limit for one run")
+}
+
+// freeDeletions is how many entries may go before their fraction matters.
+const freeDeletions = 20
+
+func tooManyDeletions(n, of, most int64, fraction float64) error {
+	if most > 0 && n > most {
+		return fmt.Errorf("%d entries of the destination would be deleted, more than the allowed %d", n, most)
+	}
+	if fraction > 0 && n > freeDeletions && float64(n) > fraction*float64(of) {
+		return fmt.Errorf("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
+	}
+	return nil
+}
+
+func (s *stager) result() Stats {
+	s.stats.Notes = s.notes.lines()
+	return s.stats
+}
+
+func (s *stager) warn(path, text string) {
+	s.o.Event.Emit(event.Event{Kind: event.Warning, Name: path, Text: text})
+}
+
+func (s *stager) skip(path, text string) {
+	s.o.Event.Emit(event.Event{Kind: event.Skip, Name: path, Text: text})
+}
+
+// changed reports an entry that Publish will change.
+func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
+	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
+	switch {
+	case isDir(e) && path == "":
+		ev.Name = "./"
+	case isDir(e):
+		ev.Name += "/"
+	case isRegular(e):
+		ev.Bytes = e.Size
+	}
+	if linkTo != "" {
+		ev.Target = linkTo
+	}
+	s.o.Event.Emit(ev)
+}
+
+// notes collects one line for each kind of loss, in order of appearance.
+type notes struct {
+	texts []string
+	count map[string]int64
+}
+
+// add notes a line. One that is added again is shown once, with its number.
+func (n *notes) add(text string) {
+	if n.count == nil {
+		n.count = make(map[string]int64)
+	}
+	if n.count[text] == 0 {
+		n.texts = append(n.texts, text)
+	}
+	n.count[text]++
+}
+
+func (n *notes) lines() []string {
+	lines := make([]string, 0, len(n.texts))
+	for _, text := range n.texts {
+		if count := n.count[text]; count > 1 {
+			text = fmt.Sprintf("%s (%d times)", text, count)
+		}
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+// Sync makes dst what src is: Stage, Staged.Sync and Staged.Publish. A publish
+// that an earlier crash interrupted is finished first.
+func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
+	if !o.DryRun {
+		left, err := OpenStaged(dst)
+		if err == nil {
+			err = left.Publish(ctx)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Stats{}, fmt.Errorf("finish the interrupted publish: %w", err)
+		}
+	}
+	staged, err := Stage(ctx, src, dst, o)
+	if err != nil {
+		return Stats{}, err
+	}
+	if o.DryRun {
+		return staged.Stats(), staged.Discard()
+	}
+	if err := staged.Sync(); err != nil {
+		return Stats{}, errors.Join(err, staged.Discard())
+	}
+	err = staged.Publish(ctx)
+	return staged.Stats(), err
+}

@@ -26,7 +26,7 @@ func bigTree(t *testing.T) string {
 		if err := os.Mkdir(sub, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for i := range 300 {
+		for i := range 200 {
 			name := fmt.Sprintf("%s/%s%03d", sub, strings.Repeat("n", 200), i)
 			if err := os.WriteFile(name, nil, 0o644); err != nil {
 				t.Fatal(err)

@@ -26,7 +26,7 @@ func bigTree(t *testing.T) string {
 		if err := os.Mkdir(sub, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for i := range 300 {
+		for i := range 200 {
 			name := fmt.Sprintf("%s/%s%03d", sub, strings.Repeat("n", 200), i)
 			if err := os.WriteFile(name, nil, 0o644); err != nil {
 				t.Fatal(err)
@@ -167,4 +167,29 @@ func runClient(args []string) int {
 		}
 	}
 	return 0
+}
+
+// TestSFTPNoticesAChange: the length is compared at the end too.
+func TestSFTPNoticesAChange(t *testing.T) {
+	s := testenv.SSHD(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, make([]byte, 4<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src := source(t, dial(t, config(t, s, TransportSFTP)), dir)
+	for f, err := range src.Read(t.Context(), slices.Values([]string{"f"})) {
+		if err != nil || f.Err != nil {
+			t.Fatal(err, f.Err)
+		}
+		if _, err := io.ReadFull(f.Body, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 5<<20); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, f.Body); n != 4<<20-1 || !errors.Is(err, rsyncx.ErrTorn) {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	}
 }

@@ -296,3 +296,57 @@ func TestPoolWaitsAndCloses(t *testing.T) {
 		t.Errorf("a request to a closed pool: %v", err)
 	}
 }
+
+func TestInboxIsBounded(t *testing.T) {
+	for name, f := range map[string]frame{"frames": {frameNames, nil}, "bytes": {frameNames, make([]byte, maxFrame)}} {
+		b := newInbox()
+		var err error
+		for n := 0; err == nil && n <= maxFrames; n++ {
+			err = b.put(f)
+		}
+		if !errors.Is(err, rsyncx.ErrHostile) {
+			t.Errorf("too many %s: %v", name, err)
+		}
+	}
+}
+
+// TestReadAnswersAtOnce: a client may wait for each file before it names the next.
+func TestReadAnswersAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("hello"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	arrived := make(chan struct{}, 1)
+	want := func(yield func(string) bool) {
+		for range 3 {
+			if !yield("f") {
+				return
+			}
+			select {
+			case <-arrived:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+	n := 0
+	for f, err := range src.Read(ctx, want) {
+		if err != nil || f.Err != nil {
+			t.Fatal(err, f.Err)
+		}
+		if _, err := io.ReadAll(f.Body); err != nil {
+			t.Fatal(err)
+		}
+		n++
+		arrived <- struct{}{}
+	}
+	if n != 3 {
+		t.Errorf("%d files", n)
+	}
+}

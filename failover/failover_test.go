@@ -20,8 +20,8 @@ import (
 )
 
 var (
-	now    = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-	broken = errors.New("broken")
+	now       = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+	errBroken = errors.New("broken")
 )
 
 // lab is a standby with one published snapshot, whose active is down. It
@@ -125,12 +125,12 @@ func TestRefusals(t *testing.T) {
 		hinted bool
 	}{
 		"the active answers":        {func(l *lab) { l.answer = true }, ErrActiveAnswers, true, true},
-		"the active may answer":     {func(l *lab) { l.fail["ask"] = broken }, ErrActiveAnswers, true, true},
-		"the publish is stuck":      {func(l *lab) { l.fail["recover"] = broken }, broken, false, false},
-		"records are unreadable":    {func(l *lab) { l.fail["snapshot"] = broken }, broken, false, false},
+		"the active may answer":     {func(l *lab) { l.fail["ask"] = errBroken }, ErrActiveAnswers, true, true},
+		"the publish is stuck":      {func(l *lab) { l.fail["recover"] = errBroken }, errBroken, false, false},
+		"records are unreadable":    {func(l *lab) { l.fail["snapshot"] = errBroken }, errBroken, false, false},
 		"nothing was published":     {func(l *lab) { l.none = true }, ErrNoSnapshot, false, true},
 		"blobs are missing":         {func(l *lab) { l.miss = 1 }, ErrIncomplete, true, true},
-		"blobs cannot be counted":   {func(l *lab) { l.fail["verify"] = broken }, broken, true, true},
+		"blobs cannot be counted":   {func(l *lab) { l.fail["verify"] = errBroken }, errBroken, true, true},
 		"more is missing than then": {func(l *lab) { l.miss = 4; l.record.BlobSets = []snapshot.BlobSet{{Missing: 1}, {Missing: 2}} }, ErrIncomplete, true, true},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestStoppedBeforeEveryStep(t *testing.T) {
 		stopAt := func(n int) {
 			l.before = func(string) error {
 				if n--; n < 0 {
-					return broken
+					return errBroken
 				}
 				return nil
 			}
@@ -218,7 +218,7 @@ func TestStoppedBeforeEveryStep(t *testing.T) {
 		for m := range 9 { // a second run that stops early must not spoil anything
 			s, _ := role.Load(l.StateDir)
 			stopAt(m)
-			if _, err := Run(t.Context(), l.Deps, Options{}); !errors.Is(err, broken) {
+			if _, err := Run(t.Context(), l.Deps, Options{}); !errors.Is(err, errBroken) {
 				t.Fatalf("stopped at %d, then at %d: %v", n, m, err)
 			}
 			if after, _ := role.Load(l.StateDir); after.Epoch < s.Epoch || s.Role != role.Standby && after.Epoch != s.Epoch {
@@ -244,7 +244,7 @@ func TestStepsThatFailAreRepeated(t *testing.T) {
 		if name == "start" {
 			l.Start.Argv = []string{"/bin/sh", "-c", "echo no licence >&2; exit 3"}
 		} else {
-			l.fail[name] = broken
+			l.fail[name] = errBroken
 		}
 		r, err := Run(t.Context(), l.Deps, Options{})
 		if err == nil || r.Epoch != 1 {
@@ -353,7 +353,7 @@ func TestLockedAndCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l.before = func(step string) error {
 			if step == at {
-				cancel(broken)
+				cancel(errBroken)
 			}
 			return nil
 		}
@@ -362,7 +362,7 @@ func TestLockedAndCancelled(t *testing.T) {
 		}
 		l.ActiveAnswers = func(ctx context.Context) (string, bool, error) { return "", false, ctx.Err() }
 		l.Verify = func(ctx context.Context) (Presence, error) { return Presence{}, ctx.Err() }
-		if _, err := Run(ctx, l.Deps, Options{Force: true}); !errors.Is(err, broken) {
+		if _, err := Run(ctx, l.Deps, Options{Force: true}); !errors.Is(err, errBroken) {
 			t.Errorf("cancelled at %s: %v", at, err)
 		}
 		if _, held, _ := role.Held(l.StateDir); held {

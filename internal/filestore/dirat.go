@@ -115,7 +115,7 @@ func (d *Dir) openIn(root int, sum blob.Sum) (*os.File, error) {
 	defer unix.Close(dir)
 	fd, err := unix.Openat(dir, string(sum), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		if err == unix.ELOOP || err == unix.ENXIO {
+		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 			return nil, fmt.Errorf("%w: something that is no regular file has its name", ErrNotFound)
 		}
 		return nil, err

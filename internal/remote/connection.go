@@ -126,7 +126,7 @@ func (n *connection) watch(every time.Duration) {
 			select {
 			case asked <- struct{}{}:
 				n.watchers.Go(func() {
-					n.client.SendRequest("keepalive@openssh.com", true, nil)
+					_, _, _ = n.client.SendRequest("keepalive@openssh.com", true, nil)
 					<-asked
 				})
 			default:

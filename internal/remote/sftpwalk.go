@@ -236,7 +236,7 @@ func (w *sftpWalk) targets(ctx context.Context, d *below) error {
 			})
 		}
 	}
-	group.Wait()
+	_ = group.Wait()
 	kept := d.entries[:0]
 	for i, e := range d.entries {
 		switch {

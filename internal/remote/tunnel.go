@@ -16,7 +16,7 @@ type tunnel struct {
 func newTunnel(far net.Conn, network, address string) net.Conn {
 	near, inner := net.Pipe()
 	go func() {
-		io.Copy(inner, far)
+		_, _ = io.Copy(inner, far)
 		inner.Close()
 		far.Close()
 	}()

@@ -2,6 +2,7 @@ package sshserver
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strconv"
@@ -23,14 +24,14 @@ func (s *Server) session(ctx context.Context, incoming ssh.NewChannel) {
 	for r := range requests {
 		run, ok := s.program(r)
 		ok = ok && !started
-		r.Reply(ok, nil)
+		_ = r.Reply(ok, nil)
 		if !ok {
 			continue
 		}
 		started = true
 		running.Go(func() {
 			status := run(ctx, ch)
-			ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
+			_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(status)}))
 			ch.Close()
 		})
 	}
@@ -57,7 +58,7 @@ func (s *Server) program(r *ssh.Request) (run func(context.Context, ssh.Channel)
 			if err != nil {
 				return 1
 			}
-			if err := server.Serve(); err != nil && err != io.EOF {
+			if err := server.Serve(); err != nil && !errors.Is(err, io.EOF) {
 				return 1
 			}
 			return 0
@@ -75,12 +76,12 @@ func forward(ctx context.Context, incoming ssh.NewChannel) {
 		OriginPort uint32
 	}
 	if err := ssh.Unmarshal(incoming.ExtraData(), &to); err != nil {
-		incoming.Reject(ssh.ConnectionFailed, "malformed request")
+		_ = incoming.Reject(ssh.ConnectionFailed, "malformed request")
 		return
 	}
 	out, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
 	if err != nil {
-		incoming.Reject(ssh.ConnectionFailed, err.Error())
+		_ = incoming.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
 	defer out.Close()
@@ -92,11 +93,11 @@ func forward(ctx context.Context, incoming ssh.NewChannel) {
 	var all sync.WaitGroup
 	all.Go(func() { ssh.DiscardRequests(requests) })
 	all.Go(func() {
-		io.Copy(ch, out)
-		ch.CloseWrite()
+		_, _ = io.Copy(ch, out)
+		_ = ch.CloseWrite()
 	})
 	all.Go(func() {
-		io.Copy(out, ch)
+		_, _ = io.Copy(out, ch)
 		out.Close()
 	})
 	all.Wait()

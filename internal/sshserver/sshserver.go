@@ -158,7 +158,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 		case "direct-tcpip":
 			all.Go(func() { forward(ctx, ch) })
 		default:
-			ch.Reject(ssh.UnknownChannelType, "only sessions and tunnels")
+			_ = ch.Reject(ssh.UnknownChannelType, "only sessions and tunnels")
 		}
 	}
 	cancel() // the client is gone

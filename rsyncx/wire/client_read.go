@@ -134,7 +134,7 @@ func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[string], due chan<- ask
 				return // the link is dead, which the reader sees
 			}
 		}
-		c.ask(frameNamesEnd, nil)
+		_ = c.ask(frameNamesEnd, nil)
 	})
 }
 
@@ -215,7 +215,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.c.read(p[:min(len(p), b.part)])
 	b.part -= n
 	b.total += int64(n)
-	b.hash.Write(p[:n])
+	_, _ = b.hash.Write(p[:n])
 	if err != nil {
 		b.err, b.lost = unexpected(err), true
 	}
@@ -275,7 +275,7 @@ func (b *body) skip() error {
 			b.err = b.advance()
 			continue
 		}
-		b.Read(buf)
+		_, _ = b.Read(buf)
 	}
 	if b.lost {
 		return b.err

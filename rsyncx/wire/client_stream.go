@@ -61,9 +61,9 @@ func (s *stream) Close() error {
 		defer s.mu.Unlock()
 		switch {
 		case s.body.err == nil || s.body.lost:
-			s.end(errStopped)
+			_ = s.end(errStopped)
 		default:
-			s.end(nil)
+			_ = s.end(nil)
 		}
 		s.body.err = io.ErrClosedPipe
 		s.done()

@@ -281,7 +281,7 @@ func sendable(e *rsyncx.Entry) error {
 
 // bare strips the path off an error, which the client adds again.
 func bare(err error) error {
-	if single, ok := err.(*rsyncx.PathError); ok {
+	if single := (*rsyncx.PathError)(nil); errors.As(err, &single) {
 		return single.Err
 	}
 	return err

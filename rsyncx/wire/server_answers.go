@@ -221,7 +221,7 @@ func (a *agent) sendFile(f rsyncx.File, buf []byte) error {
 			n, err = int(f.Entry.Size-total), rsyncx.ErrTorn // it grew
 		}
 		if n > 0 {
-			hash.Write(buf[:n])
+			_, _ = hash.Write(buf[:n])
 			total += int64(n)
 			if err := a.send(frameData, buf[:n]); err != nil {
 				return err
@@ -279,7 +279,7 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 && w.err == nil {
 		part := p[:min(len(p), dataFrame)]
-		w.hash.Write(part)
+		_, _ = w.hash.Write(part)
 		if w.err = w.a.send(frameData, part); w.err == nil {
 			written += len(part)
 			w.total += int64(len(part))

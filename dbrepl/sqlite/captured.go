@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"time"
-
-	"errors"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"

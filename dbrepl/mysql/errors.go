@@ -71,7 +71,7 @@ func (s *server) connectError(ctx context.Context, err error) error {
 	switch {
 	case hasNumber(err, errAccessDenied, errHostNotPrivileged):
 		return hint.With(err, fmt.Sprintf("check user and password of the %s database, and from which host the account may connect", s.role))
-	case !isServerError(err) && ctx.Err() == nil:
+	case !isServerError(err) && (ctx.Err() == nil || errors.Is(err, errSilent)):
 		return hint.With(err, fmt.Sprintf("check that the %s database server runs and listens at this address", s.role))
 	}
 	return err

@@ -120,28 +120,21 @@ func (p *pass) guardSource(ctx context.Context) error {
 	return nil
 }
 
-// markerPath is where a promoted host leaves its role in its home.
-const markerPath = ".drsync/role.json"
-
 // guardEpoch refuses an active that an older failover left behind, and a
 // standby whose home says that it was promoted.
 func (p *pass) guardEpoch(ctx context.Context) error {
 	ours := p.role.Epoch
-	if data, err := os.ReadFile(p.inHome(markerPath)); err == nil {
-		m, err := role.ReadMarker(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.inHome(markerPath), err)
-		}
-		if m.Role == role.Active && m.Epoch >= p.role.Epoch {
-			return hint.With(fmt.Errorf("%w: the marker %s says that this home was promoted (epoch %d)", role.ErrWrongRole, p.inHome(markerPath), m.Epoch),
-				"this host serves, or served; if it is a standby again, remove the marker")
-		}
-		ours = max(ours, m.Epoch)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	m, there, err := role.LoadMarker(p.Home)
+	if err != nil {
 		return err
 	}
+	if there && m.Role == role.Active && m.Epoch >= ours {
+		return hint.With(fmt.Errorf("%w: the marker %s says that this home was promoted (epoch %d)", role.ErrWrongRole, p.inHome(role.MarkerPath), m.Epoch),
+			"this host serves, or served; if it is a standby again, remove the marker")
+	}
+	ours = max(ours, m.Epoch)
 	theirs := uint64(0)
-	data, err := rsyncx.ReadFile(ctx, p.src, markerPath, 64<<10)
+	data, err := rsyncx.ReadFile(ctx, p.src, role.MarkerPath, 64<<10)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -149,7 +142,7 @@ func (p *pass) guardEpoch(ctx context.Context) error {
 	default:
 		m, err := role.ReadMarker(data)
 		if err != nil {
-			return fmt.Errorf("the active's %s: %w", markerPath, err)
+			return fmt.Errorf("the active's %s: %w", role.MarkerPath, err)
 		}
 		if m.Role != role.Active {
 			return fmt.Errorf("the active's home says that it is %s since %s", m.Role, m.Since)

@@ -30,14 +30,11 @@ authorized_keys, so that the standby's key can do nothing else:
 	return c
 }
 
-// snapshotStream is the name under which the agent serves SQLite snapshots.
-const snapshotStream = "sqlite-snapshot"
-
 // serveAgent answers one standby until in ends.
 func serveAgent(ctx context.Context, version string, roots []string, in io.Reader, out io.Writer) error {
 	return wire.Serve(ctx, in, out, wire.Server{
 		Roots:   roots,
 		Version: version,
-		Streams: map[string]wire.StreamFunc{snapshotStream: sqlite.NewSnapshotHandler(roots)},
+		Streams: map[string]wire.StreamFunc{sqlite.StreamName: sqlite.NewSnapshotHandler(roots)},
 	})
 }

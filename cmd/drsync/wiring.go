@@ -128,7 +128,7 @@ func dial(ctx context.Context, cfg *config.Config, version string) (remote.Host,
 		roots = append(roots, filepath.Dir(cfg.Database.Active.Path))
 	}
 	if a.Transport == config.TransportLocal {
-		return remote.LocalHost(map[string]wire.StreamFunc{snapshotStream: sqlite.NewSnapshotHandler(roots)}), nil
+		return remote.LocalHost(map[string]wire.StreamFunc{sqlite.StreamName: sqlite.NewSnapshotHandler(roots)}), nil
 	}
 	return remote.Dial(ctx, remote.Config{
 		Host: a.Host, User: a.User, Port: a.Port, Identity: a.Identity, KnownHosts: a.KnownHosts,
@@ -143,7 +143,7 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		return sqlite.New(sqlite.Options{
 			ActivePath: d.Active.Path, StandbyPath: d.Standby.Path, Event: sink, Clock: active.Clock,
 			Snapshot: func(ctx context.Context, path string) (io.ReadCloser, error) {
-				return active.Stream(ctx, snapshotStream, path)
+				return active.Stream(ctx, sqlite.StreamName, path)
 			},
 		})
 	case config.EngineMySQL:

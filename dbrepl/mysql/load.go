@@ -113,7 +113,7 @@ func (l *loader) load(ctx context.Context, p plan, src *rowSource) error {
 	if err != nil {
 		return l.server.explain(ctx, err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }()
 	put := l.insert
 	if l.local {
 		put = l.loadLocal

@@ -205,7 +205,7 @@ func TestHandlerIsConfined(t *testing.T) {
 func TestHandlerLeavesNothing(t *testing.T) {
 	l := newLab(t, "wal", 500)
 	tmp := os.Getenv("TMPDIR")
-	before := map[string]string{}
+	var before map[string]string
 	look := func() map[string]string {
 		all := map[string]string{}
 		for _, p := range []string{l.active, l.active + "-wal"} {

@@ -21,7 +21,7 @@ func newTunnel(far net.Conn, network, address string) net.Conn {
 		far.Close()
 	}()
 	go func() {
-		io.Copy(far, inner)
+		_, _ = io.Copy(far, inner)
 		inner.Close()
 		far.Close()
 	}()

@@ -265,7 +265,7 @@ func readHome(ctx context.Context, home string) (map[string]string, error) {
 			return err
 		}
 		switch _, own := ownFiles[name]; {
-		case strings.HasPrefix(d.Name(), ".drsync"), d.Name() == "_drsync", d.IsDir() && isShard(name):
+		case strings.HasPrefix(d.Name(), ".drsync"), strings.HasPrefix(d.Name(), "drsync-"), d.Name() == "_drsync", d.IsDir() && isShard(name):
 			if d.IsDir() {
 				return fs.SkipDir
 			}

@@ -145,7 +145,7 @@ func TestInterrupt(t *testing.T) {
 	before := p.checkPromise()
 	for _, step := range []string{"connect", "capture", "copy", "stage"} {
 		p.change()
-		signal := fmt.Sprintf("kill -INT $PPID; sleep 0.01; date +%%s%%N > %s", p.path("signalled"))
+		signal := fmt.Sprintf("kill -INT $PPID; date +%%s%%N > %s", p.path("signalled"))
 		_, stderr, status := p.drsyncEnv([]string{hookEnv + "=" + step + " " + signal}, "now")
 		ended := time.Now()
 		if status != 130 {

@@ -123,7 +123,7 @@ func profile(cfg *config.Config) func(func(string) (bool, error)) (app.Profile, 
 // dial opens the active by the configured transport.
 func dial(ctx context.Context, cfg *config.Config, version string) (remote.Host, error) {
 	a := cfg.Active
-	roots := []string{a.Home}
+	roots := append([]string{a.Home}, a.Roots...)
 	if cfg.Database.Engine == config.EngineSQLite {
 		roots = append(roots, filepath.Dir(cfg.Database.Active.Path))
 	}

@@ -48,7 +48,11 @@ type Active struct {
 	KnownHosts string    `json:"known_hosts,omitempty"` // absolute path, or ""
 	Home       string    `json:"home"`                  // absolute path on the active
 	Transport  Transport `json:"transport"`
-	Agent      string    `json:"agent,omitempty"` // command that starts drsync there; only with TransportAgent
+	// Agent is the command that starts drsync there, in words, and Roots are
+	// directories beside Home that it may read: a filestore elsewhere. Only with
+	// TransportAgent.
+	Agent []string `json:"agent,omitempty"`
+	Roots []string `json:"roots,omitempty"` // absolute paths
 }
 
 // Transport is how files travel.
@@ -154,12 +158,11 @@ type Failover struct {
 	Service Service `json:"service"`
 }
 
-// Service is how the application is started and stopped. Start is empty when
+// Service is how the application is started. Start is empty when
 // the file says nothing; then a takeover starts no service.
 type Service struct {
 	Start   []string      `json:"start,omitempty"` // program and arguments, no shell
-	Stop    []string      `json:"stop,omitempty"`
-	Timeout time.Duration `json:"timeout_ns"` // of each command
+	Timeout time.Duration `json:"timeout_ns"`      // of each command
 }
 
 // Load reads and parses the file at path.

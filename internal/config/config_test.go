@@ -98,7 +98,7 @@ func TestEveryFieldArrives(t *testing.T) {
 	want := &Config{
 		File: "/etc/drsync/good-full.yaml",
 		Active: Active{Host: "active.example.com", User: "artifactory", Port: 2222, Identity: "/etc/drsync/id_ed25519",
-			KnownHosts: "/etc/drsync/known_hosts", Home: "/var/opt/jfrog/artifactory", Transport: TransportAgent, Agent: "sudo -n /usr/bin/drsync"},
+			KnownHosts: "/etc/drsync/known_hosts", Home: "/var/opt/jfrog/artifactory", Transport: TransportAgent, Agent: []string{"sudo", "-n", "/usr/bin/drsync"}, Roots: []string{"/srv/filestore"}},
 		Standby:     Standby{Home: "/srv/artifactory", State: "/srv/drsync"},
 		Application: Artifactory,
 		Database: Database{Engine: EngineMySQL, Mode: ModeDump, Name: "artdb",
@@ -110,8 +110,7 @@ func TestEveryFieldArrives(t *testing.T) {
 		RPO:       30 * time.Minute,
 		Snapshots: Snapshots{KeepLast: 4, KeepDaily: 7, KeepWeekly: 5, KeepMonthly: 12},
 		Prune:     Prune{MinAge: 48 * time.Hour, MaxFraction: 0.025, Quarantine: 7 * 24 * time.Hour},
-		Failover: Failover{Service: Service{Start: []string{"systemctl", "start", "artifactory.service"},
-			Stop: []string{"systemctl", "stop", "artifactory.service"}, Timeout: 90 * time.Second}},
+		Failover:  Failover{Service: Service{Start: []string{"systemctl", "start", "artifactory.service"}, Timeout: 90 * time.Second}},
 	}
 	want.source, got.source = nil, nil
 	if !reflect.DeepEqual(got, want) {
@@ -179,7 +178,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Active.Transport != TransportAgent || c.Active.Agent != "drsync" || c.Standby.State != "/var/lib/drsync" {
+	if c.Active.Transport != TransportAgent || !slices.Equal(c.Active.Agent, []string{"drsync"}) || c.Standby.State != "/var/lib/drsync" {
 		t.Errorf("hosts: %+v %+v", c.Active, c.Standby)
 	}
 	if c.Snapshots != (Snapshots{KeepLast: 3}) || c.Prune != (Prune{24 * time.Hour, 0.05, 7 * 24 * time.Hour}) {
@@ -192,7 +191,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if direct.Active.Agent != "" || direct.Database.Active.Via != ViaDirect || direct.Database.Standby.TLS != TLSOff || direct.Database.Mode != ModeDump {
+	if direct.Active.Agent != nil || direct.Database.Active.Via != ViaDirect || direct.Database.Standby.TLS != TLSOff || direct.Database.Mode != ModeDump {
 		t.Errorf("direct: %+v", direct)
 	}
 }
@@ -257,7 +256,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("relative path: %s, want %s", c.Files.ExcludeFrom, want)
 	}
 	err = c.Problem("files.rsync", errors.New("unknown option --dell"))
-	if want := path + ":22: files.rsync: unknown option --dell\n    22 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
+	if want := path + ":23: files.rsync: unknown option --dell\n    23 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 	if err := os.WriteFile(path, []byte(strings.Repeat("#", MaxSize+1)), 0o600); err != nil {

@@ -25,7 +25,7 @@ var harmlessKeys = []string{
 	"active", "address", "agent", "application", "ca", "database", "engine", "exclude", "exclude_from",
 	"failover", "files", "home", "host", "identity", "keep_daily", "keep_last", "keep_monthly", "keep_weekly",
 	"known_hosts", "log_file", "max_fraction", "min_age", "mode", "name", "path", "port", "prune", "quarantine",
-	"rpo", "rsync", "schedule", "service", "snapshots", "standby", "start", "state", "stop", "timeout", "tls",
+	"roots", "rpo", "rsync", "schedule", "service", "snapshots", "standby", "start", "state", "timeout", "tls",
 	"transport", "user", "via",
 }
 

@@ -117,6 +117,28 @@ func (s *section) directory(key string) string {
 	return path
 }
 
+// words is a command line, split into words.
+func (s *section) words(key string) []string {
+	words, err := SplitWords(s.line(key))
+	if err != nil {
+		s.problem(key, "%v", err)
+	}
+	return words
+}
+
+// directories is a list of absolute paths.
+func (s *section) directories(key string) []string {
+	var all []string
+	for _, path := range s.list(key) {
+		if !filepath.IsAbs(path) {
+			s.problem(key, "%q must be an absolute path", path)
+			continue
+		}
+		all = append(all, filepath.Clean(path))
+	}
+	return all
+}
+
 // file is the path of a file on this host, relative to the configuration's directory.
 func (s *section) file(key string) string {
 	text := s.line(key)

@@ -46,19 +46,20 @@ func active(s *section) Active {
 		KnownHosts: s.file("known_hosts"),
 		Home:       s.directory("home"),
 		Transport:  Transport(s.choice("transport", string(TransportAgent), []string{"agent", "sftp", "local"}, "exec")),
-		Agent:      s.line("agent"),
+		Agent:      s.words("agent"),
+		Roots:      s.directories("roots"),
 	}
 	s.require("home")
 	switch a.Transport {
 	case TransportLocal:
-		s.refuse("means nothing with transport: local", "host", "user", "port", "identity", "known_hosts", "agent")
+		s.refuse("means nothing with transport: local", "host", "user", "port", "identity", "known_hosts", "agent", "roots")
 	case TransportSFTP:
 		s.require("host")
-		s.refuse("means nothing with transport: sftp", "agent")
+		s.refuse("means nothing with transport: sftp", "agent", "roots")
 	case TransportAgent:
 		s.require("host")
 		if !s.has("agent") {
-			a.Agent = DefaultAgent
+			a.Agent = []string{DefaultAgent}
 		}
 	}
 	s.close()
@@ -250,7 +251,6 @@ func failover(s *section) Failover {
 func service(s *section) Service {
 	v := Service{
 		Start:   s.list("start"),
-		Stop:    s.list("stop"),
 		Timeout: s.duration("timeout", DefaultTimeout, time.Second),
 	}
 	s.require("start")

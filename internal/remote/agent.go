@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ type agentHost struct {
 var _ Host = (*agentHost)(nil)
 
 func newAgentHost(n *connection, c Config) *agentHost {
-	words := []string{c.AgentCommand, "agent"}
+	words := append(slices.Clone(c.AgentCommand), "agent")
 	for _, root := range c.Roots {
 		words = append(words, "--root", root)
 	}

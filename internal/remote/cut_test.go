@@ -125,7 +125,7 @@ func source(t testing.TB, h Host, dir string) rsyncx.Source {
 func TestKilledClientLeavesNoAgent(t *testing.T) {
 	s := testenv.SSHD(t)
 	c := config(t, s, TransportAgent)
-	client := exec.Command(c.AgentCommand, "client", c.Host, fmt.Sprint(c.Port), c.User, c.Identity, c.KnownHosts)
+	client := exec.Command(c.AgentCommand[0], "client", c.Host, fmt.Sprint(c.Port), c.User, c.Identity, c.KnownHosts)
 	out, err := client.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +150,8 @@ func TestKilledClientLeavesNoAgent(t *testing.T) {
 func runClient(args []string) int {
 	c := Config{Host: args[0], User: args[2], Identity: args[3], KnownHosts: args[4], SSHConfig: "none", Transport: TransportAgent}
 	fmt.Sscan(args[1], &c.Port)
-	c.AgentCommand, _ = os.Executable()
+	me, _ := os.Executable()
+	c.AgentCommand = []string{me}
 	h, err := Dial(context.Background(), c)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -120,7 +120,7 @@ func TestAgentDoesNotStart(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf := config(t, s, TransportAgent)
-			conf.AgentCommand = c.command
+			conf.AgentCommand = []string{c.command}
 			conf.Silence = 20 * time.Second
 			if c.want == "silent for" {
 				conf.Silence = 700 * time.Millisecond

@@ -58,7 +58,7 @@ type Config struct {
 	SSHConfig  string // instead of ~/.ssh/config; "none" reads none
 
 	Transport    string   // TransportAgent or TransportSFTP
-	AgentCommand string   // the program to start on the host; "" is "drsync"
+	AgentCommand []string // what starts the agent on the host, in words; none is "drsync"
 	Roots        []string // directories that Source may be asked for: the agent is told to serve no others
 	Version      string   // of this program, for the agent's error messages
 
@@ -93,8 +93,8 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	if c.Silence <= 0 {
 		c.Silence = 2 * time.Minute
 	}
-	if c.AgentCommand == "" {
-		c.AgentCommand = "drsync"
+	if len(c.AgentCommand) == 0 {
+		c.AgentCommand = []string{"drsync"}
 	}
 	c.Roots = slices.Clone(c.Roots)
 	conn, err := connect(ctx, c)

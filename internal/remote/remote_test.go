@@ -76,7 +76,7 @@ func config(t testing.TB, s *testenv.SSHServer, transport string) Config {
 		t.Fatal(err)
 	}
 	return Config{Host: s.Host, Port: s.Port, User: s.User, Identity: s.Identity, KnownHosts: s.KnownHosts, SSHConfig: "none",
-		Transport: transport, AgentCommand: me, Roots: []string{"/"}, Version: "1.2.3-test"}
+		Transport: transport, AgentCommand: []string{me}, Roots: []string{"/"}, Version: "1.2.3-test"}
 }
 
 func dial(t testing.TB, c Config) Host {

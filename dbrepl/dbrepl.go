@@ -36,7 +36,8 @@ type Engine interface {
 	// Recover settles what a crash left. commit is nil when no publish had
 	// begun: leftovers of a capture are removed. Otherwise it is the Token of
 	// the capture whose publish had begun, which is rolled forward without the
-	// active. Idempotent.
+	// active; it wraps ErrCaptureGone when the capture is not there any more.
+	// Idempotent.
 	Recover(ctx context.Context, commit Token) error
 
 	// Visible opens the standby's visible database for reading. It wraps
@@ -49,6 +50,10 @@ type Engine interface {
 
 	Close() error
 }
+
+// ErrCaptureGone says that Recover found the capture of its Token neither staged
+// nor visible: the visible database is the generation before it.
+var ErrCaptureGone = errors.New("the captured database is no longer on the standby")
 
 // ErrNoDatabase says that the standby has no visible database.
 var ErrNoDatabase = errors.New("no database has been published")
@@ -93,7 +98,8 @@ type Captured interface {
 	Counts() Counts
 	Token() Token
 	// Publish makes the captured database the visible one. Idempotent; after
-	// an error the caller runs Recover with the Token.
+	// an error the caller runs Recover with the Token. Until it begins to
+	// change what is visible it obeys ctx; then it goes on to the end.
 	Publish(ctx context.Context) error
 	// Discard removes the capture. After Publish it does nothing.
 	Discard(ctx context.Context) error

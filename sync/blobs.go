@@ -160,8 +160,11 @@ func reason(m filestore.MissingBlob, named map[blob.Sum]bool) string {
 // verify asks the disk, not the copy's memory, whether every named blob is
 // there with its length. Only blobs that were reported missing may be absent.
 func (p *pass) verify(ctx context.Context) (string, error) {
-	if p.blobs == nil || p.dryRun {
-		return "no blobs to verify", nil
+	switch {
+	case p.blobs == nil:
+		return "no blobs live in files", nil
+	case p.dryRun:
+		return "left out: a dry run has copied nothing", nil
 	}
 	var present int64
 	for i, set := range p.profile.BlobSets {

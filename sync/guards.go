@@ -3,13 +3,18 @@ package sync
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/drsync/drsync/internal/app"
+	"golang.org/x/sys/unix"
+
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/rsyncx"
@@ -68,11 +73,6 @@ func (p *pass) guard(ctx context.Context) (string, error) {
 	if len(refused) > 0 {
 		return "", errors.Join(refused...)
 	}
-	if !p.dryRun {
-		if err := p.makeHome(); err != nil {
-			return "", err
-		}
-	}
 	if err := p.openStore(); err != nil {
 		return "", err
 	}
@@ -81,12 +81,145 @@ func (p *pass) guard(ctx context.Context) (string, error) {
 
 func (p *pass) guards() []Guard {
 	return []Guard{
+		{"home", p.guardHome},
 		{"source", p.guardSource},
 		{"epoch", p.guardEpoch},
 		{"keys", p.guardIdentical},
 		{"application", p.guardStopped},
+		{"links", p.guardLinks},
+		{"blobs", p.guardBlobDirs},
 		{"database", p.guardDatabase},
 	}
+}
+
+// guardHome refuses a standby home that is not there: a new one would be made
+// by a mistyped path or an unmounted disk, and look fine.
+func (p *pass) guardHome(context.Context) error {
+	info, err := os.Stat(p.Home)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return hint.New("the standby's home "+p.Home+" does not exist", "is its disk mounted? create it, or correct standby.home")
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("the standby's home %s is no directory", p.Home)
+	}
+	return nil
+}
+
+// guardLinks refuses when a directory on the way to what the tree must leave
+// alone (blobs, host-specific files) is a symbolic link on one side only. The
+// tree would put the active's directory in the place of the standby's link, or
+// the reverse, and everything behind it would be gone from view.
+func (p *pass) guardLinks(ctx context.Context) error {
+	for _, path := range p.waysThrough() {
+		ours, oerr := os.Readlink(p.inHome(path))
+		if errors.Is(oerr, unix.EINVAL) { // there, and no link
+			ours, oerr = "", nil
+		}
+		if oerr != nil && !errors.Is(oerr, fs.ErrNotExist) {
+			return oerr
+		}
+		e, err := p.src.Lstat(ctx, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		link := e.Mode&unix.S_IFMT == unix.S_IFLNK
+		switch {
+		case !link && ours == "":
+		case link && e.Target == ours:
+		case link:
+			return hint.New(fmt.Sprintf("%s is a symbolic link on the active, to %s, and not here", path, rsyncx.Printable(e.Target)),
+				"make "+p.inHome(path)+" the same link, with its directory, or use a directory on both sides")
+		default:
+			return hint.New(fmt.Sprintf("%s is a symbolic link, and a directory on the active", p.inHome(path)),
+				"use a directory here (a bind mount instead of the link), or the same link on both sides")
+		}
+	}
+	return nil
+}
+
+// waysThrough returns the directories that lead to what the tree leaves alone,
+// relative to the home, as far as no wildcard comes before.
+func (p *pass) waysThrough() []string {
+	seen := map[string]bool{}
+	for _, pattern := range p.excludes() {
+		parts := strings.Split(strings.Trim(pattern, "/"), "/")
+		for i := 1; i < len(parts); i++ {
+			path := strings.Join(parts[:i], "/")
+			if strings.ContainsAny(path, `*?[\`) {
+				break
+			}
+			seen[path] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// guardBlobDirs refuses directories that the active's configuration, and not
+// this host's operator, would have written to outside the home; and those that
+// are the active's own, seen through a shared file system, since pruning them
+// would take the active's blobs.
+func (p *pass) guardBlobDirs(ctx context.Context) error {
+	if p.blobs == nil {
+		return nil
+	}
+	for _, dir := range p.blobs.here.Dirs {
+		if !p.mayWrite(dir.Path) {
+			return hint.New(fmt.Sprintf("the active's %s puts blobs into %s, outside the standby's home", p.profile.ChainFile, dir.Path),
+				"if that is meant, list the directory as standby.filestore in the configuration")
+		}
+	}
+	for _, src := range p.blobs.sources {
+		same, err := p.isOurs(ctx, src)
+		if err != nil {
+			return err
+		}
+		if same {
+			return hint.New("a blob directory of the active is the standby's own, on a shared file system", "drsync keeps a second copy of the blobs: give the standby its own directory")
+		}
+	}
+	return nil
+}
+
+// mayWrite says whether a blob directory lies where the operator allows it.
+func (p *pass) mayWrite(path string) bool {
+	for _, allowed := range append([]string{p.Home}, p.BlobDirs...) {
+		if rel, err := filepath.Rel(allowed, path); err == nil && filepath.IsLocal(rel) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOurs looks in a directory of the active for a file with a name that nobody
+// can guess, which it makes for a moment in each of the standby's.
+func (p *pass) isOurs(ctx context.Context, src rsyncx.Source) (same bool, err error) {
+	for _, dir := range p.blobs.here.Dirs {
+		name := ".drsync-probe-" + rand.Text()
+		f, err := os.OpenFile(filepath.Join(dir.Path, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		f.Close()
+		_, err = src.Lstat(ctx, name)
+		if rerr := os.Remove(f.Name()); rerr != nil {
+			return false, rerr
+		}
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 const remount = "is its disk mounted? is active.home right?"
@@ -170,7 +303,8 @@ func (p *pass) guardIdentical(ctx context.Context) error {
 		}
 		theirs, err := rsyncx.ReadFile(ctx, p.src, path, 1<<20)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			return hint.New(fmt.Sprintf("the active has no %s, but this host does: without it the database could not be read", path),
+				"is the active's home whole? if its key was never made, move this host's away")
 		}
 		if err != nil {
 			return fmt.Errorf("read the active's %s: %w", path, err)
@@ -188,15 +322,7 @@ func (p *pass) guardStopped(context.Context) error {
 	if p.profile.LockFile == "" {
 		return nil
 	}
-	path := p.inHome(p.profile.LockFile)
-	held, err := app.LockHeld(path)
-	if err != nil {
-		return err
-	}
-	if held {
-		return hint.New("the application is running on this standby: "+path+" is held", "stop its service, and disable it at boot")
-	}
-	return nil
+	return stopped(p.inHome(p.profile.LockFile))
 }
 
 // guardDatabase refuses for every fatal finding of the engine and warns of the others.
@@ -224,11 +350,7 @@ func (p *pass) guardDatabase(ctx context.Context) error {
 // which nothing configured may override, then the operator's.
 func (p *pass) treeRules() (*filter.Rules, error) {
 	b := filter.NewBuilder()
-	var blobDirs []string
-	if p.blobs != nil {
-		blobDirs = p.blobs.here.Below(p.Home)
-	}
-	for _, pattern := range p.profile.Excludes(blobDirs...) {
+	for _, pattern := range p.excludes() {
 		if err := b.Own(pattern, filter.Sender|filter.Receiver); err != nil {
 			return nil, err
 		}
@@ -239,4 +361,13 @@ func (p *pass) treeRules() (*filter.Rules, error) {
 		}
 	}
 	return b.Rules(filter.Options{DeleteExcluded: p.Tree.DeleteExcluded})
+}
+
+// excludes are the patterns of what is no part of the tree, on either side.
+func (p *pass) excludes() []string {
+	var blobDirs []string
+	if p.blobs != nil {
+		blobDirs = p.blobs.here.Below(p.Home)
+	}
+	return p.profile.Excludes(blobDirs...)
 }

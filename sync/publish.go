@@ -10,9 +10,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/durable"
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/rsyncx"
@@ -25,9 +29,14 @@ type journal struct {
 	Format   int             `json:"format"`
 	Snapshot string          `json:"snapshot"`
 	Database dbrepl.Token    `json:"database,omitempty"`
-	Tree     bool            `json:"tree"` // a staged tree waits to be placed
 	Epoch    uint64          `json:"epoch"`
 	Record   snapshot.Record `json:"record"`
+	// Home and Inode are the home that the staged tree lies in: an empty mount
+	// point of the same path is another one.
+	Home  string `json:"home"`
+	Inode uint64 `json:"home_inode"`
+	// LockFile is held by the running application; "" if it has none.
+	LockFile string `json:"lock_file,omitempty"`
 }
 
 const journalName = "publish.json"
@@ -92,40 +101,59 @@ func (p *pass) publish(ctx context.Context) (string, error) {
 	}
 	p.record.Steps = p.took
 	p.record.Complete = complete(p.record)
-	j := journal{Snapshot: p.draft.ID, Tree: true, Epoch: p.epoch, Record: p.record}
+	j := journal{Snapshot: p.draft.ID, Epoch: p.epoch, Record: p.record, Home: p.Home}
+	if p.profile.LockFile != "" {
+		j.LockFile = p.inHome(p.profile.LockFile)
+	}
 	if p.captured != nil {
 		j.Database = p.captured.Token()
+	}
+	var err error
+	if j.Inode, err = inode(p.Home); err != nil {
+		return "", err
+	}
+	if err := stopped(j.LockFile); err != nil {
+		return "", err
 	}
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
+	// From here on nothing of this run may be thrown away, unless it is certain
+	// that the journal is not there.
+	p.committed = true
 	if err := p.writeJournal(j); err != nil {
+		if _, lerr := os.Lstat(p.journalPath()); errors.Is(lerr, fs.ErrNotExist) {
+			p.committed = false
+		}
 		return "", err
 	}
-	// From here on nothing of this run may be thrown away, and an interrupted
-	// run would only leave to the next one what takes a moment now.
-	p.committed = true
-	return p.rollForward(context.WithoutCancel(ctx), j)
+	return p.rollForward(ctx, j)
 }
 
 // rollForward does what the journal intends. Every part is idempotent, so it
 // may be repeated from the start after a crash anywhere.
+//
+// The database comes first: it is the part that may have to wait, or to be
+// given up, and then nothing has changed. An interrupt ends such a wait after
+// publishGrace; what takes only a moment is not interrupted.
 func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 	part := func(text string) { p.Event.Emit(event.Event{Kind: event.Info, Step: "publish", Text: text}) }
-	if j.Tree {
-		part("placing the tree")
-		if err := p.placeTree(ctx, &j.Record); err != nil {
-			return "", err
-		}
+	if err := p.checkJournal(j); err != nil {
+		return "", err
 	}
 	if p.Engine != nil {
 		part("swapping the database in")
-		if len(j.Database) == 0 {
-			return "", errors.New("the publish journal is of a run without a database, but one is configured now")
-		}
-		if err := p.publishDatabase(ctx, j.Database); err != nil {
+		patient, done := withGrace(ctx, publishGrace)
+		err := p.publishDatabase(patient, j.Database)
+		done()
+		if err != nil {
 			return "", fmt.Errorf("publish the database: %w", err)
 		}
+	}
+	ctx = context.WithoutCancel(ctx)
+	part("placing the tree")
+	if err := p.placeTree(ctx, &j.Record); err != nil {
+		return "", fmt.Errorf("place the tree: %w", err)
 	}
 	part("recording the snapshot")
 	if err := p.adoptEpoch(j.Epoch); err != nil {
@@ -136,6 +164,9 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 		return "", err
 	}
 	j.Record.Published = p.now().UTC()
+	if !p.began.IsZero() {
+		j.Record.Steps = append(j.Record.Steps, snapshot.Step{Name: "publish", Seconds: p.now().Sub(p.began).Round(time.Millisecond).Seconds()})
+	}
 	if err := snaps.Draft(j.Snapshot).Commit(j.Record); err != nil {
 		return "", err
 	}
@@ -151,6 +182,76 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 	return "snapshot " + record.ID, nil
 }
 
+// publishGrace is how long an interrupted publish may still wait for whoever
+// uses the standby's database.
+const publishGrace = time.Second
+
+// withGrace returns a context that ends some time after ctx does. done must be called.
+func withGrace(ctx context.Context, grace time.Duration) (patient context.Context, done func()) {
+	patient, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
+		context.AfterFunc(patient, func() { timer.Stop() })
+	})
+	return patient, func() { stop(); cancel(nil) }
+}
+
+// checkJournal refuses to roll a journal forward over something else than what
+// it was written for, or under a running application.
+func (p *pass) checkJournal(j journal) error {
+	switch {
+	case p.Engine == nil && len(j.Database) > 0:
+		return hint.New("the interrupted publish is of a database, but none is configured now", "configure the database as it was, and run drsync now")
+	case p.Engine != nil && len(j.Database) == 0:
+		return hint.New("the interrupted publish is of a home without a database, but one is configured now", "set database.engine: none as it was, and run drsync now")
+	}
+	const where = "is its disk mounted? is standby.home as it was?"
+	if j.Home != p.Home {
+		return hint.New(fmt.Sprintf("the interrupted publish is of the home %s, not %s", j.Home, p.Home), where)
+	}
+	there, err := inode(p.Home)
+	if err != nil {
+		return hint.With(err, where)
+	}
+	if there != j.Inode {
+		return hint.New(fmt.Sprintf("the home %s is not the directory that the interrupted publish was staged in", p.Home), where)
+	}
+	return stopped(j.LockFile)
+}
+
+// abandon gives up a committed publish whose capture is gone. Nothing of it is
+// visible, since the database is the first part.
+func (p *pass) abandon(j journal) error {
+	if err := p.removeStage(); err != nil {
+		return err
+	}
+	if err := durable.Remove(p.journalPath()); err != nil {
+		return err
+	}
+	p.warn("", fmt.Sprintf("the publish of snapshot %s was given up: what was captured is no longer there; the snapshot before it stands", j.Snapshot))
+	return nil
+}
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("the standby's home %s: %w", path, err)
+	}
+	return st.Ino, nil
+}
+
+// stopped returns an error while the application holds its lock file.
+func stopped(lockFile string) error {
+	if lockFile == "" {
+		return nil
+	}
+	held, err := app.LockHeld(lockFile)
+	if err == nil && held {
+		err = hint.New("the application is running on this standby: "+lockFile+" is held", "stop its service, and disable it at boot")
+	}
+	return err
+}
+
 func (p *pass) publishDatabase(ctx context.Context, token dbrepl.Token) error {
 	if p.captured != nil {
 		return p.captured.Publish(ctx)
@@ -164,12 +265,8 @@ func (p *pass) publishDatabase(ctx context.Context, token dbrepl.Token) error {
 func (p *pass) placeTree(ctx context.Context, record *snapshot.Record) error {
 	staged := p.staged
 	if staged == nil {
-		root, err := p.openHome()
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		staged, err = rsyncx.OpenStaged(root)
+		var err error
+		staged, err = rsyncx.OpenStaged(p.root)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -189,15 +286,10 @@ func (p *pass) placeTree(ctx context.Context, record *snapshot.Record) error {
 
 // removeStage throws away a tree that was staged and never committed.
 func (p *pass) removeStage() error {
-	if _, err := os.Lstat(p.Home); errors.Is(err, fs.ErrNotExist) {
+	if p.root == nil {
 		return nil
 	}
-	root, err := p.openHome()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	staged, err := rsyncx.OpenStaged(root)
+	staged, err := rsyncx.OpenStaged(p.root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -223,31 +315,69 @@ func (p *pass) adoptEpoch(epoch uint64) error {
 // recover rolls an interrupted publish forward, or throws away what an
 // interrupted run left before it.
 func (p *pass) recover(ctx context.Context) (string, error) {
+	if err := p.takeHome(); err != nil {
+		return "", err
+	}
 	j, err := readJournal(p.StateDir)
 	if err != nil {
 		return "", err
 	}
+	text := "nothing to finish"
 	if j != nil {
-		if _, err := p.rollForward(ctx, *j); err != nil {
+		if p.dryRun {
+			return "", hint.New("the publish of snapshot "+j.Snapshot+" was interrupted, and a dry run does not finish it", "run drsync now")
+		}
+		_, err := p.rollForward(ctx, *j)
+		switch {
+		case err == nil:
+			p.report.Recovered, p.report.Published, p.report.Snapshot = j.Snapshot, false, nil
+			return "finished publishing snapshot " + j.Snapshot, nil
+		case !errors.Is(err, dbrepl.ErrCaptureGone):
 			return "", fmt.Errorf("finish publishing snapshot %s: %w", j.Snapshot, err)
 		}
-		p.report.Recovered, p.report.Published, p.report.Snapshot = j.Snapshot, false, nil
-		return "finished publishing snapshot " + j.Snapshot, nil
+		if err := p.abandon(*j); err != nil {
+			return "", fmt.Errorf("give up publishing snapshot %s: %w", j.Snapshot, err)
+		}
+		text = "gave up publishing snapshot " + j.Snapshot
 	}
 	if p.Engine != nil {
 		if err := p.Engine.Recover(ctx, nil); err != nil {
 			return "", err
 		}
 	}
+	if err := p.discardDrafts(); err != nil {
+		return "", err
+	}
+	return text, p.removeStage()
+}
+
+func (p *pass) discardDrafts() error {
+	if _, err := os.Lstat(p.StateDir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	snaps, err := snapshot.Open(p.StateDir)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := snaps.DiscardDrafts(); err != nil {
-		return "", err
+	return snaps.DiscardDrafts()
+}
+
+// takeHome locks the standby's home against every other run, also one with
+// another state directory. A home that does not exist yet is taken once it does.
+func (p *pass) takeHome() error {
+	if p.root != nil {
+		return nil
 	}
-	if err := p.removeStage(); err != nil {
-		return "", err
+	root, err := rsyncx.OpenRoot(p.Home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return "nothing to finish", nil
+	if err != nil {
+		return fmt.Errorf("open the standby's home: %w", err)
+	}
+	if err := root.Lock(); err != nil {
+		return errors.Join(hint.With(err, "another drsync, with another state directory, works on the same home"), root.Close())
+	}
+	p.root = root
+	return nil
 }

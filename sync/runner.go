@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -63,6 +62,7 @@ type Runner struct {
 
 	Retention snapshot.Policy
 	Prune     prune.Policy
+	BlobDirs  []string // directories outside Home that blobs may be written to
 	// Reserve is how many bytes stay free on the home's file system.
 	Reserve int64
 
@@ -133,6 +133,7 @@ func (r *Runner) Plan() []Step { return (&pass{Runner: r}).steps() }
 func (p *pass) walk(ctx context.Context, steps []Step) error {
 	for _, s := range steps {
 		began := p.now()
+		p.began = began
 		p.Event.Emit(event.Event{Kind: event.StepStart, Step: s.Name, Text: s.Detail})
 		text, err := s.Do(ctx)
 		if err == nil && ctx.Err() != nil {
@@ -159,22 +160,6 @@ func (r *Runner) Recover(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return p.report.Recovered, nil
-}
-
-// stagingRoot opens the standby's home, which must exist.
-func (r *Runner) openHome() (*rsyncx.Root, error) {
-	root, err := rsyncx.OpenRoot(r.Home)
-	if err != nil {
-		return nil, fmt.Errorf("open the standby's home: %w", err)
-	}
-	return root, nil
-}
-
-func (r *Runner) makeHome() error {
-	if err := os.MkdirAll(r.Home, 0o755); err != nil {
-		return fmt.Errorf("create the standby's home: %w", err)
-	}
-	return nil
 }
 
 func (r *Runner) inHome(path string) string { return filepath.Join(r.Home, filepath.FromSlash(path)) }

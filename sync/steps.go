@@ -38,6 +38,7 @@ type pass struct {
 	record    snapshot.Record
 	malformed []int64 // of each blob set: names in the database that are no hash
 	took      []snapshot.Step
+	began     time.Time // of the current step
 }
 
 func (p *pass) steps() []Step {
@@ -141,9 +142,12 @@ func (p *pass) stage(ctx context.Context) (string, error) {
 		return "", err
 	}
 	o := p.Tree
-	o.Filter, o.DryRun, o.Event, o.Reserve = rules, p.dryRun, p.Event, p.Reserve
-	if p.root, err = p.openHome(); err != nil {
-		return "", err
+	o.Filter, o.DryRun, o.Reserve = rules, p.dryRun, p.Reserve
+	o.Event = func(e event.Event) {
+		if e.Kind == event.Progress {
+			e.Step = "stage"
+		}
+		p.Event.Emit(e)
 	}
 	if p.staged, err = rsyncx.Stage(ctx, p.src, p.root, o); err != nil {
 		return "", err

@@ -3,6 +3,7 @@ package mysql
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func (p *publisher) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return p.complete(ctx)
+	return p.complete(context.WithoutCancel(ctx))
 }
 
 // do executes a statement that changes something.
@@ -85,7 +86,7 @@ func (p *publisher) swap(ctx context.Context) error {
 		return err
 	}
 	if staged == nil || staged.ID != p.g.ID {
-		return hint.New("the captured database is no longer on the standby; the visible one is unchanged", "run drsync now, which captures anew")
+		return hint.With(fmt.Errorf("%w; the visible one is unchanged", dbrepl.ErrCaptureGone), "run drsync now, which captures anew")
 	}
 	name, prev := quote(p.opt.Name), quote(p.prevName())
 	for _, s := range []string{
@@ -105,14 +106,63 @@ func (p *publisher) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.clear(ctx); err != nil {
-		return p.inUse(ctx, err)
-	}
 	rename, err := p.rename(here, ready)
 	if err != nil {
 		return err
 	}
-	return p.inUse(ctx, p.do(ctx, rename))
+	if err := p.awaitIdle(ctx, here); err != nil {
+		return p.inUse(ctx, err)
+	}
+	// From here on the visible database changes: an interrupt waits, for at
+	// most the lock's time limit.
+	ctx = context.WithoutCancel(ctx)
+	before, err := readObjects(ctx, p.conn, p.opt.Name)
+	if err != nil {
+		return err
+	}
+	err = p.clear(ctx)
+	if err == nil {
+		err = p.do(ctx, rename)
+	}
+	if err != nil {
+		return errors.Join(p.inUse(ctx, err), p.putBack(ctx, before))
+	}
+	return nil
+}
+
+// awaitIdle waits until nobody uses the visible tables, without changing
+// anything: a transaction that has only read from one would let the rename wait.
+func (p *publisher) awaitIdle(ctx context.Context, tables []string) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	locks := make([]string, len(tables))
+	for i, t := range tables {
+		locks[i] = quote(p.opt.Name) + "." + quote(t) + " WRITE"
+	}
+	if err := p.do(ctx, "LOCK TABLES "+strings.Join(locks, ", ")); err != nil {
+		return err
+	}
+	return p.do(ctx, "UNLOCK TABLES")
+}
+
+// putBack makes what clear dropped again, when the rename did not come to pass.
+func (p *publisher) putBack(ctx context.Context, before []object) error {
+	now, err := readObjects(ctx, p.conn, p.opt.Name)
+	if err != nil {
+		return err
+	}
+	if err := execAll(ctx, p.conn, "USE "+quote(p.opt.Name)); err != nil {
+		return err
+	}
+	for _, o := range before {
+		if !slices.Contains(now, o) {
+			if err := o.create(func(s string) error { return p.do(ctx, s) }, p.opt.Name, p.g.Collation); err != nil {
+				return fmt.Errorf("put %s back: %w", o, err)
+			}
+		}
+	}
+	return nil
 }
 
 // clear drops what stands in the way of the tables: triggers, which cannot

@@ -116,11 +116,12 @@ func (e *Engine) rollForward(ctx context.Context, g generation, verified bool) e
 }
 
 func (e *Engine) verifyVisible(ctx context.Context, g generation) error {
-	if err := verifyFile(ctx, e.f.live, g); err != nil {
-		return hint.With(fmt.Errorf("the captured database is neither staged nor visible: %w", err),
-			"somebody removed "+e.f.staged+" or changed the visible database during a publish; restore the file, or remove the run's journal to give the publish up")
+	err := verifyFile(ctx, e.f.live, g)
+	if errors.Is(err, errOther) || errors.Is(err, fs.ErrNotExist) {
+		return hint.With(fmt.Errorf("%w: %w", dbrepl.ErrCaptureGone, err),
+			"somebody removed "+e.f.staged+" during a publish; run drsync now, which captures anew")
 	}
-	return nil
+	return err
 }
 
 // mark writes down which generation is visible.
@@ -224,7 +225,10 @@ func verifyFile(ctx context.Context, path string, g generation) error {
 		return err
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); n != g.Length || got != g.SHA256 {
-		return fmt.Errorf("%s has %d bytes with hash %s, captured were %d with %s", path, n, got, g.Length, g.SHA256)
+		return fmt.Errorf("%s is %w: %d bytes with hash %s, captured were %d with %s", path, errOther, n, got, g.Length, g.SHA256)
 	}
 	return nil
 }
+
+// errOther says that a file is not the generation it was compared with.
+var errOther = errors.New("another database")

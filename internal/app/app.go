@@ -84,10 +84,16 @@ func Custom() Profile { return Profile{Name: NameCustom, Layout: "one tree"} }
 // Excludes returns the patterns of everything that is not part of the tree.
 // blobDirs are directories of blobs inside the home, relative to it, which
 // depend on the filestore's configuration.
+//
+// No pattern is for directories alone: a symbolic link in the place of one is
+// as little part of the tree as the directory.
 func (p Profile) Excludes(blobDirs ...string) []string {
-	all := slices.Concat(p.HostSpecific, p.NotTree)
+	var all []string
+	for _, pattern := range slices.Concat(p.HostSpecific, p.NotTree) {
+		all = append(all, strings.TrimSuffix(pattern, "/"))
+	}
 	for _, dir := range blobDirs {
-		if pattern := Anchor(dir) + "/"; !slices.Contains(all, pattern) {
+		if pattern := Anchor(dir); !slices.Contains(all, pattern) {
 			all = append(all, pattern)
 		}
 	}

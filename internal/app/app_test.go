@@ -185,7 +185,6 @@ access/data/x
 replicator/etc/replicator.yaml
 data/
 data/artifactory.properties
-data/filestore
 etc/logs/x
 data/deep/cache/x
 tomcat/conf/server.xml

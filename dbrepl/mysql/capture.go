@@ -106,6 +106,9 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 	}
 	defer k.staging.Close()
 
+	if e.during != nil {
+		e.during("")
+	}
 	snap, err := e.openSnapshot(ctx, active, before.tables, 1)
 	if err != nil {
 		return nil, err
@@ -197,8 +200,8 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 func (k *copier) copyTables(ctx context.Context, reader *sql.Conn, tables []table) error {
 	loading := ""
 	moved := func(rows, bytes int64) {
-		if k.whileLoading != nil {
-			k.whileLoading(loading)
+		if k.during != nil {
+			k.during(loading)
 		}
 		k.g.Counts.Rows += rows
 		k.g.Counts.Bytes += bytes

@@ -167,7 +167,3 @@ func (e *Engine) settle() {
 func (e *Engine) warn(format string, args ...any) {
 	e.opt.Event.Emit(event.Event{Kind: event.Warning, Name: e.opt.Name, Text: fmt.Sprintf(format, args...)})
 }
-
-func (e *Engine) info(format string, args ...any) {
-	e.opt.Event.Emit(event.Event{Kind: event.Info, Text: fmt.Sprintf(format, args...)})
-}

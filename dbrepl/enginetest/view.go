@@ -168,11 +168,14 @@ func badQueries(t *testing.T, s *suite) {
 			}
 		}
 		// A question changes nothing, whatever it says.
-		for _, query := range []string{"DELETE FROM binaries WHERE sha1 <> ?", "DROP TABLE binaries /* ? */"} {
+		for _, query := range []string{"DELETE FROM binaries WHERE sha1 <> ?", "CREATE TABLE intruder AS SELECT sha1 FROM binaries WHERE sha1 <> ?"} {
 			for range v.Strings(t.Context(), query, "") {
 			}
 		}
 		s.wantRefs(v, 1)
+		if _, err := refs(t.Context(), v, "SELECT sha1, 1 FROM intruder"); err == nil {
+			t.Error("a question made a table")
+		}
 	})
 	s.wantVisible(1)
 }

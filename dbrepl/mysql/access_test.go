@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/blob"
 	"github.com/drsync/drsync/internal/hint"
@@ -65,6 +67,7 @@ func (l *lab) follow(t testing.TB, e *Engine) (fatal []dbrepl.Finding) {
 }
 
 func TestMissingPrivilegesAreNamedAndTheGrantsSuffice(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE, FOREIGN KEY (u) REFERENCES t (id)) ENGINE=InnoDB; INSERT INTO t VALUES (1, NULL)")
 	e := l.granted(t)
@@ -120,6 +123,7 @@ func TestMissingPrivilegesAreNamedAndTheGrantsSuffice(t *testing.T) {
 }
 
 func TestFindings(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, testenv.MariaDB(t, "--skip-log-bin"), testenv.MariaDB(t, "--skip-log-bin", "--local-infile=0"))
 	l.onActive(t, "CREATE TABLE old (x INT) ENGINE=MyISAM; CREATE TABLE aria (x INT) ENGINE=Aria; CREATE TABLE ver (x INT) ENGINE=InnoDB WITH SYSTEM VERSIONING")
 	l.active.Exec(t, "", "CREATE DATABASE other; CREATE TABLE other.p (id INT PRIMARY KEY) ENGINE=InnoDB")
@@ -171,8 +175,7 @@ func TestFindings(t *testing.T) {
 	l.sameRows(t, "t")
 }
 
-func TestOneServerForBothIsRefused(t *testing.T) {
-	l := startLab(t)
+func oneServerForBothIsRefused(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	e := l.engine(t, func(o *Options) { o.Standby.Address = l.active.Socket })
 	if _, err := e.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "the active server itself") {
@@ -180,8 +183,7 @@ func TestOneServerForBothIsRefused(t *testing.T) {
 	}
 }
 
-func TestConnectionErrorsAreOneClearLine(t *testing.T) {
-	l := startLab(t)
+func connectionErrorsAreOneClearLine(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	deaf, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -256,8 +258,7 @@ func (tunnel) SetDeadline(time.Time) error      { return errors.New("deadline no
 func (tunnel) SetReadDeadline(time.Time) error  { return errors.New("deadline not supported") }
 func (tunnel) SetWriteDeadline(time.Time) error { return errors.New("deadline not supported") }
 
-func TestThroughATunnel(t *testing.T) {
-	l := startLab(t)
+func throughATunnel(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1)")
 	var mu sync.Mutex
 	dialed := 0
@@ -295,16 +296,18 @@ func TestSilentServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Kill(pid, syscall.SIGCONT)
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil { // all its threads have stopped
+		t.Fatal(err)
+	}
 	_, err := e.StillNamed(t.Context(), "SELECT 1 FROM t WHERE id = ?", sumsOf("1"))
 	if err == nil || !strings.Contains(err.Error(), "no answer in time") {
 		t.Errorf("asked a stopped server: %v", err)
 	}
 }
 
-// TestQuietServer asks something that takes many times as long as a server may
+// quietServer asks something that takes many times as long as a server may
 // be silent.
-func TestQuietServer(t *testing.T) {
-	l := startLab(t)
+func quietServer(t *testing.T, l *lab) {
 	e := l.engine(t, func(o *Options) { o.Quiet, o.Connect = 20*time.Millisecond, 5*time.Second })
 	began := time.Now()
 	got, err := e.StillNamed(t.Context(), "SELECT 1 FROM DUAL WHERE SLEEP(1) = 0 AND 1 <> ?", sumsOf("2"))
@@ -313,10 +316,9 @@ func TestQuietServer(t *testing.T) {
 	}
 }
 
-// TestLostSession ends a session on the server without any trace of that in the
+// lostSession ends a session on the server without any trace of that in the
 // connection, as a router that forgets a connection does.
-func TestLostSession(t *testing.T) {
-	l := startLab(t)
+func lostSession(t *testing.T, l *lab) {
 	cut := make(chan func(), 100)
 	e := l.engine(t, func(o *Options) {
 		o.Quiet = 100 * time.Millisecond
@@ -348,7 +350,8 @@ func TestLostSession(t *testing.T) {
 		}
 	}
 	first := <-cut
-	<-cut // it has been asked after once, in vain
+	<-cut
+	<-cut // it has been asked after twice, so once in vain
 	first()
 	l.active.Exec(t, "", "KILL "+ids[0])
 	if err := <-lost; err == nil || !strings.Contains(err.Error(), "no longer knows the connection") {

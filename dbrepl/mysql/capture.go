@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -106,6 +105,9 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 	}
 	defer k.staging.Close()
 
+	if e.during != nil {
+		e.during("")
+	}
 	snap, err := e.openSnapshot(ctx, active, before.tables, 1)
 	if err != nil {
 		return nil, err
@@ -197,8 +199,8 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 func (k *copier) copyTables(ctx context.Context, reader *sql.Conn, tables []table) error {
 	loading := ""
 	moved := func(rows, bytes int64) {
-		if k.whileLoading != nil {
-			k.whileLoading(loading)
+		if k.during != nil {
+			k.during(loading)
 		}
 		k.g.Counts.Rows += rows
 		k.g.Counts.Bytes += bytes
@@ -283,92 +285,6 @@ func (k *copier) copySequence(ctx context.Context, _ *sql.Conn, t table, moved f
 	}
 	moved(0, 0)
 	return nil
-}
-
-// rehearse creates the other objects in the staging schema, so that what the
-// standby will not have, a definer or a function, stops the capture and not a
-// publish. It leaves routines and views there for those who read the capture
-// before it is published, and brings Objects into an order that works.
-func (k *copier) rehearse(ctx context.Context) error {
-	do := func(s string) error {
-		_, err := k.staging.ExecContext(ctx, s)
-		return err
-	}
-	var done, views []object
-	for _, o := range k.g.Objects {
-		if o.Kind == "EVENT" && o.Enabled {
-			k.g.Events = append(k.g.Events, o.Name)
-			o.Enabled = false
-		}
-		if o.Kind == "VIEW" {
-			views = append(views, o)
-			continue
-		}
-		err := o.create(do, k.stagingName(), k.g.Collation)
-		if err == nil && (o.Kind == "EVENT" || o.Kind == "TRIGGER") {
-			err = do(o.drop())
-		}
-		if err != nil {
-			return k.objectError(ctx, err)
-		}
-		done = append(done, o)
-	}
-	ordered, err := k.rehearseViews(ctx, do, views)
-	if err != nil {
-		return err
-	}
-	k.g.Objects = append(done, ordered...)
-	return nil
-}
-
-// rehearseViews creates views, which may use each other, in as many rounds as it
-// takes. A view that is broken on the active too is left out.
-func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views []object) (ordered []object, err error) {
-	for len(views) > 0 {
-		var failed []object
-		var first error
-		for _, o := range views {
-			err := o.create(do, k.stagingName(), k.g.Collation)
-			switch {
-			case err == nil:
-				ordered = append(ordered, o)
-			case hasNumber(err, errNoSuchTable, errNoSuchRoutine, errInvalidView, 1054):
-				failed = append(failed, o)
-				if first == nil {
-					first = err
-				}
-			default:
-				return nil, k.objectError(ctx, err)
-			}
-		}
-		if len(failed) < len(views) {
-			views = failed
-			continue
-		}
-		broken := slices.IndexFunc(views, func(o object) bool {
-			_, err := records(ctx, k.look, "SELECT 1 FROM "+quote(o.Name)+" LIMIT 0")
-			return hasNumber(err, errInvalidView)
-		})
-		if broken < 0 {
-			return nil, k.objectError(ctx, first)
-		}
-		k.warn("view %s is broken on the active too and is left out", views[broken].Name)
-		views = slices.Delete(views, broken, broken+1)
-	}
-	return ordered, nil
-}
-
-func (k *copier) objectError(ctx context.Context, err error) error {
-	err = fmt.Errorf("on the standby: %w", k.standby.explain(ctx, err))
-	switch {
-	case hasNumber(err, errUnsafeFunction, errNeedsSuper):
-		return hint.With(err, "SET GLOBAL log_bin_trust_function_creators=1 on the standby's server, also in its configuration")
-	case hasNumber(err, errNoSuchUser):
-		return hint.With(err, "create this account on the standby's server too")
-	case hasNumber(err, errAccessDeniedLocal):
-		return hint.With(err, "GRANT SET USER ON *.* to the account on the standby (MySQL: SET_USER_ID or SET_ANY_DEFINER)")
-	}
-	return err
 }
 
 // dropStaging removes what a capture left.

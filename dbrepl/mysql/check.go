@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
@@ -120,24 +117,6 @@ func (e *Engine) compareServers(p *pair) {
 	}
 }
 
-func grantStatement(rights []string, on, user string) string {
-	return "GRANT " + strings.Join(rights, ", ") + " ON " + on + " TO " + asAccount(user)
-}
-
-func readPrivileges(ctx context.Context, c asker) (privileges, error) {
-	all, err := records(ctx, c, "SHOW GRANTS")
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for _, r := range all {
-		for _, v := range r { // the only column
-			lines = append(lines, v.String)
-		}
-	}
-	return parseGrants(lines), nil
-}
-
 // activeRights are needed on the whole schema: without one of them the server
 // does not refuse, it hides what the account may not see.
 var activeRights = []string{"SELECT", "SHOW VIEW", "TRIGGER", "EVENT"}
@@ -179,26 +158,6 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 		return false, nil
 	}
 	return missing == nil, nil
-}
-
-// mayDo says whether the account has a right to administer the server, which
-// SUPER used to include.
-func mayDo(all privileges, id identity, right string) bool {
-	return all.has(right, "*") || all.has("SUPER", "*") && !(id.MariaDB && id.atLeast(10, 11, 0))
-}
-
-func seesRoutines(all privileges, id identity, name string) (sees bool, fix string) {
-	if !id.MariaDB {
-		return all.has("SHOW_ROUTINE", "*") || all.has("SELECT", "*"),
-			grantStatement([]string{"SHOW_ROUTINE"}, "*.*", id.User)
-	}
-	if all.hasTable("SELECT", "mysql", "proc") {
-		return true, ""
-	}
-	if id.atLeast(11, 3, 0) {
-		return all.has("SHOW CREATE ROUTINE", name), grantStatement([]string{"SHOW CREATE ROUTINE"}, asPattern(name)+".*", id.User)
-	}
-	return false, grantStatement([]string{"SELECT"}, "mysql.proc", id.User)
 }
 
 // inspectContents looks at what is to be captured.
@@ -350,66 +309,3 @@ func missingDefiners(ctx context.Context, c *sql.Conn, p *pair, objects []object
 	}
 	return nil
 }
-
-// The right to write while read_only is on.
-func readOnlyRight(id identity) string {
-	if id.MariaDB {
-		return "READ_ONLY ADMIN"
-	}
-	return "CONNECTION_ADMIN"
-}
-
-// The right to create objects of other accounts.
-func definerRight(id identity) string {
-	switch {
-	case id.MariaDB:
-		return "SET USER"
-	case id.atLeast(8, 2, 0):
-		return "SET_ANY_DEFINER"
-	}
-	return "SET_USER_ID"
-}
-
-// The right to switch sql_log_bin.
-func binlogRight(id identity) string {
-	if id.MariaDB {
-		return "BINLOG ADMIN"
-	}
-	return "SYSTEM_VARIABLES_ADMIN"
-}
-
-// inspectSpace compares the size of the active's tables with the space where
-// the standby's server keeps its own, if that can be seen from here. During a
-// publish the tables are there twice or, until the ones before the last are
-// dropped, three times.
-func (e *Engine) inspectSpace(p *pair, size int64) {
-	if e.opt.Standby.Dial != nil || !isLocal(e.opt.Standby.Address) {
-		return
-	}
-	var fs unix.Statfs_t
-	if unix.Statfs(p.standby.Datadir, &fs) != nil {
-		return // not visible to this user
-	}
-	free := int64(fs.Bavail) * fs.Bsize
-	problem := fmt.Sprintf("%s has %s free, and the active's tables take %s", p.standby.Datadir, megabytes(free), megabytes(size))
-	switch {
-	case free < size/10*11:
-		p.fatal("standby server", problem, "make room")
-	case free < size/10*22:
-		p.note("standby server", problem+"; building indexes may need as much again", "make room")
-	}
-}
-
-func isLocal(address string) bool {
-	if strings.HasPrefix(address, "/") {
-		return true
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-func megabytes(n int64) string { return fmt.Sprintf("%d MB", (n+1<<20-1)>>20) }

@@ -54,6 +54,7 @@ func (l *lab) makeGeneration(t testing.TB, n int) {
 // TestServerKilledDuringPublish kills the standby's server at every statement of
 // a publish, and once in the middle of it.
 func TestServerKilledDuringPublish(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.makeGeneration(t, 1)
 	l.sync(t, l.engine(t))
@@ -122,6 +123,7 @@ func TestServerKilledDuringPublish(t *testing.T) {
 
 // TestRenameIsAllOrNothing kills the server at random moments of the swap.
 func TestRenameIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.makeGeneration(t, 1)
 	l.sync(t, l.engine(t))
@@ -163,13 +165,14 @@ func TestRenameIsAllOrNothing(t *testing.T) {
 
 // TestServerKilledDuringCapture kills either server while rows flow.
 func TestServerKilledDuringCapture(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_100000")
 	l.sync(t, l.engine(t))
 	for _, m := range []*testenv.MariaDBServer{l.standby, l.active} {
 		e := l.engine(t)
 		rows := 0
-		e.whileLoading = func(string) {
+		e.during = func(string) {
 			if rows++; rows == 20 {
 				m.Kill()
 			}
@@ -195,25 +198,34 @@ func TestServerKilledDuringCapture(t *testing.T) {
 	l.sync(t, l.engine(t))
 }
 
-func TestDefinitionsThatChangeDuringACapture(t *testing.T) {
-	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+func definitionsThatChangeDuringACapture(t *testing.T, l *lab) {
+	active, standby := l.active, l.standby
 	for name, ddl := range map[string]string{
-		"add column":  "ALTER TABLE z ADD COLUMN extra INT DEFAULT 5",
-		"rebuild":     "ALTER TABLE z FORCE",
-		"truncate":    "TRUNCATE z",
-		"drop":        "DROP TABLE z",
-		"rename":      "RENAME TABLE z TO y",
-		"recreate":    "DROP TABLE z; CREATE TABLE z (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO z VALUES (1)",
-		"change type": "ALTER TABLE z MODIFY id BIGINT NOT NULL",
+		"add column":    "ALTER TABLE z ADD COLUMN extra INT DEFAULT 5",
+		"rebuild":       "ALTER TABLE z FORCE",
+		"truncate":      "TRUNCATE z",
+		"drop":          "DROP TABLE z",
+		"rename":        "RENAME TABLE z TO y",
+		"recreate":      "DROP TABLE z; CREATE TABLE z (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO z VALUES (1)",
+		"change type":   "ALTER TABLE z MODIFY id BIGINT NOT NULL",
+		"early drop":    "DROP TABLE z",
+		"early table":   "CREATE TABLE y (id INT) ENGINE=InnoDB; INSERT INTO y VALUES (1)",
+		"early column":  "ALTER TABLE z ADD COLUMN extra INT DEFAULT 5",
+		"early view":    "ALTER VIEW v AS SELECT 2 AS two",
+		"early trigger": "DROP TRIGGER tr",
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, active, standby)
-			l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY, pad CHAR(200)) ENGINE=InnoDB; INSERT INTO a SELECT seq, 'x' FROM seq_1_to_5000; CREATE TABLE z (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO z VALUES (1), (2)")
+			l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY, pad CHAR(200)) ENGINE=InnoDB; INSERT INTO a SELECT seq, 'x' FROM seq_1_to_5000; CREATE TABLE z (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO z VALUES (1), (2); CREATE VIEW v AS SELECT 1 AS one; CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW SET NEW.pad = 'y'")
 			heard, adjust := collect()
 			e := l.engine(t, adjust)
 			changed := false
-			e.whileLoading = func(table string) {
-				if table == "a" && !changed {
+			e.during = func(table string) {
+				at := "a"
+				if strings.HasPrefix(name, "early") {
+					at = ""
+				}
+				if table == at && !changed {
 					changed = true
 					l.onActive(t, "SET lock_wait_timeout=5; "+ddl)
 				}
@@ -236,15 +248,14 @@ func TestDefinitionsThatChangeDuringACapture(t *testing.T) {
 	}
 }
 
-// TestCopiedTablesAreFree alters a table that has been copied while another one
+// copiedTablesAreFree alters a table that has been copied while another one
 // is: whoever does that must not wait for the end of the capture.
-func TestCopiedTablesAreFree(t *testing.T) {
-	l := startLab(t)
+func copiedTablesAreFree(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO a VALUES (1); CREATE TABLE b LIKE a; INSERT INTO b VALUES (1)")
 	heard, adjust := collect()
 	e := l.engine(t, adjust)
 	altered := false
-	e.whileLoading = func(table string) {
+	e.during = func(table string) {
 		if table == "b" && !altered {
 			altered = true
 			l.onActive(t, "SET lock_wait_timeout=1; ALTER TABLE a ADD COLUMN later INT; INSERT INTO a VALUES (2, 2)")
@@ -256,12 +267,11 @@ func TestCopiedTablesAreFree(t *testing.T) {
 	}
 }
 
-func TestDefinitionsThatNeverRest(t *testing.T) {
-	l := startLab(t)
+func definitionsThatNeverRest(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; CREATE TABLE z LIKE a")
 	e := l.engine(t)
 	times := 0
-	e.whileLoading = func(table string) {
+	e.during = func(table string) {
 		if table == "a" {
 			times++
 			l.onActive(t, fmt.Sprintf("SET lock_wait_timeout=5; ALTER TABLE z ADD COLUMN c%d INT", times))
@@ -276,8 +286,7 @@ func TestDefinitionsThatNeverRest(t *testing.T) {
 	}
 }
 
-func TestPublishNamesWhoIsInTheWay(t *testing.T) {
-	l := startLab(t)
+func publishNamesWhoIsInTheWay(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
 	e := l.engine(t)
 	l.sync(t, e)
@@ -316,8 +325,9 @@ func busy(t testing.TB, db *sql.DB) []string {
 }
 
 func TestCancelLeavesNothingRunning(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
-	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_100000")
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_30000")
 	e := l.engine(t)
 	c := l.sync(t, e)
 	cause := errors.New("the operator said stop")
@@ -355,12 +365,12 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 	}
 	cancelled("capture", func(ctx context.Context, stop func()) error {
 		n := 0
-		e.whileLoading = func(string) {
+		e.during = func(string) {
 			if n++; n == 10 {
 				stop()
 			}
 		}
-		defer func() { e.whileLoading = nil }()
+		defer func() { e.during = nil }()
 		_, err := e.Capture(ctx)
 		return err
 	})

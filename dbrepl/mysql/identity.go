@@ -121,9 +121,8 @@ func sameServer(ctx context.Context, a, b *sql.Conn) (bool, error) {
 	return err == nil && used["holder"].Valid, err
 }
 
-// clock is the time on a server, and how far its clock is from this host's.
+// clock is how far a server's clock is from this host's.
 type clock struct {
-	now          time.Time
 	skew, within time.Duration
 }
 
@@ -133,19 +132,26 @@ func readClock(ctx context.Context, c asker) (clock, error) {
 	var best clock
 	for i := range 3 {
 		before := time.Now()
-		r, err := one(ctx, c, "SELECT UTC_TIMESTAMP(6) t")
+		now, err := serverTime(ctx, c)
 		took := time.Since(before)
 		if err != nil {
 			return clock{}, err
 		}
-		now, err := time.Parse("2006-01-02 15:04:05.999999", r.get("t"))
-		if err != nil {
-			return clock{}, fmt.Errorf("the server's time: %w", err)
-		}
 		if i == 0 || took/2 < best.within {
-			best = clock{now: now, skew: now.Sub(before.Add(took / 2)).Round(time.Microsecond), within: took / 2}
+			best = clock{skew: now.Sub(before.Add(took / 2)).Round(time.Microsecond), within: took / 2}
 		}
-		best.now = now // of the last answer
 	}
 	return best, nil
+}
+
+func serverTime(ctx context.Context, c asker) (time.Time, error) {
+	r, err := one(ctx, c, "SELECT UTC_TIMESTAMP(6) t")
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, err := time.Parse("2006-01-02 15:04:05.999999", r.get("t"))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("the server's time: %w", err)
+	}
+	return t, nil
 }

@@ -75,6 +75,11 @@ func (l *lab) onActive(t testing.TB, statements string) {
 	l.active.Exec(t, l.name, statements)
 }
 
+func (l *lab) onStandby(t testing.TB, statements string) {
+	t.Helper()
+	l.standby.Exec(t, l.name, statements)
+}
+
 // sync captures and publishes.
 func (l *lab) sync(t testing.TB, e *Engine) dbrepl.Captured {
 	t.Helper()
@@ -177,6 +182,7 @@ func crashAt(e *Engine, n int) (reached func() bool) {
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
 	enginetest.Run(t, func(t testing.TB) enginetest.Fixture {
 		l := newLab(t, active, standby)
@@ -196,4 +202,30 @@ func TestContract(t *testing.T) {
 			},
 		}
 	})
+}
+
+// TestOnSharedServers runs the tests that leave the servers themselves as they are.
+func TestOnSharedServers(t *testing.T) {
+	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+	for name, run := range map[string]func(t *testing.T, l *lab){
+		"ValuesThatDoNotFitStopTheCapture":    valuesThatDoNotFitStopTheCapture,
+		"GreatBlob":                           greatBlob,
+		"RowsSentBeforeAnErrorDoNotStay":      rowsSentBeforeAnErrorDoNotStay,
+		"TornTransfers":                       tornTransfers,
+		"DefinitionsThatNeverRest":            definitionsThatNeverRest,
+		"CopiedTablesAreFree":                 copiedTablesAreFree,
+		"PublishNamesWhoIsInTheWay":           publishNamesWhoIsInTheWay,
+		"OneServerForBothIsRefused":           oneServerForBothIsRefused,
+		"ConnectionErrorsAreOneClearLine":     connectionErrorsAreOneClearLine,
+		"ThroughATunnel":                      throughATunnel,
+		"QuietServer":                         quietServer,
+		"LostSession":                         lostSession,
+		"EveryTypeArrivesUnchanged":           everyTypeArrivesUnchanged,
+		"DefinitionsThatChangeDuringACapture": definitionsThatChangeDuringACapture,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, newLab(t, active, standby))
+		})
+	}
 }

@@ -70,8 +70,9 @@ type Engine struct {
 	// before is called before each statement that changes something during a
 	// publish or a recovery; an error stops it there. Like the fields below it is for tests.
 	before func(statement string) error
-	// whileLoading is called when rows of a table have been read.
-	whileLoading func(table string)
+	// during is called before the snapshot, with "", and when rows of a table
+	// have been read.
+	during func(table string)
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }
@@ -159,14 +160,10 @@ func (e *Engine) prevName() string    { return e.opt.Name + prevSuffix }
 
 // settle waits for what a cancelled call set in motion to end it on the servers.
 func (e *Engine) settle() {
-	e.active.kills.Wait()
-	e.standby.kills.Wait()
+	e.active.kills.wait()
+	e.standby.kills.wait()
 }
 
 func (e *Engine) warn(format string, args ...any) {
 	e.opt.Event.Emit(event.Event{Kind: event.Warning, Name: e.opt.Name, Text: fmt.Sprintf(format, args...)})
-}
-
-func (e *Engine) info(format string, args ...any) {
-	e.opt.Event.Emit(event.Event{Kind: event.Info, Text: fmt.Sprintf(format, args...)})
 }

@@ -31,7 +31,11 @@ type object struct {
 
 func (o object) String() string { return strings.ToLower(o.Kind) + " " + o.Name }
 
-func (o object) fingerprint() string { return fmt.Sprintf("%q", []any{o}) }
+// fingerprint shows all of o.
+func (o object) fingerprint() string {
+	type all object // without String
+	return fmt.Sprintf("%+v", all(o))
+}
 
 // kinds in the order in which objects are created: each may use the ones before.
 var kinds = []string{"FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY", "TRIGGER", "VIEW", "EVENT"}

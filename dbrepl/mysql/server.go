@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +22,7 @@ type server struct {
 	spec  Server
 	limit Timeouts
 	db    *sql.DB
-	kills sync.WaitGroup        // of sessions that were abandoned in the middle
+	kills pending               // of sessions that were abandoned in the middle
 	given atomic.Pointer[error] // why a connection was last given up
 }
 
@@ -37,7 +36,7 @@ func newServer(role string, spec Server, limit Timeouts) *server {
 
 func (s *server) close() {
 	_ = s.db.Close() // a session that ends in error has ended as well
-	s.kills.Wait()
+	s.kills.wait()
 }
 
 // conn is what the driver's connections can do; wrapping one must not lose any of it.
@@ -252,9 +251,9 @@ const killTime = 1500 * time.Millisecond
 
 // kill ends the session id on the server, which would otherwise only notice
 // that nobody listens when its statement is done. An account may always end
-// its own sessions. It returns at once; kills tells when it is over.
+// its own sessions. It returns at once; kills waits until it is over.
 func (s *server) kill(id string) {
-	s.kills.Go(func() {
+	s.kills.start(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), killTime)
 		defer cancel()
 		c, err := s.handshake(ctx, &watchedConn{})

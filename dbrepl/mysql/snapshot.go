@@ -96,13 +96,9 @@ func (s *snapshot) lineUp(ctx context.Context, position func(context.Context, *s
 		if err != nil {
 			return false, err
 		}
-		r, err := one(ctx, s.sessions[0], "SELECT UTC_TIMESTAMP(6) t")
+		at, err := serverTime(ctx, s.sessions[0])
 		if err != nil {
 			return false, err
-		}
-		at, err := time.Parse("2006-01-02 15:04:05.999999", r.get("t"))
-		if err != nil {
-			return false, fmt.Errorf("the server's time: %w", err)
 		}
 		same, first := true, before
 		for i, c := range s.sessions {

@@ -14,6 +14,7 @@ import (
 // TestSessionsSeeOneMoment lines up sessions in every way there is while money
 // moves between tables: each must see the same sum and the same last transfer.
 func TestSessionsSeeOneMoment(t *testing.T) {
+	t.Parallel()
 	logged, unlogged := testenv.MariaDB(t), testenv.MariaDB(t, "--skip-log-bin")
 	for name, test := range map[string]struct {
 		server   *testenv.MariaDBServer
@@ -95,6 +96,7 @@ func TestSessionsSeeOneMoment(t *testing.T) {
 }
 
 func TestPositionIsWhereTheSnapshotIs(t *testing.T) {
+	t.Parallel()
 	l := startLab(t)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
 	e := l.engine(t)
@@ -111,6 +113,7 @@ func TestPositionIsWhereTheSnapshotIs(t *testing.T) {
 
 // TestLockIsNotKept holds the lock for longer than is allowed.
 func TestLockIsNotKept(t *testing.T) {
+	t.Parallel()
 	server := testenv.MariaDB(t, "--skip-log-bin")
 	l := newLab(t, server, server)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")

@@ -106,8 +106,8 @@ func (l *lab) sameRows(t testing.TB, table string) {
 	}
 }
 
-func TestEveryTypeArrivesUnchanged(t *testing.T) {
-	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+func everyTypeArrivesUnchanged(t *testing.T, l *lab) {
+	active, standby := l.active, l.standby
 	for _, way := range []string{"load", "insert"} {
 		t.Run(way, func(t *testing.T) {
 			l := newLab(t, active, standby)
@@ -134,9 +134,8 @@ func TestEveryTypeArrivesUnchanged(t *testing.T) {
 	}
 }
 
-// TestGreatBlob sends a value that is longer than a packet once it is encoded.
-func TestGreatBlob(t *testing.T) {
-	l := startLab(t)
+// greatBlob sends a value that is longer than a packet once it is encoded.
+func greatBlob(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE b (id INT PRIMARY KEY, v LONGBLOB) ENGINE=InnoDB; INSERT INTO b SELECT 1, REPEAT(UNHEX('00010A095C2709FF'), 1900000)")
 	e := l.engine(t)
 	l.sync(t, e)
@@ -156,10 +155,9 @@ func TestTypesThatAreNotKnownAreRefused(t *testing.T) {
 	}
 }
 
-// TestValuesThatDoNotFitStopTheCapture gives the standby a table that cannot
+// valuesThatDoNotFitStopTheCapture gives the standby a table that cannot
 // take every row, as a definition that differs would.
-func TestValuesThatDoNotFitStopTheCapture(t *testing.T) {
-	l := startLab(t)
+func valuesThatDoNotFitStopTheCapture(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT NOT NULL, s VARCHAR(20)) ENGINE=InnoDB; INSERT INTO t VALUES (1, 'one'), (2, 'twotwotwo'), (2, 'three')")
 	for _, test := range []struct{ name, ddl, want string }{
 		{"duplicate", "CREATE TABLE t (id INT NOT NULL PRIMARY KEY, s VARCHAR(20)) ENGINE=InnoDB", "Duplicate entry '2'"},
@@ -170,8 +168,8 @@ func TestValuesThatDoNotFitStopTheCapture(t *testing.T) {
 	} {
 		for _, local := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s local=%v", test.name, local), func(t *testing.T) {
-				l.standby.Exec(t, "", "DROP DATABASE IF EXISTS s; CREATE DATABASE s")
-				l.standby.Exec(t, "s", test.ddl)
+				l.standby.Exec(t, "", "CREATE OR REPLACE DATABASE "+l.name)
+				l.onStandby(t, test.ddl)
 				err := loadOnce(t, l, local)
 				if test.want == "" {
 					return // columns that the active does not have are not the loader's business
@@ -179,7 +177,7 @@ func TestValuesThatDoNotFitStopTheCapture(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("loaded with %v, want %q", err, test.want)
 				}
-				if n, err := query(l.standby.DB(t, "s"), "SELECT COUNT(*) FROM t"); err != nil || n[0] != "0" {
+				if n, err := query(l.standby.DB(t, l.name), "SELECT COUNT(*) FROM t"); err != nil || n[0] != "0" {
 					t.Errorf("%s rows stayed, %v", n, err)
 				}
 			})
@@ -187,7 +185,7 @@ func TestValuesThatDoNotFitStopTheCapture(t *testing.T) {
 	}
 }
 
-// loadOnce loads the active's table t into the standby's schema s.
+// loadOnce loads the active's table t into the standby's.
 func loadOnce(t testing.TB, l *lab, local bool) error {
 	t.Helper()
 	e := l.engine(t)
@@ -197,7 +195,7 @@ func loadOnce(t testing.TB, l *lab, local bool) error {
 		t.Fatal(err)
 	}
 	defer from.Close()
-	to, err := e.standby.session(ctx, "s")
+	to, err := e.standby.session(ctx, l.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,12 +217,12 @@ func loadOnce(t testing.TB, l *lab, local bool) error {
 	return ld.load(ctx, p, newRowSource(rows, p, func(int64, int64) {}))
 }
 
-// TestRowsSentBeforeAnErrorDoNotStay breaks the reading side in the middle: the
+// rowsSentBeforeAnErrorDoNotStay breaks the reading side in the middle: the
 // server would keep the rows that it has.
-func TestRowsSentBeforeAnErrorDoNotStay(t *testing.T) {
-	l := startLab(t)
+func rowsSentBeforeAnErrorDoNotStay(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT NOT NULL PRIMARY KEY, pad CHAR(200)) ENGINE=InnoDB; INSERT INTO t SELECT seq, 'x' FROM seq_1_to_200000")
-	l.standby.Exec(t, "", "CREATE DATABASE s; CREATE TABLE s.t (id INT NOT NULL PRIMARY KEY, pad CHAR(200)) ENGINE=InnoDB")
+	l.standby.Exec(t, "", "CREATE DATABASE "+l.name)
+	l.onStandby(t, "CREATE TABLE t (id INT NOT NULL PRIMARY KEY, pad CHAR(200)) ENGINE=InnoDB")
 	e := l.engine(t)
 	ctx := t.Context()
 	from, err := e.active.session(ctx, l.name)
@@ -232,7 +230,7 @@ func TestRowsSentBeforeAnErrorDoNotStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer from.Close()
-	to, err := e.standby.session(ctx, "s")
+	to, err := e.standby.session(ctx, l.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,15 +255,14 @@ func TestRowsSentBeforeAnErrorDoNotStay(t *testing.T) {
 	if err := ld.load(ctx, p, src); !errors.Is(err, broken) {
 		t.Fatalf("load: %v", err)
 	}
-	if n, err := query(l.standby.DB(t, "s"), "SELECT COUNT(*) FROM t"); err != nil || n[0] != "0" {
+	if n, err := query(l.standby.DB(t, l.name), "SELECT COUNT(*) FROM t"); err != nil || n[0] != "0" {
 		t.Errorf("%s rows stayed, %v", n, err)
 	}
 }
 
-// TestTornTransfers reads the sum of accounts between which money moves: any
+// tornTransfers reads the sum of accounts between which money moves: any
 // capture that mixes two moments shows another sum.
-func TestTornTransfers(t *testing.T) {
-	l := startLab(t)
+func tornTransfers(t *testing.T, l *lab) {
 	const accounts, each = 2000, 100
 	l.onActive(t, fmt.Sprintf(`CREATE TABLE a (id INT PRIMARY KEY, n BIGINT NOT NULL) ENGINE=InnoDB; INSERT INTO a SELECT seq, %d FROM seq_1_to_%d;
 		CREATE TABLE b (id INT PRIMARY KEY, n BIGINT NOT NULL) ENGINE=InnoDB; INSERT INTO b SELECT * FROM a;

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -222,11 +223,18 @@ func joined(ctx context.Context, e *Engine, schemaName, query, arg string, yield
 	}
 }
 
+// question is how a query that only asks begins. A transaction that is read only
+// does not keep a server from creating tables.
+var question = regexp.MustCompile(`(?i)^[\s(]*(SELECT|WITH)\b`)
+
 func trim(query string) string { return strings.TrimRight(strings.TrimSpace(query), "; \t\n") }
 
 // ask runs a configured query on the standby, in a transaction that can write
 // nothing. done ends it.
 func (e *Engine) ask(ctx context.Context, schemaName, query string, args ...any) (rows *sql.Rows, done func(), err error) {
+	if !question.MatchString(query) {
+		return nil, nil, errors.New("the query does not begin with SELECT or WITH")
+	}
 	c, err := e.standby.session(ctx, schemaName)
 	if err != nil {
 		return nil, nil, err

@@ -79,13 +79,14 @@ func (w *watchedConn) watch() (end func()) {
 }
 
 // Close closes the connection. Without an orderly end before it, the server may
-// still be working on a statement, which abandoned is told.
+// still be working on a statement, which abandoned is told first: as soon as the
+// connection is closed, those who wait for it go on.
 func (w *watchedConn) Close() error {
-	err := w.Conn.Close()
 	w.once.Do(func() {
 		if !w.orderly.Load() && !w.broken.Load() && w.abandoned != nil {
 			w.abandoned()
 		}
+		w.orderly.Store(true)
 	})
-	return err
+	return w.Conn.Close()
 }

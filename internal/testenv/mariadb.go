@@ -42,6 +42,9 @@ func MariaDB(t testing.TB, opts ...string) *MariaDBServer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	m := &MariaDBServer{
 		Socket:  filepath.Join(dir, "sock"),
 		Datadir: filepath.Join(dir, "data"),
@@ -127,6 +130,7 @@ func (m *MariaDBServer) Start() {
 	}
 	args := []string{"--no-defaults", "--datadir=" + m.Datadir, "--socket=" + m.Socket,
 		"--bind-address=127.0.0.1", "--port=" + port, "--pid-file=" + filepath.Join(m.dir, "pid"),
+		"--tmpdir=" + filepath.Join(m.dir, "tmp"), // a server that starts empties it
 		"--log-error=" + filepath.Join(m.dir, "log"), "--skip-name-resolve", "--server-id=" + port,
 		"--log-bin=" + filepath.Join(m.Datadir, "binlog"), "--binlog-format=ROW",
 		// Nothing is synced to the disk: what a killed process has written stays.

@@ -1,0 +1,71 @@
+package mysql
+
+import (
+	"context"
+	"strings"
+)
+
+func grantStatement(rights []string, on, user string) string {
+	return "GRANT " + strings.Join(rights, ", ") + " ON " + on + " TO " + asAccount(user)
+}
+
+func readPrivileges(ctx context.Context, c asker) (privileges, error) {
+	all, err := records(ctx, c, "SHOW GRANTS")
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, r := range all {
+		for _, v := range r { // the only column
+			lines = append(lines, v.String)
+		}
+	}
+	return parseGrants(lines), nil
+}
+
+// mayDo says whether the account has a right to administer the server, which
+// SUPER used to include.
+func mayDo(all privileges, id identity, right string) bool {
+	return all.has(right, "*") || all.has("SUPER", "*") && !(id.MariaDB && id.atLeast(10, 11, 0))
+}
+
+func seesRoutines(all privileges, id identity, name string) (sees bool, fix string) {
+	if !id.MariaDB {
+		return all.has("SHOW_ROUTINE", "*") || all.has("SELECT", "*"),
+			grantStatement([]string{"SHOW_ROUTINE"}, "*.*", id.User)
+	}
+	if all.hasTable("SELECT", "mysql", "proc") {
+		return true, ""
+	}
+	if id.atLeast(11, 3, 0) {
+		return all.has("SHOW CREATE ROUTINE", name), grantStatement([]string{"SHOW CREATE ROUTINE"}, asPattern(name)+".*", id.User)
+	}
+	return false, grantStatement([]string{"SELECT"}, "mysql.proc", id.User)
+}
+
+// The right to write while read_only is on.
+func readOnlyRight(id identity) string {
+	if id.MariaDB {
+		return "READ_ONLY ADMIN"
+	}
+	return "CONNECTION_ADMIN"
+}
+
+// The right to create objects of other accounts.
+func definerRight(id identity) string {
+	switch {
+	case id.MariaDB:
+		return "SET USER"
+	case id.atLeast(8, 2, 0):
+		return "SET_ANY_DEFINER"
+	}
+	return "SET_USER_ID"
+}
+
+// The right to switch sql_log_bin.
+func binlogRight(id identity) string {
+	if id.MariaDB {
+		return "BINLOG ADMIN"
+	}
+	return "SYSTEM_VARIABLES_ADMIN"
+}

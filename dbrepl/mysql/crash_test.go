@@ -397,11 +397,55 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		waiting.before = func(s string) error {
-			if strings.HasPrefix(s, "RENAME") {
+			if strings.HasPrefix(s, "LOCK TABLES") {
 				time.AfterFunc(200*time.Millisecond, stop)
 			}
 			return nil
 		}
 		return next.Publish(ctx)
 	})
+}
+
+// TestReaderBlocksPublish: a transaction that has only read from a visible
+// table makes the publish fail, and nothing changes, not even the triggers.
+func TestReaderBlocksPublish(t *testing.T) {
+	l := startLab(t)
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1); CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.id = NEW.id")
+	e := l.engine(t, func(o *Options) { o.Lock = time.Second })
+	l.sync(t, e)
+	l.onActive(t, "INSERT INTO t VALUES (2)")
+	c, err := e.Capture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tx, err := l.standby.DB(t, l.name).Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var n int
+	if err := tx.QueryRow("SELECT COUNT(*) FROM t").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Publish(t.Context()); err == nil || !strings.Contains(err.Error(), "something uses the standby database") {
+		t.Fatalf("publish beside a reader: %v", err)
+	}
+	var triggers, rows int
+	db := l.standby.DB(t, l.name)
+	if err := db.QueryRow("SELECT (SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()), (SELECT COUNT(*) FROM t)").Scan(&triggers, &rows); err != nil {
+		t.Fatal(err)
+	}
+	if triggers != 1 || rows != 1 {
+		t.Errorf("%d triggers and %d rows are visible, want 1 and 1", triggers, rows)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Recover(t.Context(), c.Token()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.QueryRow("SELECT COUNT(*) FROM t").Scan(&rows); err != nil || rows != 2 {
+		t.Errorf("%d rows after the recovery: %v", rows, err)
+	}
 }

@@ -116,6 +116,9 @@ func (p *publisher) swap(ctx context.Context) error {
 	// From here on the visible database changes: an interrupt waits, for at
 	// most the lock's time limit.
 	ctx = context.WithoutCancel(ctx)
+	if err := execAll(ctx, p.conn, "USE "+name); err != nil {
+		return err
+	}
 	before, err := readObjects(ctx, p.conn, p.opt.Name)
 	if err != nil {
 		return err
@@ -143,16 +146,14 @@ func (p *publisher) awaitIdle(ctx context.Context, tables []string) error {
 	if err := p.do(ctx, "LOCK TABLES "+strings.Join(locks, ", ")); err != nil {
 		return err
 	}
-	return p.do(ctx, "UNLOCK TABLES")
+	_, err := p.conn.ExecContext(ctx, "UNLOCK TABLES")
+	return err
 }
 
 // putBack makes what clear dropped again, when the rename did not come to pass.
 func (p *publisher) putBack(ctx context.Context, before []object) error {
 	now, err := readObjects(ctx, p.conn, p.opt.Name)
 	if err != nil {
-		return err
-	}
-	if err := execAll(ctx, p.conn, "USE "+quote(p.opt.Name)); err != nil {
 		return err
 	}
 	for _, o := range before {

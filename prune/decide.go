@@ -38,6 +38,7 @@ type decision struct {
 	in    Input
 	plan  *Plan
 	lists []int64 // how many blobs each kept snapshot named
+	aside int64   // how many blobs lie in quarantine
 }
 
 // merge walks all lists at once, blob by blob in ascending order.
@@ -103,6 +104,7 @@ func (d *decision) judge(sum blob.Sum, named bool, ref blob.Ref, stored, aside *
 		}
 	}
 	if aside.at(sum) {
+		d.aside++
 		it := d.ofQuarantined(aside.value, named, whole, ref)
 		if replaced {
 			// Its place is taken by the store's copy, whose time in quarantine begins now.
@@ -165,8 +167,14 @@ func (d *decision) record(it Item) error {
 
 // guard looks at the counts once everything was seen.
 func (d *decision) guard() error {
+	p := d.plan
+	if p.Stored.Blobs == 0 && d.aside == 0 {
+		return nil // there is nothing to lose
+	}
+	going := p.Quarantine.Blobs + p.Delete.Blobs
 	for i, n := range d.lists {
-		if n == 0 {
+		// An application that holds no artifacts names none: that is suspicious only when something would go for it.
+		if n == 0 && going+p.Purge.Blobs > 0 {
 			return refuse("a database without blobs is most likely the wrong one or a damaged one; remove that snapshot if it is right",
 				"snapshot %s names no blob", d.in.Kept[i].Snapshot)
 		}
@@ -183,10 +191,9 @@ func (d *decision) guard() error {
 		return refuse("if so many artifacts were really deleted, the next prune goes on once a further snapshot confirms it and the older ones are removed",
 			"snapshot %s names %d blobs, the one before it named %d", d.in.Kept[0].Snapshot, d.lists[0], previous)
 	}
-	going := d.plan.Quarantine.Blobs + d.plan.Delete.Blobs
-	if float64(going) > d.in.Policy.MaxFraction*float64(d.plan.Stored.Blobs) {
+	if float64(going) > d.in.Policy.MaxFraction*float64(p.Stored.Blobs) {
 		return refuse("if this is expected, raise prune.max_fraction for one run",
-			"%d of %d stored blobs would go, allowed are %.4g%%", going, d.plan.Stored.Blobs, 100*d.in.Policy.MaxFraction)
+			"%d of %d stored blobs would go, allowed are %.4g%%", going, p.Stored.Blobs, 100*d.in.Policy.MaxFraction)
 	}
 	return nil
 }

@@ -231,6 +231,9 @@ func TestGuards(t *testing.T) {
 		"no snapshot":            {base(func(in *Input) { in.Kept = nil }), nil, true},
 		"newest list empty":      {base(func(in *Input) { in.Kept[0].Refs = refs() }), nil, true},
 		"an older list empty":    {base(func(in *Input) { in.Kept[1].Refs = refs() }), nil, true},
+		"empty, one old blob":    {Input{Kept: []Names{{"new", refs()}}, Stored: infos(90*day, 1), Policy: lenient}, nil, true},
+		"empty, one to purge":    {Input{Kept: []Names{{"new", refs()}}, Stored: infos(0), Quarantined: infos(90*day, 1), Policy: lenient}, nil, true},
+		"empty after a full one": {Input{Kept: []Names{{"new", refs()}}, PreviousNamed: 100, Stored: infos(0, 1), Policy: lenient}, nil, true},
 		"list unreadable":        {base(func(in *Input) { in.Kept[1].Refs = then(refs(1, 2), blob.Ref{}, broken) }), broken, true},
 		"list ends in an error":  {base(func(in *Input) { in.Kept[0].Refs = then(refs(upTo(90)...), blob.Ref{}, broken) }), broken, true},
 		"list unreadable at all": {base(func(in *Input) { in.Kept[0].Refs = then(refs(), blob.Ref{}, broken) }), broken, true},
@@ -275,6 +278,13 @@ func TestGuards(t *testing.T) {
 			in.Policy.MaxFraction = 0
 			in.Kept[1].Refs = refs(upTo(100)...)
 		}),
+		// A healthy instance that has no blobs yet.
+		"no blobs anywhere":                {Kept: []Names{{"new", refs()}, {"old", refs()}}, Stored: infos(0), Quarantined: infos(0), Policy: lenient},
+		"no blobs, no quarantine":          {Kept: []Names{{"new", refs()}}, Stored: infos(0), Policy: Policy{DeleteAtOnce: true}},
+		"the first blobs":                  {Kept: []Names{{"new", refs(1, 2)}, {"old", refs()}}, Stored: infos(90*day, 1, 2), Policy: lenient},
+		"no name, and the blobs are young": {Kept: []Names{{"new", refs()}}, Stored: infos(0, 1, 2), Policy: lenient},
+		"no name, and the quarantine is":   {Kept: []Names{{"new", refs()}}, Stored: infos(0), Quarantined: infos(0, 1), Policy: lenient},
+		"all gone on both sides":           {Kept: []Names{{"new", refs()}}, PreviousNamed: 100, Stored: infos(0), Quarantined: infos(0), Policy: lenient},
 	} {
 		if _, _, err := decide(t, in); err != nil {
 			t.Errorf("%s: %v", title, err)

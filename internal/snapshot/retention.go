@@ -11,7 +11,7 @@ import (
 // Policy says which snapshots to keep. Each number counts; 0 asks for nothing.
 // A snapshot stays when any of the rules keeps it. The zero Policy keeps everything.
 type Policy struct {
-	KeepLast    int // the newest snapshots
+	KeepLast    int // the snapshots published last
 	KeepDaily   int // one for each of the latest days that have any, in UTC
 	KeepWeekly  int // the same for ISO weeks
 	KeepMonthly int // the same for months
@@ -28,14 +28,15 @@ type Decision struct {
 	Reasons []string `json:"reasons"` // never empty
 }
 
-// Decide applies p to all snapshots and returns one decision for each, newest
-// first. The newest snapshot and the newest complete one always stay. Of a day,
-// week or month the newest complete snapshot stays, or the newest if none is
+// Decide applies p to all snapshots and returns one decision for each, in the
+// order of List. The visible snapshot, which is the one published last, and the
+// complete one published last always stay. Of a day, week or month, which go by
+// T, the complete snapshot with the latest T stays, or the latest if none is
 // complete. A snapshot from after now (a clock was wrong) stays too, and takes no
 // other's place.
 func Decide(p Policy, records []Record, now time.Time) []Decision {
 	sorted := slices.Clone(records)
-	slices.SortFunc(sorted, newestFirst)
+	slices.SortFunc(sorted, NewestFirst)
 	reasons := make([][]string, len(sorted))
 	because := func(i int, format string, args ...any) { reasons[i] = append(reasons[i], fmt.Sprintf(format, args...)) }
 
@@ -45,7 +46,7 @@ func Decide(p Policy, records []Record, now time.Time) []Decision {
 		}
 	}
 	if len(sorted) > 0 {
-		because(0, "newest")
+		because(0, "the visible snapshot")
 	}
 	if i := slices.IndexFunc(sorted, func(r Record) bool { return r.Complete }); i >= 0 {
 		because(i, "newest complete")
@@ -61,6 +62,7 @@ func Decide(p Policy, records []Record, now time.Time) []Decision {
 	for n, i := range past[:min(max(p.KeepLast, 0), len(past))] {
 		because(i, "last %d of %d", n+1, p.KeepLast)
 	}
+	slices.SortStableFunc(past, func(a, b int) int { return sorted[b].Time.Compare(sorted[a].Time) })
 	for _, rule := range []struct {
 		name   string
 		count  int
@@ -90,7 +92,8 @@ type choice struct {
 	index  int
 }
 
-// bestOfPeriods chooses one snapshot of each of the latest count periods.
+// bestOfPeriods chooses one snapshot of each of the latest count periods. past
+// holds indices of sorted, the latest T first.
 func bestOfPeriods(sorted []Record, past []int, count int, period func(time.Time) string) []choice {
 	var chosen []choice
 	for _, i := range past {
@@ -109,7 +112,9 @@ func bestOfPeriods(sorted []Record, past []int, count int, period func(time.Time
 	return chosen
 }
 
-// newestFirst orders by the database's time, then by when it was published, then by id.
-func newestFirst(a, b Record) int {
-	return cmp.Or(b.Time.Compare(a.Time), b.Published.Compare(a.Published), strings.Compare(b.ID, a.ID))
+// NewestFirst compares by when the snapshots were published, then by the
+// database's time, then by id; the later one comes first. T alone says nothing
+// about what is visible: the active's clock may be set back.
+func NewestFirst(a, b Record) int {
+	return cmp.Or(b.Published.Compare(a.Published), b.Time.Compare(a.Time), strings.Compare(b.ID, a.ID))
 }

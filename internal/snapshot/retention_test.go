@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -77,16 +78,12 @@ func assertDecisions(t *testing.T, p Policy, all []Record) (kept []string) {
 		}
 	}
 	ids := map[string]bool{}
-	var removed, last string
+	var removed string
 	for _, d := range decisions {
 		if ids[d.ID] {
 			t.Errorf("%s is decided twice", d.ID)
 		}
 		ids[d.ID] = true
-		if last != "" && d.ID >= last {
-			t.Errorf("%s after %s", d.ID, last)
-		}
-		last = d.ID
 		if len(d.Reasons) == 0 {
 			t.Errorf("%s has no reason", d.ID)
 		}
@@ -105,9 +102,16 @@ func assertDecisions(t *testing.T, p Policy, all []Record) (kept []string) {
 		t.Errorf("%d decisions about %d snapshots", len(decisions), len(all))
 	}
 	sorted := slices.Clone(all)
-	slices.SortFunc(sorted, newestFirst)
+	slices.SortFunc(sorted, func(a, b Record) int {
+		return cmp.Or(b.Published.Compare(a.Published), b.Time.Compare(a.Time), strings.Compare(b.ID, a.ID))
+	})
+	for i := range decisions {
+		if i < len(sorted) && decisions[i].ID != sorted[i].ID {
+			t.Errorf("decision %d is about %s, want %s: the order is that of publishing", i, decisions[i].ID, sorted[i].ID)
+		}
+	}
 	if len(sorted) > 0 && strings.Contains(removed, sorted[0].ID) {
-		t.Error("the newest goes")
+		t.Error("the visible snapshot goes")
 	}
 	for _, r := range sorted {
 		if r.Complete {
@@ -130,7 +134,11 @@ func TestRetentionInvariants(t *testing.T) {
 		for range r.IntN(60) {
 			at := now.Add(-time.Duration(r.IntN(90*24*60)-60) * time.Minute)
 			if id := IDFor(at); !slices.ContainsFunc(all, func(r Record) bool { return r.ID == id }) {
-				all = append(all, Record{ID: id, Time: at, Complete: r.IntN(3) > 0})
+				published := at
+				if seed%2 == 1 { // the active's clock went to and fro
+					published = now.Add(-time.Duration(r.IntN(90*24*60)) * time.Minute)
+				}
+				all = append(all, Record{ID: id, Time: at, Published: published, Complete: r.IntN(3) > 0})
 			}
 		}
 		p := Policy{r.IntN(5) - 1, r.IntN(9) - 1, r.IntN(5) - 1, r.IntN(4) - 1}
@@ -150,8 +158,49 @@ func TestRetentionInvariants(t *testing.T) {
 
 func TestRetentionReasons(t *testing.T) {
 	d := Decide(Policy{KeepLast: 1, KeepDaily: 2}, []Record{rec(t, "2026-03-04 10:00"), rec(t, "2026-03-04 09:00"), rec(t, "2026-03-03 09:00")}, now)
-	if got, want := fmt.Sprint(d), "[{20260304T100000Z true [newest newest complete last 1 of 1 daily 1 of 2 (2026-03-04)]}"+
+	if got, want := fmt.Sprint(d), "[{20260304T100000Z true [the visible snapshot newest complete last 1 of 1 daily 1 of 2 (2026-03-04)]}"+
 		" {20260304T090000Z false [no rule keeps it]} {20260303T090000Z true [daily 2 of 2 (2026-03-03)]}]"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+// TestRetentionAfterTheClockWentBack: what was published last is what the host
+// shows, wherever the active's clock put it.
+func TestRetentionAfterTheClockWentBack(t *testing.T) {
+	at := func(id, published string) Record {
+		r := rec(t, id)
+		r.Published = rec(t, published).Time
+		return r
+	}
+	incomplete := func(r Record) Record { r.Complete = false; return r }
+	// The active's clock was an hour ahead, then was set right.
+	back := []Record{at("2026-03-04 11:00", "2026-03-04 11:50"), at("2026-03-04 11:55", "2026-03-04 11:40"), at("2026-03-04 11:40", "2026-03-04 11:25"), at("2026-03-04 11:20", "2026-03-04 11:10")}
+	// It was years ahead.
+	future := []Record{at("2026-03-04 11:00", "2026-03-04 11:50"), at("2036-03-04 11:55", "2026-03-04 11:40"), at("2036-03-04 11:40", "2026-03-04 11:25")}
+	for title, c := range map[string]struct {
+		policy Policy
+		have   []Record // the last published one first
+		keep   []int
+	}{
+		"last":                   {Policy{KeepLast: 1}, back, []int{0}},
+		"last of several":        {Policy{KeepLast: 3}, back, []int{0, 1, 2}},
+		"daily goes by T":        {Policy{KeepDaily: 1}, back, []int{0, 1}},
+		"the future":             {Policy{KeepLast: 1}, future, []int{0, 1, 2}},
+		"the future, daily":      {Policy{KeepDaily: 1}, future, []int{0, 1, 2}},
+		"the visible incomplete": {Policy{KeepLast: 1}, append([]Record{incomplete(back[0])}, back[1:]...), []int{0, 1}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			var want []string
+			for _, i := range c.keep {
+				want = append(want, c.have[i].ID)
+			}
+			if got := assertDecisions(t, c.policy, c.have); !slices.Equal(got, want) {
+				t.Errorf("kept %q\nwant %q", got, want)
+			}
+			d := Decide(c.policy, c.have, now)
+			if d[0].ID != c.have[0].ID || d[0].Reasons[0] != "the visible snapshot" {
+				t.Errorf("first decision %+v", d[0])
+			}
+		})
 	}
 }

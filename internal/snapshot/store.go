@@ -30,7 +30,8 @@ func Open(stateDir string) (*Store, error) {
 	return &Store{dir: dir}, nil
 }
 
-// List returns the records of all snapshots, newest (by Time, then ID) first.
+// List returns the records of all snapshots in the order of NewestFirst: the
+// first is the visible one, also when its T is not the latest.
 func (s *Store) List() ([]Record, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -47,7 +48,7 @@ func (s *Store) List() ([]Record, error) {
 		}
 		all = append(all, r)
 	}
-	slices.SortFunc(all, newestFirst)
+	slices.SortFunc(all, NewestFirst)
 	return all, nil
 }
 
@@ -185,7 +186,7 @@ func (d *Draft) Commit(r Record) error {
 func (d *Draft) Discard() error { return os.RemoveAll(d.dir()) }
 
 // Read returns the records of all snapshots below the state directory stateDir,
-// newest first, and creates nothing: without the directory there are none.
+// in the order of List, and creates nothing: without the directory there are none.
 func Read(stateDir string) ([]Record, error) {
 	s := Store{dir: filepath.Join(stateDir, "snapshots")}
 	all, err := s.List()

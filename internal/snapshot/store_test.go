@@ -340,9 +340,9 @@ func TestListOrder(t *testing.T) {
 		t, public time.Time
 	}{
 		{"20260304T100001Z", at.Add(time.Second), at},
-		{"20260304T100000Z", at, at.Add(time.Hour)},
+		{"20260304T100000Z", at, at.Add(time.Hour)}, // published last, by a clock that had been set back
 		{"20260304T100000Z-2", at, at},
-		{"20260304T090000Z", at.Add(time.Hour), at}, // the time counts, not the name
+		{"20260304T090000Z", at.Add(time.Hour), at}, // published together: the time counts, not the name
 	} {
 		d := s.Draft(r.id)
 		if err := os.Mkdir(d.dir(), 0o755); err != nil {
@@ -365,7 +365,7 @@ func TestListOrder(t *testing.T) {
 	for _, r := range all {
 		got = append(got, r.ID)
 	}
-	if want := []string{"20260304T090000Z", "20260304T100001Z", "20260304T100000Z", "20260304T100000Z-2"}; !slices.Equal(got, want) {
+	if want := []string{"20260304T100000Z", "20260304T090000Z", "20260304T100001Z", "20260304T100000Z-2"}; !slices.Equal(got, want) {
 		t.Fatalf("%q", got)
 	}
 	if err := s.DiscardDrafts(); err != nil {

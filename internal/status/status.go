@@ -6,7 +6,6 @@
 package status
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -155,9 +154,7 @@ func Visible(all []snapshot.Record) (snapshot.Record, bool) {
 	if len(all) == 0 {
 		return snapshot.Record{}, false
 	}
-	return slices.MaxFunc(all, func(a, b snapshot.Record) int {
-		return cmp.Or(a.Published.Compare(b.Published), a.Time.Compare(b.Time), cmp.Compare(a.ID, b.ID))
-	}), true
+	return slices.MinFunc(all, snapshot.NewestFirst), true
 }
 
 func view(r snapshot.Record, now time.Time) Snapshot {

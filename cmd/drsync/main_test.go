@@ -20,7 +20,7 @@ import (
 // inside its event sink; the program itself knows nothing of them.
 const (
 	killEnv = "DRSYNC_TEST_KILL" // "boundary N" or "change N": SIGKILL itself at the N-th such event
-	hookEnv = "DRSYNC_TEST_HOOK" // "STEP command": run a shell command when STEP is done, or "change command": at the first change
+	hookEnv = "DRSYNC_TEST_HOOK" // "STEP command": run a shell command when STEP is done, or "change command", "part command": at the first change or part of a publish
 )
 
 func TestMain(m *testing.M) {
@@ -65,7 +65,7 @@ func hook() event.Sink {
 	}
 	var once sync.Once
 	return func(e event.Event) {
-		if e.Kind == event.StepDone && e.Step == step || e.Kind == event.Change && step == "change" {
+		if e.Kind == event.StepDone && e.Step == step || e.Kind == event.Change && step == "change" || e.Kind == event.Info && e.Step == "publish" && step == "part" {
 			once.Do(func() { shell(command) })
 		}
 	}

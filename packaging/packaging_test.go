@@ -49,7 +49,7 @@ func TestFilesAgree(t *testing.T) {
 		"ReadWritePaths=" + c.Standby.Home,
 		"StateDirectory=" + strings.TrimPrefix(c.Standby.State, "/var/lib/"),
 		"LogsDirectory=" + strings.TrimPrefix(strings.TrimSuffix(c.Files.LogFile, "/replication.log"), "/var/log/"),
-		"User=" + c.Active.User,
+		"User=root",
 		"ExecStart=/usr/bin/drsync run",
 	} {
 		if !slices.Contains(unit, want) {
@@ -66,7 +66,7 @@ func TestFilesAgree(t *testing.T) {
 		}
 	}
 	cron := lines(read(t, "drsync.cron"))
-	if last := cron[len(cron)-1]; !strings.HasPrefix(last, "*/15 * * * *  "+c.Active.User+"  drsync now --config "+c.File) {
+	if last := cron[len(cron)-1]; !strings.HasPrefix(last, "*/15 * * * *  root  drsync now --quiet --config "+c.File) {
 		t.Errorf("drsync.cron: %q", last)
 	}
 }

@@ -41,6 +41,7 @@ type Runner struct {
 	StateDir   string
 	Home       string // of the standby
 	ActiveHome string
+	BlobDirs   []string        // directories outside Home that blobs may be written to
 	Source     snapshot.Source // for the record
 	Version    string
 

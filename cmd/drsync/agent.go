@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drsync/drsync/dbrepl/sqlite"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx/wire"
 )
 
@@ -22,11 +23,13 @@ authorized_keys, so that the standby's key can do nothing else:
   restrict,command="drsync agent --root /var/opt/jfrog/artifactory" ssh-ed25519 ...`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if len(roots) == 0 {
+				return usageError{hint.New("agent has no --root", "name each directory that a standby may read: --root DIR")}
+			}
 			return serveAgent(c.Context(), o.version, roots, o.in, o.out)
 		},
 	}
 	c.Flags().StringArrayVar(&roots, "root", nil, "a `DIR` that may be read; repeatable")
-	_ = c.MarkFlagRequired("root") // fails only for a flag that does not exist
 	return c
 }
 

@@ -20,7 +20,7 @@ their versions and privileges. It changes nothing and takes no lock.
 Exit status: 0 a run would start; 1 it would be refused.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := openStandby(o, output{})
+			s, err := openStandby(o, output{noLog: true})
 			if err != nil {
 				return err
 			}

@@ -7,7 +7,8 @@ import (
 )
 
 func newConfig(o *options) *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Look at the configuration", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "config", Short: "Look at the configuration"}
+	onlyCommands(c)
 	check := &cobra.Command{
 		Use:   "check",
 		Short: "Report everything that is wrong with the configuration, at once",
@@ -15,7 +16,7 @@ func newConfig(o *options) *cobra.Command {
 refers to, and connects to nothing. See drsync check for what both hosts say.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			s, err := openStandby(o, output{})
+			s, err := openStandby(o, output{noLog: true, files: true})
 			if err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,8 +42,12 @@ as a directory of this host, and the commands to try on it are printed.`,
 }
 
 func runDemo(ctx context.Context, o *options, keep string) (err error) {
-	dir := keep
-	if dir == "" {
+	dir := ""
+	if keep != "" {
+		if dir, err = filepath.Abs(keep); err != nil {
+			return err
+		}
+	} else {
 		if dir, err = os.MkdirTemp("", "drsync-demo-"); err != nil {
 			return err
 		}
@@ -163,18 +168,41 @@ func (d *demonstration) leave() error {
 		return err
 	}
 	program, err := os.Executable()
-	if err != nil || filepath.Dir(filepath.Dir(program)) == os.TempDir() {
-		program = "go run ./cmd/drsync"
+	if err != nil {
+		return err
 	}
+	program = typed(program)
 	d.story.Step("The laboratory stays in " + d.lab.Dir)
 	d.story.Say("Its configuration reaches the active as a directory. Try:")
 	for _, command := range []string{"plan", "now -v", "status", "snapshots", "verify --deep", "prune --dry-run", "now --dry-run --json"} {
-		d.story.Command(fmt.Sprintf("%s %s --config %s", program, command, config))
+		d.story.Command(fmt.Sprintf("%s %s --config %s", program, command, quoted(config)))
 	}
 	return d.story.Err()
 }
 
+// typed is how a person starts the program again. What "go run" built lies in a
+// directory that is gone when it ends.
+func typed(program string) string {
+	for element := range strings.SplitSeq(program, "/") {
+		if strings.HasPrefix(element, "go-build") {
+			return "go run ./cmd/drsync"
+		}
+	}
+	return quoted(program)
+}
+
+// quoted is a path as a shell reads it.
+func quoted(path string) string {
+	if strings.Trim(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+") == "" {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
 func isTerminal(w io.Writer) bool {
+	if wrapped, ok := w.(interface{ Unwrap() io.Writer }); ok {
+		w = wrapped.Unwrap()
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

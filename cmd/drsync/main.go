@@ -49,5 +49,5 @@ func run(e env, args []string) int {
 		case <-ctx.Done():
 		}
 	}()
-	return exitStatus(e, execute(ctx, e, args))
+	return execute(ctx, e, args)
 }

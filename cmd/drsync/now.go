@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/drsync/drsync/internal/show"
+	"github.com/drsync/drsync/internal/snapshot"
 	drsync "github.com/drsync/drsync/sync"
 )
 
@@ -17,13 +20,24 @@ type output struct {
 	progress bool
 	verbose  int
 	logFile  string
-	quiet    bool // only warnings
+	quiet    bool // only warnings and errors
+	noLog    bool // the command changes nothing, so no log file is written or needed
+	files    bool // also look at the files that only a connection or a run would need
 }
 
 func (f *output) add(c *cobra.Command) {
 	c.Flags().BoolVar(&f.progress, "progress", false, "show how far each step is: bars on a terminal, plain lines elsewhere")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only warnings and errors, for cron")
 	c.Flags().CountVarP(&f.verbose, "verbose", "v", "name what changes; twice: also what is left alone, and why")
 	c.Flags().StringVar(&f.logFile, "log-file", "", "write rsync's log format to `FILE` (default: files.log_file)")
+}
+
+// check refuses flags that contradict each other.
+func (f *output) check() error {
+	if f.quiet && (f.progress || f.verbose > 0) {
+		return usageError{errors.New("--quiet goes neither with --progress nor with --verbose")}
+	}
+	return nil
 }
 
 func newNow(o *options) *cobra.Command {
@@ -46,9 +60,13 @@ unseen, and the capture is thrown away.
 Exit status: 0 done; 1 failed, the previous snapshot stands; 3 published, but
 blobs are missing on the active or files could not be carried; 10 this host is
 no standby; 11 another drsync is running; 130 interrupted.`,
-		Example: "  drsync now --progress\n  drsync now --json > last-run.json   # from cron",
+		Example: "  drsync now --progress\n  drsync now --quiet   # from cron",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			f.noLog = dryRun
 			return runNow(c.Context(), o, f, dryRun)
 		},
 	}
@@ -66,11 +84,14 @@ func runNow(ctx context.Context, o *options, f output, dryRun bool) error {
 	defer s.Close()
 	report, err := s.runner.Run(ctx, dryRun)
 	s.finishOutput()
-	if o.json {
-		if perr := printJSON(o.out, report); err == nil {
-			err = perr
-		}
-	} else if err == nil {
+	switch {
+	case err != nil:
+		return reportedError{err, report}
+	case o.json:
+		err = printJSON(o.out, report)
+	case f.quiet:
+		printShortcomings(o.err, report)
+	default:
 		err = printReport(o.out, report)
 	}
 	if err == nil && report.Incomplete() {
@@ -106,17 +127,45 @@ func printReport(w io.Writer, r drsync.Report) error {
 	if p := r.Prune; p != nil && !r.DryRun {
 		fmt.Fprintf(w, "  prune     %s\n", describePrune(*p))
 	}
-	if !s.Complete {
-		var missing int64
-		for _, b := range s.BlobSets {
-			missing += b.Missing
+	printShortcomings(w, r)
+	return nil
+}
+
+// printShortcomings says what is missing from a run that did its work.
+func printShortcomings(w io.Writer, r drsync.Report) {
+	if s := r.Snapshot; s != nil && !s.Complete {
+		text := "INCOMPLETE: " + incomplete(*s)
+		if !r.DryRun {
+			text += "; `drsync snapshots " + s.ID + "` has the details"
 		}
-		fmt.Fprintf(w, "INCOMPLETE: %s blobs are missing on the active; `drsync status` names them\n", show.Count(missing))
+		fmt.Fprintln(w, text)
 	}
 	if r.PruneError != "" {
 		fmt.Fprintf(w, "NOT PRUNED: %s\n", r.PruneError)
 	}
-	return nil
+}
+
+// incomplete says why a record does not claim to be complete.
+func incomplete(s snapshot.Record) string {
+	var missing, torn, skipped int64
+	for _, b := range s.BlobSets {
+		missing += b.Missing
+	}
+	for _, t := range s.Trees {
+		torn += t.Torn
+		skipped += t.Skipped
+	}
+	var parts []string
+	if missing > 0 {
+		parts = append(parts, show.Plural(missing, "blob is", "blobs are")+" missing on the active")
+	}
+	if torn > 0 {
+		parts = append(parts, show.Plural(torn, "file", "files")+" changed each time it was read")
+	}
+	if skipped > 0 {
+		parts = append(parts, show.Plural(skipped, "entry", "entries")+" of the home could not be carried")
+	}
+	return strings.Join(parts, "; ")
 }
 
 func describeSkew(skew, bound float64) string {

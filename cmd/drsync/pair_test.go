@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,11 +50,32 @@ func newPair(t *testing.T, transport string) *pair {
 	p := &pair{t: t, dir: dir, random: rand.New(rand.NewPCG(1, 2))}
 	p.sshd = testenv.SSHD(t)
 	p.active, p.standby = testenv.MariaDB(t), testenv.MariaDB(t)
-	p.active.Exec(t, "", "CREATE USER drsync@'127.0.0.1' IDENTIFIED BY '"+activeSecret+"'; GRANT ALL ON *.* TO drsync@'127.0.0.1'")
-	p.standby.Exec(t, "", "CREATE USER drsync@localhost IDENTIFIED BY '"+standbySecret+"'; GRANT ALL ON *.* TO drsync@localhost")
 	p.makeActive()
+	sql := readmeSQL(t)
+	p.active.Exec(t, "", strings.ReplaceAll(sql[0], "…", activeSecret))
+	p.standby.Exec(t, "", strings.ReplaceAll(sql[1], "…", standbySecret))
 	p.writeConfig(transport)
 	return p
+}
+
+// readmeSQL returns README's statements for the accounts of the active and of
+// the standby, so that every test runs with exactly these.
+func readmeSQL(t *testing.T) [2]string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [2]string
+	blocks := strings.Split(string(text), "```sql\n")
+	if len(blocks) != 3 {
+		t.Fatalf("README.md has %d blocks of SQL, want 2", len(blocks)-1)
+	}
+	for i, block := range blocks[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		all[i] = regexp.MustCompile(`(?m)--.*$`).ReplaceAllString(block, "")
+	}
+	return all
 }
 
 func (p *pair) write(path, text string, mode fs.FileMode) {

@@ -14,7 +14,7 @@ func newPlan(o *options) *cobra.Command {
 connects to nothing; now --dry-run also says what each step would do.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			s, err := openStandby(o, output{})
+			s, err := openStandby(o, output{noLog: true})
 			if err != nil {
 				return err
 			}

@@ -26,7 +26,7 @@ With --dry-run it changes nothing; -v then names each blob and why it would go,
 -vv also each that stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := openStandby(o, output{verbose: verbose})
+			s, err := openStandby(o, output{verbose: verbose, noLog: dryRun})
 			if err != nil {
 				return err
 			}
@@ -42,7 +42,7 @@ With --dry-run it changes nothing; -v then names each blob and why it would go,
 			report, err := s.runner.PruneOnly(c.Context(), dryRun, explain)
 			s.finishOutput()
 			if err != nil {
-				return err
+				return reportedError{err, report}
 			}
 			if o.json {
 				return printJSON(o.out, report)

@@ -66,6 +66,10 @@ func (p *pair) replace(t *testing.T, path, text string) {
 // TestRefused: each run is refused with a clear error, and nothing changes.
 func TestRefused(t *testing.T) {
 	p := newPair(t, "agent")
+	out, _ := p.must(0, "check") // what README grants is enough
+	if strings.Contains(out, "FAIL") {
+		t.Errorf("check:\n%s", out)
+	}
 	p.must(0, "now")
 	p.change()
 	cases := []struct {

@@ -3,7 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,20 +21,54 @@ type options struct {
 	json       bool
 }
 
-func (o *options) load() (*config.Config, error) { return config.Load(o.configPath) }
-
-// execute parses the command line and runs the command it names.
-func execute(ctx context.Context, e env, args []string) error {
-	root := newRoot(e)
-	root.SetArgs(args)
-	if _, _, err := root.Find(args); err != nil {
-		return usageError{err}
+// load reads the configuration. One that cannot be read is as wrong as one
+// that says nonsense.
+func (o *options) load() (*config.Config, error) {
+	cfg, err := config.Load(o.configPath)
+	if err != nil {
+		return nil, usageError{err}
 	}
-	return root.ExecuteContext(ctx)
+	return cfg, nil
 }
 
-func newRoot(e env) *cobra.Command {
+// execute parses the command line, runs the command it names and returns the
+// exit status.
+func execute(ctx context.Context, e env, args []string) int {
+	out := &written{Writer: e.out}
+	e.out = out
 	o := &options{env: e}
+	root := newRoot(o)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && strings.HasPrefix(err.Error(), "unknown command ") {
+		err = usageError{errors.New(strings.TrimSpace(err.Error()))}
+	}
+	status := exitStatus(e, err)
+	var said statusError
+	if (o.json || slices.Contains(args, "--json")) && err != nil && !errors.As(err, &said) && !out.some {
+		if perr := printJSON(e.out, failure(err, status)); perr != nil {
+			fmt.Fprintf(e.err, "error: %v\n", perr)
+		}
+	}
+	return status
+}
+
+// written remembers whether anything was printed: with --json that is one
+// object, also when a command fails.
+type written struct {
+	io.Writer
+	some bool
+}
+
+func (w *written) Write(p []byte) (int, error) {
+	w.some = w.some || len(p) > 0
+	return w.Writer.Write(p)
+}
+
+// Unwrap returns the writer below, which may be a terminal.
+func (w *written) Unwrap() io.Writer { return w.Writer }
+
+func newRoot(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "drsync",
 		Short: "Keep a standby host ready to take over from an active one",
@@ -42,19 +80,65 @@ Exit status: 0 done; 1 failed; 2 usage or configuration; 3 done but incomplete;
 10 wrong role for this command; 11 another drsync is running; 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
-	root.SetIn(e.in)
-	root.SetOut(e.out)
-	root.SetErr(e.err)
+	root.SetIn(o.in)
+	root.SetOut(o.out)
+	root.SetErr(o.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&o.configPath, "config", "/etc/drsync/drsync.yaml", "the configuration `FILE`")
 	root.AddCommand(
 		newNow(o), newRun(o), newPlan(o), newStatus(o), newSnapshots(o), newPrune(o), newVerify(o), newCheck(o), newChain(o),
 		newFailover(o), newConfig(o), newAgent(o), newDemo(o), newVersion(o),
 	)
+	root.SetHelpCommand(newHelp())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			onlyCommands(c)
+		}
+	}
 	wrapArgs(root)
 	return root
+}
+
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		RunE: func(c *cobra.Command, args []string) error {
+			about := c.Root()
+			for _, name := range args {
+				i := slices.IndexFunc(about.Commands(), func(sub *cobra.Command) bool { return sub.Name() == name })
+				if i < 0 {
+					return unknownCommand(about, name)
+				}
+				about = about.Commands()[i]
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+// onlyCommands makes c, which only groups commands, explain itself when it is
+// called alone and refuse words that are none of its commands.
+func onlyCommands(c *cobra.Command) {
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownCommand(c, args[0])
+		}
+		return nil
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+}
+
+func unknownCommand(c *cobra.Command, name string) error {
+	text := fmt.Sprintf("unknown command %q for %q", name, c.CommandPath())
+	c.SuggestionsMinimumDistance = max(c.SuggestionsMinimumDistance, 2)
+	if like := c.SuggestionsFor(name); len(like) > 0 {
+		text += "\n\nDid you mean this?\n\t" + strings.Join(like, "\n\t")
+	}
+	return usageError{errors.New(text)}
 }
 
 // wrapArgs makes wrong arguments of any command a usage error.

@@ -28,7 +28,12 @@ configuration is read again for each run.
 It ends with 130 when it is told to stop, after the run that is at work was
 interrupted, and with 10 when this host is no standby any more.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runSchedule(c.Context(), o, f) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			return runSchedule(c.Context(), o, f)
+		},
 	}
 	f.add(c)
 	return c
@@ -40,14 +45,21 @@ func runSchedule(ctx context.Context, o *options, f output) error {
 		return err
 	}
 	if cfg.Schedule.IsZero() {
-		return hint.New(cfg.File+" has no schedule", `add one, such as schedule: "*/15 * * * *"`)
+		return hint.With(cfg.Problem("schedule", errors.New("is missing, and run goes by it")), `add one, such as schedule: "*/15 * * * *"`)
+	}
+	state, err := role.Load(cfg.Standby.State)
+	if err == nil {
+		err = role.RequireStandby(state)
+	}
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(cfg.Standby.State, 0o755); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	terminal := show.NewTerminal(show.TerminalOptions{Out: o.err})
+	terminal := show.NewTerminal(show.TerminalOptions{Out: o.err, Quiet: f.quiet})
 	defer terminal.Close()
 	host, err := os.Hostname()
 	if err != nil {
@@ -66,6 +78,9 @@ func runSchedule(ctx context.Context, o *options, f output) error {
 			}
 			return err
 		},
+	}
+	if f.quiet {
+		return s.Run(ctx)
 	}
 	fmt.Fprintf(o.err, "next run at %s\n", s.Next(o.now()).Format(time.RFC3339))
 	return s.Run(ctx)

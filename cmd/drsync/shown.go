@@ -1,11 +1,11 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
+	"fmt"
 
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/rsyncx/cli"
 )
@@ -13,50 +13,61 @@ import (
 // shown is where a run shows itself: the terminal and the log file.
 type shown struct {
 	terminal *show.Terminal
-	log      *show.LogFile
+	log      *show.LogFile // nil for none
+	logKey   string        // where its path was given
 	sink     event.Sink
 }
 
-// openShown opens the terminal and, if there is one, the log file. The words of
-// files.rsync (-v, --progress, --log-file) count like those of the command
-// line, except that -v there is for the log file alone: what cron mails should
-// not be a list of files.
+// openShown opens the terminal and prepares the log file, if there is one: it is
+// made with its first line. The words of files.rsync (-v, --log-file) count
+// like those of the command line, except that -v there is for the log file
+// alone: what cron mails should not be a list of files. The result is usable
+// also beside an error.
 func openShown(o *options, cfg *config.Config, c cli.Command, f output) (*shown, error) {
 	s := &shown{terminal: show.NewTerminal(show.TerminalOptions{
 		Out: o.err, Bars: f.progress && show.IsTerminal(o.err), Progress: f.progress, Verbose: f.verbose, Quiet: f.quiet,
 	})}
 	s.sink = s.terminal.Sink
-	path := f.logFile
-	if path == "" {
-		path = cfg.Files.LogFile
-	}
-	if path == "" {
-		path = c.LogFile
-	}
-	if path == "" {
+	path, key := logPath(cfg, c, f)
+	if path == "" || f.noLog || f.files {
 		return s, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+	if err := writable(path); err != nil {
+		err = hint.With(fmt.Errorf("log file: %w", err), "name a file in a directory where drsync may write")
+		if key == logFlag {
+			return s, usageError{fmt.Errorf("%s: %w", key, err)}
+		}
+		return s, cfg.Problem(key, err)
 	}
-	var err error
-	if s.log, err = show.OpenLogFile(path); err != nil {
-		return nil, err
-	}
+	s.logKey = key
+	s.log = show.NewLogFile(path, func(e event.Event) string { return c.LogLine(e) })
 	s.sink = event.Tee(s.terminal.Sink, s.log.Sink)
 	return s, nil
+}
+
+const logFlag = "--log-file"
+
+// logPath returns the path of the log file and which key or flag named it.
+func logPath(cfg *config.Config, c cli.Command, f output) (path, key string) {
+	switch {
+	case f.logFile != "":
+		return f.logFile, logFlag
+	case cfg.Files.LogFile != "":
+		return cfg.Files.LogFile, "files.log_file"
+	}
+	return c.LogFile, "files.rsync"
 }
 
 func (s *shown) finish() { s.terminal.Close() }
 
 // Close ends both. A log file that lacks lines is worth an error of its own.
 func (s *shown) Close() error {
-	if s == nil {
-		return nil
-	}
 	s.terminal.Close()
 	if s.log == nil {
 		return nil
 	}
-	return s.log.Close()
+	if err := s.log.Close(); err != nil {
+		return fmt.Errorf("%s: %w", s.logKey, err)
+	}
+	return nil
 }

@@ -2,10 +2,10 @@ package main
 
 import (
 	"fmt"
-	"io/fs"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/internal/status"
 )
@@ -50,5 +50,5 @@ func showSnapshot(o *options, all []snapshot.Record, id string) error {
 		}
 		return status.Detail(o.out, r, o.now())
 	}
-	return fmt.Errorf("snapshot %s: %w", id, fs.ErrNotExist)
+	return hint.New(fmt.Sprintf("there is no snapshot %q", id), "drsync snapshots lists them")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/role"
+	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/internal/status"
 	drsync "github.com/drsync/drsync/sync"
@@ -31,6 +32,8 @@ With --check it prints one line and exits as monitoring plugins do: 0 OK,
 			if err != nil {
 				if check {
 					fmt.Fprintln(o.out, "UNKNOWN - the configuration cannot be used")
+					show.Error(o.err, err)
+					return statusError(3) // as monitoring plugins say that they do not know
 				}
 				return err
 			}

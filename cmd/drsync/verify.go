@@ -21,7 +21,7 @@ active, takes no lock and changes nothing.
 Exit status: 0 every blob is as it should be; 3 some are not.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := openStandby(o, output{})
+			s, err := openStandby(o, output{noLog: true})
 			if err != nil {
 				return err
 			}

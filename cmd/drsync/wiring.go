@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,10 +20,10 @@ import (
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/remote"
+	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/prune"
 	"github.com/drsync/drsync/rsyncx/cli"
-	"github.com/drsync/drsync/rsyncx/filter"
 	"github.com/drsync/drsync/rsyncx/wire"
 	drsync "github.com/drsync/drsync/sync"
 )
@@ -37,28 +37,34 @@ type standby struct {
 	shown  *shown
 }
 
-// openStandby reads the configuration and wires the packages. It connects to nothing.
-func openStandby(o *options, f output) (_ *standby, err error) {
+// openStandby reads the configuration and wires the packages. It connects to
+// nothing. Everything that is wrong is reported at once.
+func openStandby(o *options, f output) (*standby, error) {
 	cfg, err := o.load()
 	if err != nil {
 		return nil, err
 	}
+	var errs []error
 	command, err := cli.Parse(cfg.Files.Rsync)
 	if err != nil {
-		return nil, cfg.Problem("files.rsync", err)
+		errs = append(errs, cfg.Problem("files.rsync", err))
 	}
 	rules, err := fileRules(cfg, command)
-	if err != nil {
-		return nil, err
-	}
+	errs = append(errs, err)
 	s := &standby{options: o, config: cfg}
 	s.active = &lazyHost{dial: func(ctx context.Context) (remote.Host, error) { return dial(ctx, cfg, o.version) }}
-	if s.shown, err = openShown(o, cfg, command, f); err != nil {
-		return nil, err
-	}
+	s.shown, err = openShown(o, cfg, command, f)
+	errs = append(errs, err)
 	sink := event.Tee(s.shown.sink, o.watch)
 	engine, err := newEngine(cfg, s.active, sink)
-	if err != nil {
+	errs = append(errs, err)
+	if f.files {
+		errs = append(errs, inspectFiles(cfg, command))
+	}
+	if err := errors.Join(errs...); err != nil {
+		if engine != nil {
+			_ = engine.Close()
+		}
 		s.Close()
 		return nil, err
 	}
@@ -67,7 +73,7 @@ func openStandby(o *options, f output) (_ *standby, err error) {
 		tree.MaxDeleteFraction = maxDeleteFraction
 	}
 	s.runner = &drsync.Runner{
-		StateDir: cfg.Standby.State, Home: cfg.Standby.Home, ActiveHome: cfg.Active.Home, Version: o.version,
+		StateDir: cfg.Standby.State, Home: cfg.Standby.Home, BlobDirs: cfg.Standby.Filestore, ActiveHome: cfg.Active.Home, Version: o.version,
 		Source:  snapshot.Source{Host: hostName(cfg), Home: cfg.Active.Home, Transport: string(cfg.Active.Transport)},
 		Connect: func(ctx context.Context) (drsync.Active, error) { return s.active.get(ctx) },
 		Engine:  engine, EngineName: string(cfg.Database.Engine), EngineMode: string(cfg.Database.Mode), DatabaseName: databaseName(cfg),
@@ -94,7 +100,9 @@ func (s *standby) Close() {
 		_ = s.runner.Engine.Close()
 	}
 	s.active.Close()
-	s.shown.Close()
+	if err := s.shown.Close(); err != nil {
+		show.Error(s.err, err)
+	}
 }
 
 // finishOutput ends bars and lines, so that what is printed next stands below them.
@@ -147,16 +155,13 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 			},
 		})
 	case config.EngineMySQL:
-		there, err := mysqlServer(cfg, "database.active", d.Active)
-		if err != nil {
+		there, errThere := mysqlServer(cfg, "database.active", d.Active)
+		here, errHere := mysqlServer(cfg, "database.standby", d.Standby)
+		if err := errors.Join(errThere, errHere); err != nil {
 			return nil, err
 		}
 		if d.Active.Via == config.ViaSSH {
 			there.Dial = active.DialContext
-		}
-		here, err := mysqlServer(cfg, "database.standby", d.Standby)
-		if err != nil {
-			return nil, err
 		}
 		return mysql.New(mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink})
 	}
@@ -166,7 +171,7 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 func mysqlServer(cfg *config.Config, path string, e config.Endpoint) (mysql.Server, error) {
 	password, err := e.Password.Resolve()
 	if err != nil {
-		return mysql.Server{}, fmt.Errorf("%s.password: %w", path, err)
+		return mysql.Server{}, cfg.Problem(path+".password", err)
 	}
 	s := mysql.Server{Address: e.Address, User: e.User, Password: password}
 	if e.TLS == config.TLSVerify {
@@ -195,59 +200,6 @@ func verifyTLS(e config.Endpoint) (*tls.Config, error) {
 		return nil, fmt.Errorf("%s holds no certificate", e.CA)
 	}
 	return t, nil
-}
-
-// fileRules returns what adds the configured filter rules: those of
-// files.rsync, then files.exclude, then the file files.exclude_from, which is
-// read now so that a mistake in it is found before anything starts.
-func fileRules(cfg *config.Config, command cli.Command) (func(*filter.Builder) error, error) {
-	text := ""
-	if cfg.Files.ExcludeFrom != "" {
-		data, err := os.ReadFile(cfg.Files.ExcludeFrom)
-		if err != nil {
-			return nil, cfg.Problem("files.exclude_from", err)
-		}
-		text = string(data)
-	}
-	add := func(b *filter.Builder) error {
-		for _, pattern := range databasePatterns(cfg) {
-			if err := b.Own(pattern, filter.Sender|filter.Receiver); err != nil {
-				return err
-			}
-		}
-		if err := command.AddRules(b); err != nil {
-			return err
-		}
-		for _, pattern := range cfg.Files.Exclude {
-			if err := b.Exclude(pattern); err != nil {
-				return err
-			}
-		}
-		return b.ExcludeFrom(cfg.Files.ExcludeFrom, strings.NewReader(text), false)
-	}
-	if err := add(filter.NewBuilder()); err != nil {
-		return nil, cfg.Problem("files", err)
-	}
-	return add, nil
-}
-
-// databasePatterns keep a database file that lies in a home out of the tree:
-// it travels by its engine. With it go what SQLite and the engine put beside it.
-func databasePatterns(cfg *config.Config) []string {
-	if cfg.Database.Engine != config.EngineSQLite {
-		return nil
-	}
-	var patterns []string
-	for home, path := range map[string]string{cfg.Active.Home: cfg.Database.Active.Path, cfg.Standby.Home: cfg.Database.Standby.Path} {
-		rel, err := filepath.Rel(home, path)
-		if err != nil || !filepath.IsLocal(rel) {
-			continue
-		}
-		pattern := app.Anchor(rel)
-		dir, name := filepath.Split(pattern)
-		patterns = append(patterns, pattern, pattern+"-wal", pattern+"-shm", pattern+"-journal", dir+"."+name+".drsync*")
-	}
-	return patterns
 }
 
 // lazyHost is the active, connected the first time somebody needs it.

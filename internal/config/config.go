@@ -68,6 +68,8 @@ const (
 type Standby struct {
 	Home  string `json:"home"`  // absolute path
 	State string `json:"state"` // absolute path of the state directory
+	// Filestore are directories outside Home where blobs may be written.
+	Filestore []string `json:"filestore,omitempty"` // absolute paths
 }
 
 // Application names a profile of what a home holds.
@@ -202,7 +204,8 @@ func Parse(name string, data []byte) (*Config, error) {
 }
 
 // Problem returns an error about the value at path ("files.rsync") found by the
-// code that uses it, with the file's name, line and source line.
+// code that uses it, with the file's name, line and source line. It keeps the hints of
+// err; its chain has an *Error.
 func (c *Config) Problem(path string, err error) error {
-	return &Error{Problems: []Problem{c.source.problem(path, err.Error())}}
+	return hint.With(&Error{Problems: []Problem{c.source.problem(path, err.Error())}}, hint.Of(err))
 }

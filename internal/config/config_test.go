@@ -99,7 +99,7 @@ func TestEveryFieldArrives(t *testing.T) {
 		File: "/etc/drsync/good-full.yaml",
 		Active: Active{Host: "active.example.com", User: "artifactory", Port: 2222, Identity: "/etc/drsync/id_ed25519",
 			KnownHosts: "/etc/drsync/known_hosts", Home: "/var/opt/jfrog/artifactory", Transport: TransportAgent, Agent: []string{"sudo", "-n", "/usr/bin/drsync"}, Roots: []string{"/srv/filestore"}},
-		Standby:     Standby{Home: "/srv/artifactory", State: "/srv/drsync"},
+		Standby:     Standby{Home: "/srv/artifactory", State: "/srv/drsync", Filestore: []string{"/mnt/blobs"}},
 		Application: Artifactory,
 		Database: Database{Engine: EngineMySQL, Mode: ModeDump, Name: "artdb",
 			Active:  Endpoint{Address: "127.0.0.1:3306", User: "drsync", Password: Secret{"file", "/etc/drsync/active.pw"}, Via: ViaSSH, TLS: TLSVerify, CA: "/etc/drsync/ca.pem"},
@@ -256,7 +256,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("relative path: %s, want %s", c.Files.ExcludeFrom, want)
 	}
 	err = c.Problem("files.rsync", errors.New("unknown option --dell"))
-	if want := path + ":23: files.rsync: unknown option --dell\n    23 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
+	if want := path + ":24: files.rsync: unknown option --dell\n    24 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 	if err := os.WriteFile(path, []byte(strings.Repeat("#", MaxSize+1)), 0o600); err != nil {

@@ -126,7 +126,7 @@ func (s *section) words(key string) []string {
 	return words
 }
 
-// directories is a list of absolute paths.
+// directories is a list of absolute paths other than the root.
 func (s *section) directories(key string) []string {
 	var all []string
 	for _, path := range s.list(key) {
@@ -134,7 +134,11 @@ func (s *section) directories(key string) []string {
 			s.problem(key, "%q must be an absolute path", path)
 			continue
 		}
-		all = append(all, filepath.Clean(path))
+		if path = filepath.Clean(path); path == "/" {
+			s.problem(key, "must not have the root directory")
+			continue
+		}
+		all = append(all, path)
 	}
 	return all
 }

@@ -67,7 +67,7 @@ func active(s *section) Active {
 }
 
 func standby(s *section) Standby {
-	b := Standby{Home: s.directory("home"), State: s.directory("state")}
+	b := Standby{Home: s.directory("home"), State: s.directory("state"), Filestore: s.directories("filestore")}
 	if !s.has("state") {
 		b.State = DefaultState
 	}
@@ -264,6 +264,17 @@ func (c *Config) crossCheck(s *section) {
 	a, b := c.Active, c.Standby
 	if within(b.State, b.Home) {
 		s.problem("standby.state", "%s lies within standby.home, where syncing would delete it", b.State)
+	}
+	for _, dir := range b.Filestore {
+		const key = "standby.filestore"
+		switch {
+		case within(dir, b.Home):
+			s.problem(key, "%s lies within standby.home, where blobs may be written anyway", dir)
+		case within(b.Home, dir) || within(b.State, dir) || within(dir, b.State):
+			s.problem(key, "%s must not hold standby.home, nor have anything in common with standby.state", dir)
+		case a.Transport == TransportLocal && (within(dir, a.Home) || within(a.Home, dir)):
+			s.problem(key, "%s and active.home %s must not contain each other", dir, a.Home)
+		}
 	}
 	if a.Transport == TransportLocal && (within(a.Home, b.Home) || within(b.Home, a.Home)) {
 		s.problem("standby.home", "%s and active.home %s must not contain each other", b.Home, a.Home)

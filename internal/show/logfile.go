@@ -25,6 +25,8 @@ import (
 // called from several goroutines at once.
 type LogFile struct {
 	mu      sync.Mutex
+	open    func() (io.WriteCloser, error) // called for the first line
+	skip    func(event.Event) string
 	f       io.WriteCloser
 	w       *bufio.Writer
 	pid     int
@@ -35,18 +37,34 @@ type LogFile struct {
 // flushEvery bounds how long a line stays in memory while others come.
 const flushEvery = time.Second
 
-// OpenLogFile opens path for appending, or creates it with mode 0640. A
-// symbolic link is followed only if it belongs to root or to this user.
-func OpenLogFile(path string) (*LogFile, error) {
-	f, err := openOwned(path, 8)
-	if err != nil {
-		return nil, fmt.Errorf("log file %s: %w", path, err)
+// NewLogFile returns a log file that is opened when its first line is written:
+// for appending, or created with mode 0640 and its directories with 0755. A
+// symbolic link is followed only if it belongs to root or to this user. skip
+// returns the line of a Skip event, or "" for none; nil is never one. What goes
+// wrong is the error of Close.
+func NewLogFile(path string, skip func(event.Event) string) *LogFile {
+	l := newLogFile(nil, os.Getpid())
+	l.skip = skip
+	l.open = func() (io.WriteCloser, error) {
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		var f *os.File
+		if err == nil {
+			f, err = openOwned(path, 8)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return f, nil
 	}
-	return newLogFile(f, os.Getpid()), nil
+	return l
 }
 
 func newLogFile(f io.WriteCloser, pid int) *LogFile {
-	return &LogFile{f: f, w: bufio.NewWriterSize(f, 64<<10), pid: pid}
+	l := &LogFile{f: f, pid: pid}
+	if f != nil {
+		l.w = bufio.NewWriterSize(f, 64<<10)
+	}
+	return l
 }
 
 // openOwned opens path without following a link in its last component. It
@@ -113,11 +131,25 @@ func (l *LogFile) Sink(e event.Event) {
 		text, urgent = named(e), true
 	case event.StepDone:
 		text, urgent = stepLine(e), true
-	default:
+	case event.Skip:
+		if l.skip != nil {
+			text = l.skip(e)
+		}
+	}
+	if text == "" {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.w == nil {
+		if l.err != nil {
+			return
+		}
+		if l.f, l.err = l.open(); l.err != nil {
+			return
+		}
+		l.w = bufio.NewWriterSize(l.f, 64<<10)
+	}
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
@@ -137,11 +169,13 @@ func (l *LogFile) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := l.err
-	if ferr := l.w.Flush(); err == nil {
-		err = ferr
-	}
-	if cerr := l.f.Close(); err == nil {
-		err = cerr
+	if l.w != nil {
+		if ferr := l.w.Flush(); err == nil {
+			err = ferr
+		}
+		if cerr := l.f.Close(); err == nil {
+			err = cerr
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("log file: %w", err)

@@ -247,10 +247,7 @@ const logWant = `2026/11/21 20:32:45 [4570] capture   art: 2 tables, 1,204 rows 
 func TestLogFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "replication.log")
 	for range 2 {
-		l, err := OpenLogFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := NewLogFile(path, nil)
 		l.pid = 4570
 		for _, e := range events() {
 			l.Sink(e)
@@ -269,12 +266,51 @@ func TestLogFile(t *testing.T) {
 	}
 }
 
-func TestLogFileWarningsAreThereAtOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	l, err := OpenLogFile(path)
-	if err != nil {
+// TestLogFileIsMadeByItsFirstLine: no line, no file; then with its directories.
+func TestLogFileIsMadeByItsFirstLine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	path := filepath.Join(dir, "log")
+	l := NewLogFile(path, func(e event.Event) string { return e.Name + " because of pattern " + e.Text })
+	l.Sink(event.Event{Kind: event.StepStart, Step: "role"})
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("made without a line: %v", err)
+	}
+	l.Sink(event.Event{Kind: event.Skip, Name: "logs/", Text: "/logs/"})
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if got, _ := os.ReadFile(path); !strings.HasSuffix(string(got), "] logs/ because of pattern /logs/\n") {
+		t.Errorf("got %q", got)
+	}
+	if err := NewLogFile(filepath.Join(dir, "other"), nil).Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProgressOfWhatDoesNotRun: a bar that nothing ends would stay for ever.
+func TestProgressOfWhatDoesNotRun(t *testing.T) {
+	var out bytes.Buffer
+	term := NewTerminal(TerminalOptions{Out: &out, Progress: true, Every: time.Nanosecond})
+	progress := func(step string, items int64) {
+		term.Sink(event.Event{Kind: event.Progress, Step: step, Items: items})
+	}
+	progress("", 1)
+	progress("stage", 2)
+	term.Sink(event.Event{Kind: event.StepStart, Step: "stage"})
+	progress("copy", 3)
+	progress("", 4) // about the only step that runs
+	term.Sink(event.Event{Kind: event.StepDone, Step: "stage", Text: "done"})
+	progress("", 5)
+	progress("stage", 6)
+	term.Close()
+	if want := "stage     4\nstage     done  0 ms\n"; out.String() != want {
+		t.Errorf("got\n%s", out.String())
+	}
+}
+
+func TestLogFileWarningsAreThereAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := NewLogFile(path, nil)
 	defer l.Close()
 	l.Sink(event.Event{Kind: event.Warning, Text: "now"})
 	if got, _ := os.ReadFile(path); !strings.Contains(string(got), "warning: now\n") {
@@ -306,18 +342,20 @@ func TestLogFileRefuses(t *testing.T) {
 	}
 	must(unix.Mkfifo(in("pipe"), 0o600))
 	must(os.Symlink("loop", in("loop")))
-	for path, want := range map[string]string{dir: "directory", in("pipe"): "", in("loop"): "too many", in("none/log"): "no such file"} {
-		if l, err := OpenLogFile(path); err == nil {
-			l.Close()
+	must(os.Mkdir(in("real"), 0o755))
+	must(os.WriteFile(in("real/x"), nil, 0o644))
+	for path, want := range map[string]string{dir: "directory", in("pipe"): "", in("loop"): "too many", in("real/x/log"): "not a directory"} {
+		l := NewLogFile(path, nil)
+		l.Sink(event.Event{Kind: event.Info, Text: "x"})
+		l.Sink(event.Event{Kind: event.Info, Text: "y"})
+		if err := l.Close(); err == nil {
 			t.Errorf("%s: opened", path)
-		} else if !strings.Contains(err.Error(), want) {
+		} else if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	must(os.Mkdir(in("real"), 0o755))
 	must(os.Symlink("real/log", in("ours")))
-	l, err := OpenLogFile(in("ours"))
-	must(err)
+	l := NewLogFile(in("ours"), nil)
 	l.Sink(event.Event{Kind: event.Info, Text: "through our link"})
 	must(l.Close())
 	if got, err := os.ReadFile(in("real/log")); err != nil || !strings.Contains(string(got), "our link") {
@@ -332,9 +370,10 @@ func TestLogFileForeignLink(t *testing.T) {
 	if err := errors.Join(os.WriteFile(target, []byte("precious"), 0o600), os.Symlink(target, link), os.Lchown(link, 65534, 65534)); err != nil {
 		t.Fatal(err)
 	}
-	l, err := OpenLogFile(link)
+	l := NewLogFile(link, nil)
+	l.Sink(event.Event{Kind: event.Info, Text: "x"})
+	err := l.Close()
 	if err == nil {
-		l.Close()
 		t.Fatal("opened another user's link")
 	}
 	if hint.Of(err) == "" || !strings.Contains(err.Error(), "65534") {

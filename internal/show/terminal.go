@@ -39,7 +39,7 @@ type Terminal struct {
 	o      TerminalOptions
 	mu     sync.Mutex
 	screen screen
-	steps  map[string]*stepProgress
+	steps  map[string]*stepProgress // those that run
 	closed bool
 }
 
@@ -114,13 +114,14 @@ func (t *Terminal) Sink(e event.Event) {
 }
 
 func (t *Terminal) progress(e event.Event) {
-	if !t.o.Progress || t.closed {
-		return
+	if e.Step == "" && len(t.steps) == 1 {
+		for e.Step = range t.steps { // it can be about nothing else
+		}
 	}
 	s := t.steps[e.Step]
-	if s == nil {
-		s = &stepProgress{started: e.Time}
-		t.steps[e.Step] = s
+	// Of a step that does not run nothing would ever take a bar away again.
+	if s == nil || !t.o.Progress || t.closed {
+		return
 	}
 	every := t.o.Every
 	if t.o.Bars {

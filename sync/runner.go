@@ -63,7 +63,6 @@ type Runner struct {
 
 	Retention snapshot.Policy
 	Prune     prune.Policy
-	BlobDirs  []string // directories outside Home that blobs may be written to
 	// Reserve is how many bytes stay free on the home's file system.
 	Reserve int64
 

@@ -11,7 +11,7 @@ LINT_VERSION := $(shell awk '$$1 == "github.com/golangci/golangci-lint/v2" { pri
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 # A hanging test must show its goroutines before a job's own limit of an hour ends it.
-TEST_TIMEOUT ?= 20m
+TEST_TIMEOUT ?= 40m
 # How long soak fuzzes each target, and how often it then runs every test.
 FUZZ_TIME    ?= 2m
 SOAK_COUNT   ?= 10

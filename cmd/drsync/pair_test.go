@@ -176,12 +176,12 @@ func (p *pair) collect(sum string) {
 
 // change makes a few changes of every kind on the active.
 func (p *pair) change() {
+	var sum string // one that earlier runs have seen
+	if err := p.db().QueryRow("SELECT sha1 FROM binaries ORDER BY sha1 LIMIT 1 OFFSET ?", p.random.IntN(30)).Scan(&sum); err != nil {
+		p.t.Fatal(err)
+	}
 	for range 8 {
 		p.upload(1 + p.random.IntN(20_000))
-	}
-	var sum string
-	if err := p.db().QueryRow("SELECT sha1 FROM binaries ORDER BY RAND() LIMIT 1").Scan(&sum); err != nil {
-		p.t.Fatal(err)
 	}
 	p.collect(sum)
 	p.write(p.path("active/etc/mimetypes.xml"), fmt.Sprintf("<mimetypes serial='%d'/>\n", p.serial), 0o644)

@@ -2,7 +2,11 @@ package sync
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"strings"
 
+	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/hint"
 )
 
@@ -42,8 +46,43 @@ func (r *Runner) Check(ctx context.Context) (results []CheckResult, warnings []s
 	for _, g := range guards {
 		add(g.Name, g.Check(ctx))
 	}
+	if err == nil {
+		if err := p.compareSettings(ctx); err != nil {
+			p.warn(p.profile.SystemFile, err.Error())
+		}
+	}
 	if ctx.Err() != nil {
 		return results, p.record.Warnings, context.Cause(ctx)
 	}
 	return results, p.record.Warnings, nil
+}
+
+// compareSettings warns of the settings of the host-specific file that should
+// be equal all the same, by name only: values may be secrets.
+func (p *pass) compareSettings(ctx context.Context) error {
+	if p.profile.SystemFile == "" {
+		return nil
+	}
+	theirs, err := p.readActive(ctx)(p.profile.SystemFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ours, err := p.readHome(p.profile.SystemFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("the active has one and this host has not: write one for this host, it does not travel")
+	}
+	if err != nil {
+		return err
+	}
+	keys, err := app.CompareSystemYAML(theirs, ours)
+	if err != nil {
+		return err
+	}
+	if len(keys) > 0 {
+		p.warn(p.profile.SystemFile, "these settings differ from the active's: "+strings.Join(keys, ", "))
+	}
+	return nil
 }

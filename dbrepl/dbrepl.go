@@ -81,7 +81,8 @@ type Token = json.RawMessage
 
 // View is a database at one point.
 type View interface {
-	// Refs runs a query that returns a blob name and its length per row,
+	// Refs runs a query that returns a blob name and its length per row (NULL is
+	// 0; names and lengths are not judged, one bad row must not stop the others),
 	// and yields the rows ascending by name in byte order.
 	Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error]
 	// Strings runs a query with one string parameter ("?") and yields the

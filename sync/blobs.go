@@ -15,13 +15,13 @@ import (
 )
 
 // writeRefs writes down which blobs of one set the captured database names. A
-// name that is no hash cannot be a file of the filestore: it is counted as
-// missing and left out of the list.
+// name that is no hash, or with a negative length, cannot be a file of the
+// filestore: it is counted as missing and left out of the list.
 func (p *pass) writeRefs(ctx context.Context, set app.BlobSet) error {
 	var malformed int64
 	wellFormed := func(yield func(blob.Ref, error) bool) {
 		for ref, err := range p.captured.Refs(ctx, set.Refs) {
-			if err == nil && !ref.Sum.Valid() {
+			if err == nil && (!ref.Sum.Valid() || ref.Size < 0) {
 				malformed++
 				p.addMissing(snapshot.Missing{Set: set.Name, Sum: blob.Sum(rsyncx.Printable(string(ref.Sum))), Size: ref.Size, Reason: snapshot.ReasonMalformed})
 				continue

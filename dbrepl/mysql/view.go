@@ -167,7 +167,7 @@ func refs(ctx context.Context, e *Engine, schemaName, query string, yield func(b
 		ref := blob.Ref{Sum: blob.Sum(name)}
 		if size.Valid {
 			ref.Size, err = strconv.ParseInt(size.String, 10, 64)
-			if err != nil || ref.Size < 0 {
+			if err != nil {
 				fail(fmt.Errorf("blob %q has the length %q", name, size.String))
 				return
 			}

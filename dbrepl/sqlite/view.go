@@ -72,7 +72,7 @@ func (v *view) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error
 				return
 			}
 			length, ok := size.(int64)
-			if ok = ok || size == nil; !ok || length < 0 {
+			if ok = ok || size == nil; !ok {
 				fail(fmt.Errorf("the length of %q is %v", name, size))
 				return
 			}

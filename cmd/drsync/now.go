@@ -160,7 +160,7 @@ func incomplete(s snapshot.Record) string {
 		parts = append(parts, show.Plural(missing, "blob is", "blobs are")+" missing on the active")
 	}
 	if torn > 0 {
-		parts = append(parts, show.Plural(torn, "file", "files")+" changed each time it was read")
+		parts = append(parts, show.Plural(torn, "file changed each time it was read", "files changed each time they were read"))
 	}
 	if skipped > 0 {
 		parts = append(parts, show.Plural(skipped, "entry", "entries")+" of the home could not be carried")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/demo"
 	"github.com/drsync/drsync/internal/snapshot"
+	"github.com/drsync/drsync/internal/testenv"
 	drsync "github.com/drsync/drsync/sync"
 )
 
@@ -273,6 +275,36 @@ func TestTyped(t *testing.T) {
 	} {
 		if got := typed(program); got != want {
 			t.Errorf("%s: %s", program, got)
+		}
+	}
+}
+
+// TestUnreachable: each way not to reach the active comes with what to do.
+func TestUnreachable(t *testing.T) {
+	testenv.Require(t, "ssh-keygen")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close() // nobody listens there now
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "known"), "", 0o600)
+	writeFile(t, filepath.Join(dir, "home/x"), "", 0o600)
+	if out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, "id")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, c := range []struct{ host, identity, want string }{
+		{"127.0.0.1", "id", "sshd runs on the active"},
+		{"nowhere.invalid", "id", "active.host"},
+		{"127.0.0.1", "none", "config check"},
+	} {
+		path := filepath.Join(dir, "drsync.yaml")
+		writeFile(t, path, fmt.Sprintf("active: {host: %s, port: %d, user: nobody, home: /srv/home, identity: %s, known_hosts: known}\n"+
+			"standby: {home: %s/home, state: %s/state}\napplication: custom\ndatabase: {engine: none}\n", c.host, port, c.identity, dir, dir), 0o600)
+		_, stderr := typedCommand(t, exitFailed, "now", "--config", path)
+		if _, advice, _ := strings.Cut(stderr, "\nhint: "); !strings.Contains(advice, c.want) {
+			t.Errorf("%s:\n%s", c.host, stderr)
 		}
 	}
 }

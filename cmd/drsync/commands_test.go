@@ -175,7 +175,7 @@ func TestLogFileOnlyOfRuns(t *testing.T) {
 		}
 	}
 	writeFile(t, dir, "in the way", 0o600)
-	for _, args := range []string{"plan", "chain", "now --dry-run"} {
+	for _, args := range []string{"plan", "chain", "now --dry-run", "failover --dry-run"} {
 		typedCommand(t, exitDone, append(strings.Fields(args), "--config", config)...)
 	}
 	_, stderr := typedCommand(t, exitUsage, "now", "--config", config)

@@ -24,9 +24,9 @@ import (
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/remote"
-	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/prune"
+	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
 	"github.com/drsync/drsync/rsyncx/wire"
 	drsync "github.com/drsync/drsync/sync"
@@ -105,7 +105,7 @@ func (s *standby) Close() {
 	}
 	s.active.Close()
 	if err := s.shown.Close(); err != nil {
-		show.Error(s.err, err)
+		fmt.Fprintf(s.err, "warning: %s\n", rsyncx.Printable(err.Error()))
 	}
 }
 

@@ -415,7 +415,7 @@ func TestConfig(t *testing.T) {
 		if !reflect.DeepEqual(c.Active, active) {
 			t.Errorf("%s: active is %+v, want %+v", transport, c.Active, active)
 		}
-		if want := (config.Standby{Home: l.StandbyHome, State: l.StandbyState}); c.Standby != want {
+		if want := (config.Standby{Home: l.StandbyHome, State: l.StandbyState}); !reflect.DeepEqual(c.Standby, want) {
 			t.Errorf("%s: standby is %+v, want %+v", transport, c.Standby, want)
 		}
 		if d := c.Database; d.Engine != config.EngineSQLite || d.Active.Path != l.ActiveDB || d.Standby.Path != l.StandbyDB {

@@ -21,7 +21,8 @@ type output struct {
 	verbose  int
 	logFile  string
 	quiet    bool // only warnings and errors
-	noLog    bool // the command changes nothing, so no log file is written or needed
+	noLog    bool // the command changes nothing, so no log file is written
+	needLog  bool // a log file that cannot be written stops the command before it begins
 	files    bool // also look at the files that only a connection or a run would need
 }
 
@@ -66,7 +67,7 @@ no standby; 11 another drsync is running; 130 interrupted.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			f.noLog = dryRun
+			f.noLog, f.needLog = dryRun, !dryRun
 			return runNow(c.Context(), o, f, dryRun)
 		},
 	}
@@ -160,7 +161,7 @@ func incomplete(s snapshot.Record) string {
 		parts = append(parts, show.Plural(missing, "blob is", "blobs are")+" missing on the active")
 	}
 	if torn > 0 {
-		parts = append(parts, show.Plural(torn, "file", "files")+" changed each time it was read")
+		parts = append(parts, show.Plural(torn, "file changed each time it was read", "files changed each time they were read"))
 	}
 	if skipped > 0 {
 		parts = append(parts, show.Plural(skipped, "entry", "entries")+" of the home could not be carried")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drsync/drsync/internal/config"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // options are the flags that every command takes.
@@ -40,8 +41,12 @@ func execute(ctx context.Context, e env, args []string) int {
 	root := newRoot(o)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil && strings.HasPrefix(err.Error(), "unknown command ") {
-		err = usageError{errors.New(strings.TrimSpace(err.Error()))}
+	var usage usageError
+	if name := ""; err != nil && !errors.As(err, &usage) {
+		// cobra's own error, which has no type.
+		if _, serr := fmt.Sscanf(err.Error(), "unknown command %q for \"drsync\"", &name); serr == nil {
+			err = unknownCommand(root, name)
+		}
 	}
 	status := exitStatus(e, err)
 	var said statusError
@@ -84,7 +89,12 @@ Exit status: 0 done; 1 failed; 2 usage or configuration; 3 done but incomplete;
 	root.SetIn(o.in)
 	root.SetOut(o.out)
 	root.SetErr(o.err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if words := c.Flags().Args(); c.HasSubCommands() && len(words) > 0 {
+			return unknownCommand(c, words[0]) // whose flags nobody can know
+		}
+		return usageError{err}
+	})
 	root.PersistentFlags().StringVar(&o.configPath, "config", "/etc/drsync/drsync.yaml", "the configuration `FILE`")
 	root.AddCommand(
 		newNow(o), newRun(o), newPlan(o), newStatus(o), newSnapshots(o), newPrune(o), newVerify(o), newCheck(o), newChain(o),
@@ -133,12 +143,12 @@ func onlyCommands(c *cobra.Command) {
 }
 
 func unknownCommand(c *cobra.Command, name string) error {
-	text := fmt.Sprintf("unknown command %q for %q", name, c.CommandPath())
+	err := fmt.Errorf("unknown command %q for %q", name, c.CommandPath())
 	c.SuggestionsMinimumDistance = max(c.SuggestionsMinimumDistance, 2)
 	if like := c.SuggestionsFor(name); len(like) > 0 {
-		text += "\n\nDid you mean this?\n\t" + strings.Join(like, "\n\t")
+		return usageError{hint.With(err, "did you mean "+strings.Join(like, " or ")+"?")}
 	}
-	return usageError{errors.New(text)}
+	return usageError{hint.With(err, c.CommandPath()+" --help lists the commands")}
 }
 
 // wrapArgs makes wrong arguments of any command a usage error.

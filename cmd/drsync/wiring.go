@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/dbrepl/mysql"
@@ -19,10 +22,11 @@ import (
 	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/remote"
-	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/prune"
+	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
 	"github.com/drsync/drsync/rsyncx/wire"
 	drsync "github.com/drsync/drsync/sync"
@@ -101,7 +105,7 @@ func (s *standby) Close() {
 	}
 	s.active.Close()
 	if err := s.shown.Close(); err != nil {
-		show.Error(s.err, err)
+		fmt.Fprintf(s.err, "warning: %s\n", rsyncx.Printable(err.Error()))
 	}
 }
 
@@ -138,10 +142,30 @@ func dial(ctx context.Context, cfg *config.Config, version string) (remote.Host,
 	if a.Transport == config.TransportLocal {
 		return remote.LocalHost(map[string]wire.StreamFunc{sqlite.StreamName: sqlite.NewSnapshotHandler(roots)}), nil
 	}
-	return remote.Dial(ctx, remote.Config{
+	host, err := remote.Dial(ctx, remote.Config{
 		Host: a.Host, User: a.User, Port: a.Port, Identity: a.Identity, KnownHosts: a.KnownHosts,
 		Transport: string(a.Transport), AgentCommand: a.Agent, Roots: roots, Version: version,
 	})
+	return host, adviseDial(a, err)
+}
+
+// adviseDial adds what the operator can do about a host that cannot be reached,
+// where the connection did not say so itself.
+func adviseDial(a config.Active, err error) error {
+	var unresolved *net.DNSError
+	switch {
+	case err == nil || hint.Of(err) != "":
+		return err
+	case errors.As(err, &unresolved):
+		return hint.With(err, "set active.host to a name that this host resolves, to an address, or to a Host of ~/.ssh/config")
+	case errors.Is(err, unix.ECONNREFUSED):
+		return hint.With(err, "see that sshd runs on the active, and that active.port is its port")
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, os.ErrDeadlineExceeded):
+		return hint.With(err, "see that the active is up and that no firewall is in between")
+	case errors.Is(err, fs.ErrNotExist):
+		return hint.With(err, "drsync config check names the files that are missing")
+	}
+	return err
 }
 
 func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.Engine, error) {

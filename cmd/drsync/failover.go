@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/failover"
 	"github.com/drsync/drsync/internal/config"
+	"github.com/drsync/drsync/internal/remote"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
@@ -109,7 +111,7 @@ func (s *standby) failoverDeps() (failover.Deps, error) {
 	r := s.runner
 	return failover.Deps{
 		StateDir: r.StateDir, Home: r.Home, Host: host, Now: s.now, Event: r.Event,
-		ActiveAnswers: s.activeAnswers,
+		ActiveAnswers: func(ctx context.Context) (string, bool, error) { return s.activeAnswers(ctx, answerTimeout) },
 		Recover: func(ctx context.Context) error {
 			_, err := r.Recover(ctx)
 			return err
@@ -123,7 +125,7 @@ func (s *standby) failoverDeps() (failover.Deps, error) {
 			if err != nil || len(all) == 0 {
 				return snapshot.Record{}, false, err
 			}
-			return all[0], true, nil
+			return all[0], true, nil // the one published last
 		},
 		Verify: func(ctx context.Context) (failover.Presence, error) {
 			v, err := r.Verify(ctx, false)
@@ -140,27 +142,68 @@ func (s *standby) failoverDeps() (failover.Deps, error) {
 	}, nil
 }
 
-// answerTimeout bounds how long the old active is asked for a sign of life.
+// answerTimeout bounds how long each way to the old active is tried.
 const answerTimeout = 10 * time.Second
 
-// activeAnswers tries to reach the old active the way a run does. That its
-// host does not answer is no proof that it is down; that it answers is proof
-// that it is not.
-func (s *standby) activeAnswers(ctx context.Context) (evidence string, answers bool, err error) {
-	home := s.config.Active.Home
+// activeAnswers tries to reach the old active the way a run does: its SSH
+// server, and its database when that is reached directly. Only silence counts as
+// no answer: a host that refuses the login, or shows another key, is there. An
+// error says that it could not be found out.
+func (s *standby) activeAnswers(ctx context.Context, timeout time.Duration) (evidence string, answers bool, err error) {
+	evidence, answers, err = s.hostAnswers(ctx, timeout)
+	database := s.config.Database
+	if answers || database.Engine != config.EngineMySQL || database.Active.Via != config.ViaDirect {
+		return evidence, answers, err
+	}
+	seen, accepted, dbErr := databaseAnswers(ctx, database.Active.Address, timeout)
+	switch {
+	case accepted:
+		return seen, true, nil
+	case evidence != "" && seen != "":
+		evidence += "; "
+	}
+	return evidence + seen, false, errors.Join(err, dbErr)
+}
+
+func (s *standby) hostAnswers(ctx context.Context, timeout time.Duration) (evidence string, answers bool, err error) {
 	if s.config.Active.Transport == config.TransportLocal {
+		home := s.config.Active.Home
 		if _, err := os.Stat(home); err != nil {
 			return fmt.Sprintf("its home cannot be read: %v", err), false, nil
 		}
 		return "its home " + home + " can be read", true, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no login within %v", timeout))
 	defer cancel()
 	host, err := s.active.get(ctx)
-	if err != nil {
+	switch {
+	case err == nil:
+		return host.Describe() + " lets us log in", true, nil
+	case errors.Is(err, remote.ErrAnswered):
+		return "its SSH server answers, though there is no login: " + err.Error(), true, nil
+	case errors.Is(err, remote.ErrUnreachable):
 		return err.Error(), false, nil
 	}
-	return host.Describe() + " lets us log in", true, nil
+	return "", false, err
+}
+
+// databaseAnswers tries the old active's database server; that it accepts a
+// connection is enough.
+func databaseAnswers(ctx context.Context, address string, timeout time.Duration) (evidence string, answers bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no connection within %v", timeout))
+	defer cancel()
+	network := "tcp"
+	if filepath.IsAbs(address) {
+		network = "unix"
+	}
+	err = remote.Knock(ctx, network, address)
+	switch {
+	case err == nil:
+		return "its database server accepts connections at " + address, true, nil
+	case errors.Is(err, remote.ErrUnreachable):
+		return "database: " + err.Error(), false, nil
+	}
+	return "", false, fmt.Errorf("database: %w", err)
 }
 
 func printFailover(w io.Writer, r failover.Report) error {

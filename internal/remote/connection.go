@@ -45,11 +45,8 @@ func connect(ctx context.Context, c Config) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	raw, err := reach(ctx, "tcp", addr)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return nil, err
 	}
 	timed := &timedConn{Conn: raw, start: time.Now()}
@@ -68,13 +65,10 @@ func connect(ctx context.Context, c Config) (*connection, error) {
 		HostKeyAlgorithms: algorithms,
 		ClientVersion:     "SSH-2.0-drsync",
 	})
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
+	if err = failedHandshake(ctx, stop(), timed.heard(), err); err != nil {
 		raw.Close()
 		if why := refused.Load(); why != nil {
-			return nil, *why
+			return nil, verdict{*why, ErrAnswered}
 		}
 		return nil, explainLogin(err, t)
 	}
@@ -193,7 +187,11 @@ type timedConn struct {
 	net.Conn
 	start time.Time
 	last  atomic.Int64 // nanoseconds after start
+	some  atomic.Bool  // something has arrived
 }
+
+// heard says whether anything has arrived at all.
+func (c *timedConn) heard() bool { return c.some.Load() }
 
 func (c *timedConn) silence() time.Duration {
 	return time.Since(c.start) - time.Duration(c.last.Load())
@@ -203,6 +201,7 @@ func (c *timedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.last.Store(int64(time.Since(c.start)))
+		c.some.Store(true)
 	}
 	return n, err
 }

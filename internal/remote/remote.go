@@ -76,7 +76,9 @@ const (
 // maxChannels is how many requests may run at once. OpenSSH allows ten sessions in one connection.
 const maxChannels = 8
 
-// Dial connects to a host and logs in.
+// Dial connects to a host and logs in. An error wraps ErrUnreachable or
+// ErrAnswered when the attempt says whether the host is there; one that wraps
+// neither, of the configuration for instance, says nothing about the host.
 func Dial(ctx context.Context, c Config) (Host, error) {
 	switch {
 	case c.Host == "":

@@ -176,12 +176,12 @@ func (p *pair) collect(sum string) {
 
 // change makes a few changes of every kind on the active.
 func (p *pair) change() {
-	for range 8 {
-		p.upload(1 + p.random.IntN(20_000))
-	}
-	var sum string
+	var sum string // of an old one, so that 8 new ones stay
 	if err := p.db().QueryRow("SELECT sha1 FROM binaries ORDER BY RAND() LIMIT 1").Scan(&sum); err != nil {
 		p.t.Fatal(err)
+	}
+	for range 8 {
+		p.upload(1 + p.random.IntN(20_000))
 	}
 	p.collect(sum)
 	p.write(p.path("active/etc/mimetypes.xml"), fmt.Sprintf("<mimetypes serial='%d'/>\n", p.serial), 0o644)

@@ -163,7 +163,9 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	j.Record.Published = p.now().UTC()
+	if j.Record.Published, err = p.publishedAt(snaps); err != nil {
+		return "", err
+	}
 	if !p.began.IsZero() {
 		j.Record.Steps = append(j.Record.Steps, snapshot.Step{Name: "publish", Seconds: p.now().Sub(p.began).Round(time.Millisecond).Seconds()})
 	}
@@ -185,6 +187,17 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 // publishGrace is how long an interrupted publish may still wait for whoever
 // uses the standby's database.
 const publishGrace = time.Second
+
+// publishedAt is now, or just after the snapshot before if this host's clock
+// went back: the order of publishing is what says which snapshot is visible.
+func (p *pass) publishedAt(snaps *snapshot.Store) (time.Time, error) {
+	now := p.now().UTC()
+	all, err := snaps.List()
+	if err == nil && len(all) > 0 && !now.After(all[0].Published) {
+		now = all[0].Published.Add(time.Nanosecond)
+	}
+	return now, err
+}
 
 // withGrace returns a context that ends some time after ctx does. done must be called.
 func withGrace(ctx context.Context, grace time.Duration) (patient context.Context, done func()) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,9 +64,13 @@ func runFailover(ctx context.Context, o *options, f failover.Options, yes, dryRu
 	if err != nil {
 		return err
 	}
+	where := o.err
+	if dryRun {
+		where = o.out
+	}
 	if dryRun || !yes && !o.json {
 		for i, step := range steps {
-			fmt.Fprintf(o.err, "%2d  %-10s %s\n", i+1, step.Name, step.Detail)
+			fmt.Fprintf(where, "%2d  %-10s %s\n", i+1, step.Name, step.Detail)
 		}
 	}
 	if dryRun {
@@ -80,13 +83,13 @@ func runFailover(ctx context.Context, o *options, f failover.Options, yes, dryRu
 	}
 	report, err := failover.Run(ctx, d, f)
 	s.finishOutput()
-	if o.json {
-		return errors.Join(err, printJSON(o.out, report))
+	switch {
+	case err != nil:
+		return reportedError{err, report}
+	case o.json:
+		return printJSON(o.out, report)
 	}
-	if err == nil {
-		err = printFailover(o.out, report)
-	}
-	return err
+	return printFailover(o.out, report)
 }
 
 // confirm asks for the host's name on a terminal, and refuses elsewhere.

@@ -198,7 +198,7 @@ func (s *stager) pass(ctx context.Context, list, torn *spool) error {
 	if _, err := expected.next(); err != io.EOF {
 		return fmt.Errorf("%w: it left out files that were asked for", ErrHostile)
 	}
-	return nil
+	return s.content.finish()
 }
 
 func paths(list *spool) iter.Seq[string] {

@@ -58,12 +58,14 @@ type publisher struct {
 	again   bool // an earlier Publish may have done any of it
 	at      descent
 	from    descent // of hard links
-	content descent
+	content [lanes]descent
 }
 
 func (p *publisher) run(ctx context.Context) error {
-	p.content.root = p.stage
-	defer p.content.close()
+	for i := range p.content {
+		p.content[i].root = p.stage
+		defer p.content[i].close()
+	}
 	for _, part := range p.parts {
 		if err := p.replay(ctx, part); err != nil {
 			return err
@@ -226,7 +228,7 @@ func (p *publisher) attrs(dir int, name string, o *op) error {
 
 // file renames a staged file to its place. In a later try it may be there already.
 func (p *publisher) file(dir int, name string, o *op) error {
-	from, err := p.content.dir(contentDir + "/" + contentDirName(o.number))
+	from, err := p.content[o.number%lanes].dir(contentDir + "/" + contentDirName(o.number))
 	if err != nil {
 		return fmt.Errorf("open the staged content: %w", asLost(err))
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,10 @@ var errCrash = errors.New("the power went")
 // crashAt makes the n-th changing system call of r, and all after it, fail.
 func crashAt(r *Root, n int) (calls *int) {
 	calls = new(int)
+	var mu sync.Mutex // files are staged by several goroutines
 	r.fault = func(string) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if *calls++; *calls >= n {
 			return errCrash
 		}

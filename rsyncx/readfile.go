@@ -19,29 +19,42 @@ func ReadFile(ctx context.Context, src Source, path string, limit int64) ([]byte
 	}
 }
 
-func readOnce(ctx context.Context, src Source, path string, limit int64) ([]byte, error) {
-	for f, err := range src.Read(ctx, slices.Values([]string{path})) {
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("read %s from the source: %w", Printable(path), err)
-		case f.Err != nil:
-			return nil, fmt.Errorf("read %s from the source: %w", Printable(path), f.Err)
-		case f.Path != path || f.Body == nil:
-			return nil, hostile(f.Path, "it was sent instead of %q", Printable(path))
-		case f.Entry.Size > limit:
-			return nil, fmt.Errorf("read %s from the source: it has %d bytes, more than %d", Printable(path), f.Entry.Size, limit)
+// readOnce lets the answer run to its end, so that the source can go on to the
+// next request.
+func readOnce(ctx context.Context, src Source, path string, limit int64) (content []byte, err error) {
+	answers := 0
+	for f, ferr := range src.Read(ctx, slices.Values([]string{path})) {
+		if answers++; ferr != nil || answers > 1 || f.Path != path {
+			if ferr == nil {
+				ferr = hostile(f.Path, "it was sent instead of %q", Printable(path))
+			}
+			return nil, fmt.Errorf("read %s from the source: %w", Printable(path), ferr)
 		}
-		content, err := io.ReadAll(io.LimitReader(f.Body, limit+1))
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("read %s from the source: %w", Printable(path), err)
-		case int64(len(content)) != f.Entry.Size:
-			return nil, hostile(path, "%d bytes of %d were sent", len(content), f.Entry.Size)
-		}
-		return content, nil
+		content, err = readSmall(&f, limit)
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case answers == 0:
+		return nil, fmt.Errorf("%w: it left out a file that was asked for", ErrHostile)
+	case err != nil:
+		return nil, fmt.Errorf("read %s from the source: %w", Printable(path), err)
 	}
-	return nil, fmt.Errorf("%w: it left out a file that was asked for", ErrHostile)
+	return content, nil
+}
+
+func readSmall(f *File, limit int64) ([]byte, error) {
+	switch {
+	case f.Err != nil:
+		return nil, f.Err
+	case f.Body == nil:
+		return nil, hostile(f.Path, "it was sent without content")
+	case f.Entry.Size > limit:
+		return nil, fmt.Errorf("it has %d bytes, more than %d", f.Entry.Size, limit)
+	}
+	content, err := io.ReadAll(io.LimitReader(f.Body, limit+1))
+	if err == nil && int64(len(content)) != f.Entry.Size {
+		err = hostile(f.Path, "%d bytes of %d were sent", len(content), f.Entry.Size)
+	}
+	return content, err
 }

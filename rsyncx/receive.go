@@ -7,16 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	filesPerDir  = 1 << 12  // of the staging directory
-	copyBuffer   = 1 << 18  // bytes
-	spaceEvery   = 64 << 20 // bytes written between two looks at the free space
-	filesCounted = 4096     // bytes that a file takes beside its content, for the free space
+	copyBuffer = 1 << 18 // bytes
+	// smallFile is the length in bytes up to which a file is read into memory and
+	// put into the staging directory while the next one is received.
+	smallFile = 1 << 18
 )
 
 // received is what came of one file.
@@ -28,74 +27,10 @@ type received struct {
 	err    error // the source could not give it
 }
 
-// contentWriter puts fetched files into the staging directory, under numbers.
-type contentWriter struct {
-	root    *Root
-	stage   int
-	reserve int64
-	dir     int // of the numbers from first on
-	first   uint64
-	next    uint64
-	unseen  int64 // bytes written since the free space was looked at
-	buf     []byte
-	other   []byte
-}
-
-func (c *contentWriter) close() {
-	if c.dir >= 0 {
-		unix.Close(c.dir)
-		c.dir = -1
-	}
-}
-
-func contentDirName(number uint64) string {
-	return strconv.FormatUint(number/filesPerDir, 16)
-}
-
-func contentName(number uint64) string { return strconv.FormatUint(number, 16) }
-
-// create makes the next numbered file.
-func (c *contentWriter) create() (*os.File, uint64, error) {
-	number := c.next
-	if c.dir < 0 || number/filesPerDir != c.first {
-		c.close()
-		all, err := openDir(c.stage, contentDir)
-		if err != nil {
-			return nil, 0, err
-		}
-		defer unix.Close(all)
-		if err := c.root.mkdir(all, contentDirName(number), 0o700); err != nil && err != unix.EEXIST {
-			return nil, 0, err
-		}
-		if c.dir, err = openDir(all, contentDirName(number)); err != nil {
-			return nil, 0, err
-		}
-		c.first = number / filesPerDir
-	}
-	f, err := c.root.create(c.dir, contentName(number))
-	if err == nil {
-		c.next++
-	}
-	return f, number, err
-}
-
-// space ends the writing before the reserve is touched.
-func (c *contentWriter) space(n int64) error {
-	if c.unseen += n; c.unseen < spaceEvery {
-		return nil
-	}
-	c.unseen = 0
-	free, err := c.root.free()
-	if err == nil && free < c.reserve {
-		err = tooFull(c.root.path, free, 0, c.reserve)
-	}
-	return err
-}
-
 // receive reads one file, compares it if that is asked, and stages it with all
 // its attributes. The error is one that ends Stage; those of the file are in received.
 func (s *stager) receive(ctx context.Context, w *wish, f *File, set attr) (received, error) {
-	c := &s.content
+	c := s.content
 	if c.buf == nil {
 		c.buf = make([]byte, copyBuffer)
 	}
@@ -122,13 +57,38 @@ func (s *stager) receive(ctx context.Context, w *wish, f *File, set attr) (recei
 	if s.o.DryRun {
 		return received{size: f.Entry.Size}, nil
 	}
+	if f.Entry.Size <= smallFile {
+		return s.storeSmall(ctx, in, head, w, set)
+	}
 	return s.store(ctx, in, head, w, set)
+}
+
+// storeSmall reads head, then the rest of in, and leaves it to another
+// goroutine to write them.
+func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader, w *wish, set attr) (received, error) {
+	c := s.content
+	b := c.buffers.Get().(*[]byte)
+	// There is one byte more than there can be, so that the end is read too.
+	n, err := io.ReadFull(io.MultiReader(head, in), (*b)[:smallFile+1])
+	if in.failed != nil {
+		return received{err: in.failed}, ctxOr(ctx, in.fatal)
+	}
+	if err != io.EOF && err != io.ErrUnexpectedEOF {
+		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+	}
+	if err := c.space(int64(n) + filesCounted); err != nil {
+		return received{}, err
+	}
+	number, err := c.put(smallContent{path: w.path, data: b, size: n, set: set})
+	return received{number: number, size: int64(n), torn: in.torn}, err
 }
 
 // store writes head, then the rest of in, to a new staged file.
 func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *wish, set attr) (_ received, err error) {
-	c := &s.content
-	out, number, err := c.create()
+	c := s.content
+	l := &c.lanes[0]
+	number := l.number()
+	out, err := l.create(number)
 	if err != nil {
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
@@ -136,7 +96,7 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 	defer func() {
 		out.Close()
 		if !keep {
-			err = errors.Join(err, c.root.unlink(c.dir, contentName(number)))
+			err = errors.Join(err, c.root.unlink(l.dir, contentName(number)))
 		}
 	}()
 	if err := c.space(filesCounted); err != nil {
@@ -167,7 +127,7 @@ func (s *stager) compare(in *bodyReader, w *wish) (equal int64, old *os.File, er
 		return 0, nil, nil // unreadable here: take the source's
 	}
 	old = os.NewFile(uintptr(fd), w.path)
-	c := &s.content
+	c := s.content
 	if c.other == nil {
 		c.other = make([]byte, copyBuffer)
 	}

@@ -37,7 +37,6 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
 	s.cmp = newComparer(o, s.can)
 	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, sink: o.Event}
-	s.content.dir = -1
 	defer func() {
 		s.close()
 		if err != nil {
@@ -96,7 +95,7 @@ type stager struct {
 
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there
-	content contentWriter
+	content *contentWriter
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
@@ -128,7 +127,7 @@ func (s *stager) prepare() (err error) {
 	if s.linked, err = s.newSpool("linked"); err != nil {
 		return err
 	}
-	s.content = contentWriter{root: s.dst, stage: s.out.stage, reserve: s.o.Reserve, dir: -1}
+	s.content = newContentWriter(s.dst, s.out.stage, s.o.Reserve)
 	s.lacking()
 	return nil
 }
@@ -171,7 +170,9 @@ func (s *stager) close() {
 	}
 	s.wanted.close()
 	s.linked.close()
-	s.content.close()
+	if s.content != nil {
+		s.content.close()
+	}
 }
 
 func (s *stager) op(part int, o op) error { return s.out.parts[part].add(o.append) }

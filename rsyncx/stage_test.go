@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -239,7 +238,7 @@ func TestReserve(t *testing.T) {
 		t.Errorf("less free than the reserve: %v", err)
 	}
 	sameTree(t, "full", rootless(snapshot(t, dir)), rootless(before))
-	c := contentWriter{root: dst, reserve: free * 2, dir: -1}
+	c := newContentWriter(dst, -1, free*2)
 	if err := errors.Join(c.space(spaceEvery-1), nil); err != nil {
 		t.Errorf("looked too early: %v", err)
 	}
@@ -348,26 +347,19 @@ func mount(t *testing.T, args ...string) {
 	t.Cleanup(func() { must(t, unix.Unmount(args[len(args)-1], unix.MNT_DETACH)) })
 }
 
-// asNobody runs f on a thread without privileges, which ends with it.
+// asNobody runs f in a process without privileges, which it takes back after.
+// Staging has several threads, so that one of them would not do.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	testenv.RequireRoot(t)
-	done := make(chan syscall.Errno)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked
-		const nobody = 65534
-		for _, call := range [][4]uintptr{{syscall.SYS_SETGROUPS}, {syscall.SYS_SETRESGID, nobody, nobody, nobody}, {syscall.SYS_SETRESUID, nobody, nobody, nobody}} {
-			if _, _, errno := syscall.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
-				done <- errno
-				return
-			}
-		}
-		f()
+	const nobody = 65534
+	groups, err := syscall.Getgroups()
+	must(t, err)
+	defer func() {
+		must(t, errors.Join(syscall.Setresuid(0, 0, 0), syscall.Setresgid(0, 0, 0), syscall.Setgroups(groups)))
 	}()
-	if errno, ok := <-done; ok {
-		t.Fatal(errno)
-	}
+	must(t, errors.Join(syscall.Setgroups(nil), syscall.Setresgid(nobody, nobody, 0), syscall.Setresuid(nobody, nobody, 0)))
+	f()
 }
 
 func TestWithoutRoot(t *testing.T) {

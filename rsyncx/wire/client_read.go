@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -89,8 +90,12 @@ func checkPath(path string) error {
 	return nil
 }
 
+// gatherTime is how long a name waits for company, since a frame of its own
+// costs both sides more than the name is worth.
+const gatherTime = time.Millisecond
+
 // askAll sends the names that want gives, in two goroutines: one waits for the
-// next name while the other sends those that are there, many in a frame.
+// next name while the other sends those that came in a moment, in one frame.
 func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[string], due chan<- asked, stop <-chan struct{}) {
 	names := make(chan string, 256)
 	all.Go(func() {
@@ -118,15 +123,18 @@ func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[string], due chan<- ask
 			for range names { // a sender must not be left behind
 			}
 		}()
+		wait := time.NewTimer(gatherTime)
+		defer wait.Stop()
 		for path := range names {
 			batch := appendString(nil, path)
+			wait.Reset(gatherTime)
 			for more := true; more && len(batch) < batchBytes; {
 				select {
 				case path, ok := <-names:
 					if more = ok; ok {
 						batch = appendString(batch, path)
 					}
-				default:
+				case <-wait.C:
 					more = false
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/drsync/drsync/rsyncx"
 )
@@ -26,6 +27,9 @@ func (c *Conn) Walk(ctx context.Context, root string, o rsyncx.WalkOptions) iter
 			err = context.Cause(ctx)
 		}
 		stopped := errors.Is(err, errStopped)
+		if stopped {
+			err = c.callOff()
+		}
 		if err := end(err); err != nil && !stopped {
 			yield(rsyncx.Dir{}, fmt.Errorf("list %s: %w", rsyncx.Printable(root), err))
 		}
@@ -66,6 +70,36 @@ func (c *Conn) walk(ctx context.Context, root string, o rsyncx.WalkOptions, yiel
 			return errStopped
 		}
 	}
+}
+
+// callOff ends a walk that its reader has left, so that the connection can be
+// used again. What is on its way is skipped, unless that is much.
+func (c *Conn) callOff() error {
+	silence := c.link.silence
+	c.link.silence = min(silence, callOffTime)
+	defer func() { c.link.silence = silence }()
+	if err := c.ask(frameStop, nil); err != nil {
+		return err
+	}
+	until := time.Now().Add(callOffTime)
+	for skipped := 0; skipped < maxSkipped && time.Now().Before(until); {
+		h, err := c.next()
+		if err != nil {
+			return err
+		}
+		if h.kind == frameError {
+			return c.reported(h)
+		}
+		d, err := c.load(h)
+		if err != nil {
+			return err
+		}
+		if h.kind == frameDone {
+			return d.end("end of the listing")
+		}
+		skipped += headerSize + h.size
+	}
+	return errStopped
 }
 
 // errEnd says that a listing is complete.

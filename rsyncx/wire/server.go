@@ -162,6 +162,8 @@ func (a *agent) answer(ctx context.Context, f frame) error {
 		err = a.read(ctx, d)
 	case frameStream:
 		err = a.stream(ctx, d)
+	case frameStop: // of a walk that ended by itself meanwhile
+		return nil
 	default:
 		return hostile("a request of type %q", f.kind)
 	}

@@ -38,6 +38,12 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 	defer stop()
 	var buf []byte
 	for dir, err := range src.Walk(ctx, o) {
+		if a.box.more() {
+			if err := a.calledOff(ctx); err != nil {
+				return err
+			}
+			break
+		}
 		var single *rsyncx.PathError
 		if errors.As(err, &single) {
 			if err := a.sendDirError(single); err != nil {
@@ -52,12 +58,29 @@ func (a *agent) walk(ctx context.Context, d *decoder) error {
 		if buf, err = a.sendDir(dir, buf[:0]); err != nil {
 			return err
 		}
+		if dir.Path == "" { // the client may want no more than this
+			if err := a.out.flush(); err != nil {
+				return &sessionError{fmt.Errorf("answer: %w", err)}
+			}
+		}
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	stop()
 	return a.send(frameDone, nil)
+}
+
+// calledOff takes what the client sent during a walk: that it wants no more.
+func (a *agent) calledOff(ctx context.Context) error {
+	f, err := a.box.take(ctx)
+	if err == nil && f.kind != frameStop {
+		err = hostile("a request of type %q in the middle of a listing", f.kind)
+	}
+	if err != nil {
+		return &sessionError{err}
+	}
+	return nil
 }
 
 func (a *agent) sendDirError(single *rsyncx.PathError) error {

@@ -42,13 +42,17 @@ const (
 	entryCost   = 32 // what an entry counts for against rsyncx.MaxDirBytes, besides its strings
 	maxQueued   = 32 << 20
 	maxFrames   = 3 * window
-	window      = 4096 // files asked for and not yet answered
+	maxSkipped  = 8 << 20 // of an answer that was called off
+	window      = 4096    // files asked for and not yet answered
 	maxInterned = 1024
 )
 
 // aliveEvery is how often the server speaks up in a request that may be silent
 // for long without being stuck: walking a large directory, or making a stream.
 const aliveEvery = 15 * time.Second
+
+// callOffTime is how long a walk that was left early may take to end.
+const callOffTime = 2 * time.Second
 
 // Frame types. Capital letters begin a request or end an answer.
 const (
@@ -63,6 +67,7 @@ const (
 	frameStream   = 'S'
 	frameNames    = 'n'
 	frameNamesEnd = 'e'
+	frameStop     = 'q' // ends the walk under way, if it has not ended yet
 
 	// From the server.
 	frameAbilities = 'A'

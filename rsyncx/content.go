@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -170,7 +171,7 @@ func (l *lane) create(number uint64) (*os.File, error) {
 		}
 		defer unix.Close(all)
 		name := contentDirName(number)
-		if err := l.root.mkdir(all, name, 0o700); err != nil && err != unix.EEXIST {
+		if err := l.root.mkdir(all, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, err
 		}
 		if l.dir, err = openDir(all, name); err != nil {

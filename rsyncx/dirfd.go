@@ -29,7 +29,7 @@ func (i *info) isDir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
 // retry repeats a system call that a signal interrupted.
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func statMountAt(dir int, name string) (info, error) {
 	var st unix.Statx_t
 	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	err := retry(func() error { return unix.Statx(dir, name, flags, unix.STATX_BASIC_STATS, &st) })
-	if err == unix.ENOSYS || err == unix.EPERM {
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		return statAt(dir, name)
 	}
 	if err != nil {
@@ -255,7 +255,7 @@ func joinPath(dir, name string) string {
 // gone turns the errors of a parent that is no directory any more into
 // fs.ErrNotExist: what was listed below it is not there.
 func gone(err error) error {
-	if err == unix.ENOTDIR || err == unix.ELOOP {
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return fmt.Errorf("%w: a directory above it was replaced", fs.ErrNotExist)
 	}
 	return err

@@ -139,7 +139,7 @@ func (s *stager) pretend(ctx context.Context, list *spool) error {
 	}
 	for r := list.records(); ; {
 		record, err := r.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -175,7 +175,7 @@ func (s *stager) pass(ctx context.Context, list, torn *spool) error {
 			return fmt.Errorf("read from the source: %w", err)
 		}
 		record, err := expected.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return hostile(f.Path, "it was not asked for")
 		}
 		if err != nil {
@@ -195,7 +195,7 @@ func (s *stager) pass(ctx context.Context, list, torn *spool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if _, err := expected.next(); err != io.EOF {
+	if _, err := expected.next(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: it left out files that were asked for", ErrHostile)
 	}
 	return s.content.finish()
@@ -306,7 +306,7 @@ func crossesMount(path string) error {
 
 // endOf makes the end of a spool no error.
 func endOf(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

@@ -2,6 +2,7 @@ package rsyncx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -95,7 +96,7 @@ func (s *stager) links(ctx context.Context) error {
 	defer alone.close()
 	for r := s.linked.records(); ; {
 		record, err := r.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -89,7 +89,7 @@ func (l *local) entry(dir int, name string, buf []byte) (Entry, error) {
 			return st.Entry, nil
 		}
 		st.Target, err = readLinkAt(dir, name, buf)
-		if err == unix.EINVAL && try < 3 {
+		if errors.Is(err, unix.EINVAL) && try < 3 {
 			continue // it became something else in between
 		}
 		return st.Entry, err
@@ -102,7 +102,7 @@ func (l *local) Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, error] {
 		if w.o.MaxEntries <= 0 {
 			w.o.MaxEntries = DefaultMaxEntries
 		}
-		if err := w.root(); err != nil && err != errStopped {
+		if err := w.root(); err != nil && !errors.Is(err, errStopped) {
 			yield(Dir{}, err)
 		}
 	}
@@ -207,7 +207,7 @@ func (w *localWalk) child(parent int, dir string, e *Entry, scope *filter.Scope)
 	}
 	fd, err := openDir(parent, e.Name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == unix.ENOTDIR, err == unix.ELOOP:
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		return nil // removed or replaced since it was listed
 	case err != nil:
 		return w.unreadable(path, err)

@@ -2,6 +2,7 @@ package rsyncx
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 
@@ -49,7 +50,7 @@ func (l *local) open(d *descent, path string) (info, int, error) {
 		return info{}, -1, gone(err)
 	}
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err == unix.ELOOP || err == unix.ENXIO {
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 		err = errNotRegular // a symbolic link, a socket
 	}
 	if err != nil {
@@ -96,7 +97,7 @@ func (b *localBody) Read(p []byte) (int, error) {
 	}
 	n, err := fdReader(b.fd).Read(p)
 	b.left -= int64(n)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = ErrTorn // it shrank
 	}
 	b.err = err

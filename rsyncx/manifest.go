@@ -252,7 +252,7 @@ type records struct {
 // next returns one record, valid until the next call, or io.EOF.
 func (r *records) next() ([]byte, error) {
 	n, err := binary.ReadUvarint(r.r)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, io.EOF
 	}
 	if err != nil || n > maxRecord {

@@ -84,10 +84,10 @@ func (p *publisher) replay(ctx context.Context, part *spool) error {
 	r := part.records()
 	for n := int64(0); ; n++ {
 		record, err := r.next()
-		if err == io.EOF && n == part.count {
+		if errors.Is(err, io.EOF) && n == part.count {
 			return nil
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errFormat
 		}
 		if err != nil {
@@ -170,7 +170,7 @@ func notThere(err error) error {
 
 func (p *publisher) remove(dir int, name string) error {
 	err := p.root.unlink(dir, name)
-	if err == unix.EISDIR && p.again {
+	if errors.Is(err, unix.EISDIR) && p.again {
 		return nil // the new directory, made by an earlier try
 	}
 	return err
@@ -179,9 +179,9 @@ func (p *publisher) remove(dir int, name string) error {
 func (p *publisher) rmdir(dir int, name string, o *op) error {
 	err := p.root.rmdir(dir, name)
 	switch {
-	case err == unix.ENOTDIR && p.again:
+	case errors.Is(err, unix.ENOTDIR) && p.again:
 		return nil // the new file, renamed by an earlier try
-	case err == unix.ENOTEMPTY || err == unix.EEXIST:
+	case errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST):
 		p.sink.Emit(event.Event{Kind: event.Info, Name: o.path, Text: "cannot delete non-empty directory: " + Printable(o.path)})
 		return nil
 	}
@@ -190,7 +190,7 @@ func (p *publisher) rmdir(dir int, name string, o *op) error {
 
 func (p *publisher) mkdir(dir int, name string) error {
 	err := p.root.mkdir(dir, name, 0o700)
-	if err != unix.EEXIST {
+	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	// From an earlier try, perhaps with its final mode already.
@@ -233,12 +233,12 @@ func (p *publisher) file(dir int, name string, o *op) error {
 		return fmt.Errorf("open the staged content: %w", asLost(err))
 	}
 	err = p.root.rename(from, contentName(o.number), dir, name)
-	if err == unix.EISDIR { // an empty one in its place
+	if errors.Is(err, unix.EISDIR) { // an empty one in its place
 		if p.root.rmdir(dir, name) == nil {
 			err = p.root.rename(from, contentName(o.number), dir, name)
 		}
 	}
-	if err != unix.ENOENT {
+	if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	if !p.again {

@@ -73,7 +73,7 @@ func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader,
 	if in.failed != nil {
 		return received{err: in.failed}, ctxOr(ctx, in.fatal)
 	}
-	if err != io.EOF && err != io.ErrUnexpectedEOF {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
 	if err := c.space(int64(n) + filesCounted); err != nil {

@@ -60,7 +60,7 @@ func (r *Root) lock() error {
 		return nil
 	}
 	err := retry(func() error { return unix.Flock(r.fd, unix.LOCK_EX|unix.LOCK_NB) })
-	if err == unix.EWOULDBLOCK {
+	if errors.Is(err, unix.EWOULDBLOCK) {
 		return fmt.Errorf("lock %s: %w", r.path, ErrBusy)
 	}
 	if err != nil {
@@ -209,7 +209,7 @@ func (r *Root) removeAll(dir int, name string) error {
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != unix.EISDIR && err != unix.EPERM {
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return err
 	}
 	fd, err := openDir(dir, name)

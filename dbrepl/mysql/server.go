@@ -208,7 +208,7 @@ func firstRow(ctx context.Context, c conn, query string) ([]string, error) {
 	}
 	defer rows.Close()
 	values := make([]driver.Value, len(rows.Columns()))
-	if err := rows.Next(values); err == io.EOF {
+	if err := rows.Next(values); errors.Is(err, io.EOF) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err

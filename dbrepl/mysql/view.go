@@ -17,9 +17,8 @@ import (
 
 // captured is a generation on the standby, published or not.
 type captured struct {
-	e         *Engine
-	g         *generation
-	discarded bool
+	e *Engine
+	g *generation
 }
 
 var _ dbrepl.Captured = (*captured)(nil)

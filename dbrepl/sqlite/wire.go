@@ -141,7 +141,7 @@ func receive(ctx context.Context, r io.Reader, accept func(header) (io.Writer, e
 	if want := fmt.Sprintf("sha256 %x\n", whole.Sum(nil)); string(trailer) != want {
 		return header{}, "", fmt.Errorf("the last line is %q, the content gives %q", trailer, want)
 	}
-	if _, err := br.ReadByte(); err != io.EOF {
+	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = errors.New("data after the last line")
 		}
@@ -151,7 +151,7 @@ func receive(ctx context.Context, r io.Reader, accept func(header) (io.Writer, e
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -168,7 +168,7 @@ func (o obedient) Read(p []byte) (int, error) {
 		return 0, context.Cause(o.ctx)
 	}
 	n, err := o.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = because(o.ctx, err)
 	}
 	return n, err

@@ -135,7 +135,7 @@ func statBlob(dir int, name string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	for {
 		err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -170,7 +170,7 @@ func readNames(dir int) ([]string, error) {
 
 // notADirectory says in plain words what O_DIRECTORY|O_NOFOLLOW refuses.
 func notADirectory(err error) error {
-	if err == unix.ELOOP || err == unix.ENOTDIR {
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("not a directory, or a symbolic link: %w", err)
 	}
 	return err

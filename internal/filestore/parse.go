@@ -248,7 +248,7 @@ func readXML(file []byte) (*element, error) {
 	count := 0
 	for {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

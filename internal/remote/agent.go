@@ -113,7 +113,7 @@ func start(n *connection, begin func(*ssh.Session) error) (*process, error) {
 // Close closes the session, at which sshd closes the program's input, so that it
 // ends too. The input is not closed by itself: that may not be done during a Write.
 func (p *process) Close() error {
-	if err := p.session.Close(); err != nil && err != io.EOF {
+	if err := p.session.Close(); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil

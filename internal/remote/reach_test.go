@@ -84,7 +84,7 @@ func TestVerdict(t *testing.T) {
 				t.Fatal("let in")
 			}
 			for _, v := range []error{ErrUnreachable, ErrAnswered} {
-				if got := errors.Is(err, v); got != (v == c.want) {
+				if got := errors.Is(err, v); got != errors.Is(v, c.want) {
 					t.Errorf("%q: %v (%v)", v, got, err)
 				}
 			}

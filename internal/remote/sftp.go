@@ -186,7 +186,8 @@ func call[T any](ctx context.Context, l *sftpLink, do func() (T, error)) (T, err
 // any other means that the session is of no more use.
 func answered(err error) bool {
 	var status *sftp.StatusError
-	return errors.As(err, &status) || err == io.EOF || err == fs.ErrNotExist || err == fs.ErrPermission || err == fs.ErrClosed
+	// Not errors.Is: a lost session wraps io.EOF too.
+	return errors.As(err, &status) || err == io.EOF || err == fs.ErrNotExist || err == fs.ErrPermission || err == fs.ErrClosed //nolint:errorlint // see above
 }
 
 // shorten cuts the text of an error that the server made.

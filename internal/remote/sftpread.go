@@ -41,7 +41,7 @@ func (s *sftpSource) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[
 			o.close()
 		}
 		r.workers.Wait()
-		if err != nil && err != errStopped {
+		if err != nil && !errors.Is(err, errStopped) {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -155,7 +155,7 @@ func (r *sftpReads) open(ctx context.Context, o *opened) error {
 	o.content = make([]byte, o.entry.Size)
 	n := 0
 	if len(o.content) > 0 {
-		if n, err = r.readAt(ctx, o.file, o.content, 0); err != nil && err != io.EOF {
+		if n, err = r.readAt(ctx, o.file, o.content, 0); err != nil && err != io.EOF { //nolint:errorlint // a lost session wraps io.EOF
 			return err
 		}
 	}
@@ -240,7 +240,7 @@ func (b *sftpBody) next() ([]byte, error) {
 		go func() {
 			buf := make([]byte, size)
 			n, err := b.s.readAt(b.ctx, file, buf, offset)
-			if err == nil || err == io.EOF {
+			if err == nil || err == io.EOF { //nolint:errorlint // a lost session wraps io.EOF
 				if err = nil; n < len(buf) {
 					err = rsyncx.ErrTorn // it shrank
 				}
@@ -255,7 +255,7 @@ func (b *sftpBody) next() ([]byte, error) {
 	if len(b.pieces) > 0 {
 		p := <-b.pieces[0]
 		b.pieces = b.pieces[1:]
-		if p.err != nil && p.err != rsyncx.ErrTorn {
+		if p.err != nil && !errors.Is(p.err, rsyncx.ErrTorn) {
 			if final := b.s.final(b.ctx); final != nil {
 				p.err = final
 			}

@@ -45,7 +45,7 @@ func (s *sftpSource) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[r
 		err := w.run(inner, yield)
 		cancel()
 		w.fetchers.Wait()
-		if err != nil && err != errStopped {
+		if err != nil && !errors.Is(err, errStopped) {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}

@@ -108,13 +108,13 @@ func (c *Conn) readMagic() error {
 	for len(got) < len(magic) {
 		n, err := c.link.Read(got[len(got):len(magic)])
 		got = got[:len(got)+n]
-		if err == io.EOF && len(got) == 0 {
+		if errors.Is(err, io.EOF) && len(got) == 0 {
 			return c.explain(errors.New("it ended without a word"))
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return c.explain(err)
 		}
-		if err == io.EOF || !strings.HasPrefix(magic, string(got)) {
+		if errors.Is(err, io.EOF) || !strings.HasPrefix(magic, string(got)) {
 			return c.noise(got)
 		}
 	}
@@ -167,7 +167,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	n, err := c.link.Read(p)
 	var lost *lostError
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = c.explain(errors.New("the agent went away in the middle of a request"))
 	case errors.As(err, &lost):
 		err = c.explain(err)

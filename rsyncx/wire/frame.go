@@ -3,6 +3,7 @@ package wire
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -55,7 +56,7 @@ func readPayload(r io.Reader, h header, buf []byte) ([]byte, error) {
 
 // unexpected turns an end in the middle of something into the error it is.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

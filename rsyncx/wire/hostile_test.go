@@ -231,7 +231,7 @@ func TestHostileListings(t *testing.T) {
 			switch {
 			case last == nil:
 				t.Fatal("no error")
-			case c.want == errGoneAway && !strings.Contains(last.Error(), c.want.Error()), c.want != errGoneAway && !errors.Is(last, c.want):
+			case errors.Is(c.want, errGoneAway) && !strings.Contains(last.Error(), c.want.Error()), !errors.Is(c.want, errGoneAway) && !errors.Is(last, c.want):
 				t.Fatalf("%v, want %v", last, c.want)
 			}
 			if conn.usable() {
@@ -280,7 +280,7 @@ func TestHostileFiles(t *testing.T) {
 				hello(rw)
 				if request(rw, frameNames) == nil {
 					rw.Write(c.frames)
-					if c.want != errGoneAway {
+					if !errors.Is(c.want, errGoneAway) {
 						rw.Write(appendFrame(nil, frameDone, nil))
 						request(rw, 'q') // until the client closes
 					}
@@ -302,7 +302,7 @@ func TestHostileFiles(t *testing.T) {
 					}
 				}
 			}
-			if c.want == errGoneAway {
+			if errors.Is(c.want, errGoneAway) {
 				if got == nil || !strings.Contains(got.Error(), c.want.Error()) {
 					t.Fatal(got)
 				}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -97,7 +98,7 @@ func (l *link) readAll() {
 			l.spare <- buf
 		}
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				// What arrived before it is of no use to a half answer.
 				l.kill(&lostError{fmt.Errorf("read: %w", err)})
 			}

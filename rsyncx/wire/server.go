@@ -86,7 +86,7 @@ func (a *agent) receive(in io.Reader) error {
 	}
 	for first := true; ; first = false {
 		h, err := readHeader(in)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -67,7 +67,7 @@ func TestConfine(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%q below %q: %v, want %v", c.root, c.allowed, err, c.want)
 		}
-		if c.want == ErrRefused && filepath.IsAbs(c.root) && !strings.Contains(hint.Of(err), "--root") {
+		if errors.Is(c.want, ErrRefused) && filepath.IsAbs(c.root) && !strings.Contains(hint.Of(err), "--root") {
 			t.Errorf("%q: hint %q", c.root, hint.Of(err))
 		}
 	}

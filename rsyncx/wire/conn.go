@@ -108,13 +108,13 @@ func (c *Conn) readMagic() error {
 	for len(got) < len(magic) {
 		n, err := c.link.Read(got[len(got):len(magic)])
 		got = got[:len(got)+n]
-		if errors.Is(err, io.EOF) && len(got) == 0 {
+		if err == io.EOF && len(got) == 0 { //nolint:errorlint // a lost connection wraps io.EOF
 			return c.explain(errors.New("it ended without a word"))
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err != nil && err != io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
 			return c.explain(err)
 		}
-		if errors.Is(err, io.EOF) || !strings.HasPrefix(magic, string(got)) {
+		if err == io.EOF || !strings.HasPrefix(magic, string(got)) { //nolint:errorlint // a lost connection wraps io.EOF
 			return c.noise(got)
 		}
 	}
@@ -167,7 +167,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	n, err := c.link.Read(p)
 	var lost *lostError
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: //nolint:errorlint // a lost connection wraps io.EOF
 		err = c.explain(errors.New("the agent went away in the middle of a request"))
 	case errors.As(err, &lost):
 		err = c.explain(err)

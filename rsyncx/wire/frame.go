@@ -3,7 +3,6 @@ package wire
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -56,7 +55,7 @@ func readPayload(r io.Reader, h header, buf []byte) ([]byte, error) {
 
 // unexpected turns an end in the middle of something into the error it is.
 func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -98,7 +97,7 @@ func (l *link) readAll() {
 			l.spare <- buf
 		}
 		if err != nil {
-			if !errors.Is(err, io.EOF) {
+			if err != io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
 				// What arrived before it is of no use to a half answer.
 				l.kill(&lostError{fmt.Errorf("read: %w", err)})
 			}

@@ -595,9 +595,6 @@ func TestFillEvents(t *testing.T) {
 	if e := seen["data/filestore/"+filestore.Fanned(restored.Sum)]; e.Itemize != "cf+++++++++" || e.Text != "from quarantine" {
 		t.Errorf("%+v", e)
 	}
-	if e := seen[string(gone.Sum)]; e.Kind != event.Warning || e.Text != "missing: not-found" {
-		t.Errorf("%+v", e)
-	}
 	if last.Total != 2 || last.Size != 50 || last.Bytes != 20 || last.Step != "copy blobs" {
 		t.Errorf("%+v", last)
 	}

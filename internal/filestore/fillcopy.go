@@ -219,7 +219,6 @@ func (f *filler) missing(ref blob.Ref, why Reason) error {
 	f.report.MissingCount++
 	if len(f.report.Missing) < MaxMissing {
 		f.report.Missing = append(f.report.Missing, m)
-		f.o.Event.Emit(event.Event{Kind: event.Warning, Step: f.o.Step, Name: string(ref.Sum), Text: "missing: " + string(why)})
 	}
 	if f.o.Missing == nil {
 		return nil

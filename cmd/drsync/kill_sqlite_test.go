@@ -17,6 +17,7 @@ import (
 // TestKillSQLite does what TestKill does with the default engine and a local
 // active; the laboratory's own check is what looks at the standby.
 func TestKillSQLite(t *testing.T) {
+	t.Parallel()
 	lab, err := demo.NewLab(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +32,7 @@ func TestKillSQLite(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c := exec.CommandContext(ctx, os.Args[0], "now", "--config", config)
-		c.Env = append(os.Environ(), testMainEnv+"=1", killEnv+"="+kill)
+		c.Env = append(os.Environ(), testMainEnv+"=1", raceEnv, killEnv+"="+kill)
 		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		out, err := c.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

@@ -41,6 +41,7 @@ func (p *pair) path(parts ...string) string {
 // to the configuration's sections by name, for example "active: transport: sftp".
 func newPair(t *testing.T, transport string) *pair {
 	t.Helper()
+	t.Parallel() // a pair has everything for itself
 	testenv.RequireRoot(t)
 	dir, err := os.MkdirTemp("", "drs")
 	if err != nil {
@@ -190,7 +191,7 @@ func (p *pair) change() {
 
 func (p *pair) writeConfig(transport string) {
 	agent := p.path("drsync-agent")
-	p.write(agent, fmt.Sprintf("#!/bin/sh\n%s=1 exec %s \"$@\"\n", testMainEnv, os.Args[0]), 0o755)
+	p.write(agent, fmt.Sprintf("#!/bin/sh\n%s %s=1 exec %s \"$@\"\n", raceEnv, testMainEnv, os.Args[0]), 0o755)
 	p.write(p.path("standby.pw"), standbySecret+"\n", 0o600)
 	p.write(p.path("active.pw"), activeSecret+"\n", 0o600)
 	p.write(p.path("excludes.txt"), "/work/\n/data/tmp*/\n/data/cache/\n/logs/\n", 0o644)
@@ -233,13 +234,16 @@ const (
 	standbySecret = "secret-of-the-standby"
 )
 
+// raceEnv spares each child the second that the race detector waits at its end.
+const raceEnv = "GORACE=atexit_sleep_ms=0"
+
 const testMainEnv = "DRSYNC_TEST_MAIN"
 
 // command returns drsync with the pair's configuration, as a process of its own.
 func (p *pair) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, os.Args[0], args...)
 	c.Args = append(c.Args, "--config", p.config)
-	c.Env = append(os.Environ(), testMainEnv+"=1")
+	c.Env = append(os.Environ(), testMainEnv+"=1", raceEnv)
 	// A command that hangs shows its goroutines.
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGQUIT) }
 	c.WaitDelay = 10 * time.Second

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	gosync "sync"
 	"testing"
 	"time"
 
@@ -276,4 +277,112 @@ func TestJournalOfAnotherVersion(t *testing.T) {
 			t.Errorf("journal %q: %v", text, err)
 		}
 	}
+}
+
+// at calls act once, when the given step is done.
+func (l *lab) at(step string, act func()) {
+	var once gosync.Once
+	l.runner.Event = func(e event.Event) {
+		if e.Kind == event.StepDone && e.Step == step {
+			once.Do(act)
+		}
+	}
+}
+
+// TestVerifyLooksAtTheDisk: a blob that was copied and is gone again, or cut
+// short, stops the run before anything is published.
+func TestVerifyLooksAtTheDisk(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"gone": os.Remove,
+		"cut":  func(path string) error { return os.Truncate(path, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.at("copy", func() {
+				blobs, err := filepath.Glob(filepath.Join(l.StandbyHome, "data/filestore/[0-9a-f][0-9a-f]/*"))
+				if err != nil || len(blobs) == 0 {
+					t.Fatalf("no blobs: %v", err)
+				}
+				largest := blobs[0]
+				for _, b := range blobs {
+					if size(t, b) > size(t, largest) {
+						largest = b
+					}
+				}
+				if err := harm(largest); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if _, err := l.runner.Run(t.Context(), false); err == nil || !strings.Contains(err.Error(), "verify: 1 blobs are absent") {
+				t.Fatalf("error: %v", err)
+			}
+			if all, err := snapshot.Read(l.StandbyState); err != nil || len(all) > 0 {
+				t.Errorf("snapshots: %v, %v", all, err)
+			}
+			l.run()
+			l.kept(true)
+		})
+	}
+}
+
+func size(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// TestSourceThatIsNoActive is refused: a part of the home is missing, or the
+// other side is itself a standby.
+func TestSourceThatIsNoActive(t *testing.T) {
+	l := newLab(t)
+	l.run()
+	if err := role.SaveMarker(l.ActiveHome, "other", role.State{Role: role.Promoting, Epoch: 2, Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.runner.Run(t.Context(), false); err == nil || !strings.Contains(err.Error(), "promoting") {
+		t.Errorf("a source that is no active: %v", err)
+	}
+	if err := os.Remove(filepath.Join(l.ActiveHome, role.MarkerPath)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(l.ActiveHome, "data"), filepath.Join(l.Dir, "data")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.runner.Run(t.Context(), false); err == nil || !strings.Contains(err.Error(), "data") {
+		t.Errorf("a source without data: %v", err)
+	}
+	l.kept(false)
+}
+
+// TestWithoutDatabase: the whole home is one tree, and T is the active's time.
+func TestWithoutDatabase(t *testing.T) {
+	l := newLab(t)
+	l.runner.Engine = nil
+	l.runner.Profile = func(func(string) (bool, error)) (app.Profile, error) { return app.Custom(), nil }
+	const ahead = time.Hour
+	connect := l.runner.Connect
+	l.runner.Connect = func(ctx context.Context) (Active, error) {
+		a, err := connect(ctx)
+		return skewed{a, ahead}, err
+	}
+	r := l.run()
+	if age := time.Since(r.Snapshot.Time) + ahead; age < 0 || age > time.Minute {
+		t.Errorf("T is %v, an hour ahead of now was wanted", r.Snapshot.Time)
+	}
+	if len(r.Snapshot.Databases) > 0 || r.Snapshot.Trees[0].Files < 560 {
+		t.Errorf("record: %+v", r.Snapshot)
+	}
+}
+
+// skewed is an active whose clock goes wrong.
+type skewed struct {
+	Active
+	ahead time.Duration
+}
+
+func (s skewed) Clock(context.Context) (skew, bound time.Duration, err error) {
+	return s.ahead, time.Millisecond, nil
 }

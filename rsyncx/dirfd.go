@@ -150,7 +150,7 @@ func readRegularAt(dir int, name string, limit int64) ([]byte, error) {
 	case st.isDir():
 		return nil, unix.EISDIR
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, errNotRegular
+		return nil, ErrNotRegular
 	}
 	content, err := io.ReadAll(io.LimitReader(fdReader(fd), limit+1))
 	if err == nil && int64(len(content)) > limit {
@@ -158,8 +158,6 @@ func readRegularAt(dir int, name string, limit int64) ([]byte, error) {
 	}
 	return content, err
 }
-
-var errNotRegular = errors.New("not a regular file")
 
 // fdReader reads a descriptor that its user closes.
 type fdReader int

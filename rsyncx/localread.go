@@ -51,14 +51,14 @@ func (l *local) open(d *descent, path string) (info, int, error) {
 	}
 	fd, err := openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
-		err = errNotRegular // a symbolic link, a socket
+		err = ErrNotRegular // a symbolic link, a socket
 	}
 	if err != nil {
 		return info{}, -1, err
 	}
 	st, err := statFd(fd)
 	if err == nil && !isRegular(&st.Entry) {
-		err = errNotRegular
+		err = ErrNotRegular
 	}
 	if err != nil {
 		unix.Close(fd)

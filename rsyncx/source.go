@@ -132,6 +132,8 @@ var (
 	ErrTooMany = errors.New("the listing is longer than allowed")
 	// ErrTorn is returned by File.Body when the file changed while it was read.
 	ErrTorn = errors.New("changed while being read")
+	// ErrNotRegular says that a path to be read is no regular file.
+	ErrNotRegular = errors.New("not a regular file")
 	// ErrHostile is wrapped by errors about a peer that breaks the rules of a
 	// listing: names that are no single component, duplicates, wrong order.
 	ErrHostile = errors.New("the source sent something it must not")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -134,6 +135,30 @@ func TestMissingBlob(t *testing.T) {
 	}
 	if out, _ := p.must(0, "status"); !strings.Contains(out, "2") {
 		t.Errorf("status does not show what is missing:\n%s", out)
+	}
+}
+
+// TestNoFileInTheBlobsPlace: a directory or a link where the active should have
+// a blob is that blob's misfortune, not the run's.
+func TestNoFileInTheBlobsPlace(t *testing.T) {
+	for _, transport := range []string{"agent", "sftp"} {
+		t.Run(transport, func(t *testing.T) {
+			p := newPair(t, transport)
+			directory, link := p.upload(900), p.upload(800)
+			for _, sum := range []string{directory, link} {
+				if err := os.Remove(p.blobPath("active", sum)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(os.Mkdir(p.blobPath("active", directory), 0o755), os.Symlink("/etc/hostname", p.blobPath("active", link))); err != nil {
+				t.Fatal(err)
+			}
+			out, _ := p.must(3, "now", "--json")
+			r := p.report(out).Snapshot
+			if len(r.Missing) != 2 || r.Missing[0].Reason != snapshot.ReasonCorrupt || r.Missing[1].Reason != snapshot.ReasonCorrupt || r.BlobSets[0].Copied != 60 {
+				t.Errorf("record: %s", out)
+			}
+		})
 	}
 }
 

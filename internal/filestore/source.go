@@ -169,6 +169,8 @@ func answer(ref blob.Ref, f rsyncx.File) Fetched {
 	switch {
 	case errors.Is(f.Err, fs.ErrNotExist):
 		return Fetched{Ref: ref, Err: fmt.Errorf("%s: %w", f.Path, ErrNotFound)}
+	case errors.Is(f.Err, rsyncx.ErrNotRegular):
+		return Fetched{Ref: ref, Err: fmt.Errorf("%s: %w: %w", f.Path, ErrCorrupt, f.Err)}
 	case f.Err != nil:
 		return Fetched{Ref: ref, Err: f.Err}
 	case f.Body == nil:

@@ -128,7 +128,7 @@ func (r *sftpReads) open(ctx context.Context, o *opened) error {
 	}
 	// Opening anything else would follow a link, or hang in a named pipe.
 	if e.Mode&unix.S_IFMT != unix.S_IFREG {
-		return errNotRegular
+		return rsyncx.ErrNotRegular
 	}
 	client := r.link.client
 	if o.file, err = call(ctx, r.link, func() (*sftp.File, error) { return client.Open(r.at(o.path)) }); err != nil {

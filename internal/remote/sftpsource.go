@@ -26,9 +26,6 @@ type sftpSource struct {
 
 var _ rsyncx.Source = (*sftpSource)(nil)
 
-// errNotRegular says that a path to be read is no regular file.
-var errNotRegular = errors.New("not a regular file")
-
 func (s *sftpSource) Abilities() rsyncx.Abilities { return rsyncx.Abilities{} }
 
 func (s *sftpSource) Close() error {

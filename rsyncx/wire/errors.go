@@ -24,6 +24,7 @@ const (
 	CodeUnsupported      // errors.ErrUnsupported
 	CodeRefused          // ErrRefused
 	CodeCancelled        // the server is shutting down
+	CodeNotRegular       // rsyncx.ErrNotRegular
 	codes
 )
 
@@ -62,6 +63,8 @@ func sentinel(c Code) error {
 		return errors.ErrUnsupported
 	case CodeRefused:
 		return ErrRefused
+	case CodeNotRegular:
+		return rsyncx.ErrNotRegular
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -242,7 +243,9 @@ const testMainEnv = "DRSYNC_TEST_MAIN"
 // command returns drsync with the pair's configuration, as a process of its own.
 func (p *pair) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, os.Args[0], args...)
-	c.Args = append(c.Args, "--config", p.config)
+	if !slices.Contains(args, "--config") {
+		c.Args = append(c.Args, "--config", p.config)
+	}
 	c.Env = append(os.Environ(), testMainEnv+"=1", raceEnv)
 	// A command that hangs shows its goroutines.
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGQUIT) }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/internal/show"
 )
 
 func newChain(o *options) *cobra.Command {
@@ -27,7 +29,7 @@ version cannot carry. Passwords are not shown.`,
 				if err != nil {
 					return reportedError{err, report}
 				}
-				return printJSON(o.out, report)
+				return show.JSON(o.out, report)
 			}
 			if text != "" {
 				fmt.Fprint(o.out, text)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drsync/drsync/internal/show"
 	drsync "github.com/drsync/drsync/sync"
 )
 
@@ -44,7 +45,7 @@ func printCheck(o *options, results []drsync.CheckResult, warnings []string) err
 		}
 	}
 	if o.json {
-		if err := printJSON(o.out, map[string]any{"ok": refused == 0, "checks": results, "warnings": warnings}); err != nil {
+		if err := show.JSON(o.out, map[string]any{"ok": refused == 0, "checks": results, "warnings": warnings}); err != nil {
 			return err
 		}
 	} else {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/internal/show"
 )
 
 func newConfig(o *options) *cobra.Command {
@@ -22,7 +24,7 @@ refers to, and connects to nothing. See drsync check for what both hosts say.`,
 			}
 			defer s.Close()
 			if o.json {
-				return printJSON(o.out, s.config)
+				return show.JSON(o.out, s.config)
 			}
 			_, err = fmt.Fprintf(o.out, "%s: nothing to complain about\n", s.config.File)
 			return err

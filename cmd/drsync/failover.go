@@ -88,7 +88,7 @@ func runFailover(ctx context.Context, o *options, f failover.Options, yes, dryRu
 	case err != nil:
 		return reportedError{err, report}
 	case o.json:
-		return printJSON(o.out, report)
+		return show.JSON(o.out, report)
 	}
 	return printFailover(o.out, report)
 }

@@ -89,7 +89,7 @@ func runNow(ctx context.Context, o *options, f output, dryRun bool) error {
 	case err != nil:
 		return reportedError{err, report}
 	case o.json:
-		err = printJSON(o.out, report)
+		err = show.JSON(o.out, report)
 	case f.quiet:
 		printShortcomings(o.err, report)
 	default:

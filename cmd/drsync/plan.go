@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/internal/show"
 )
 
 func newPlan(o *options) *cobra.Command {
@@ -21,7 +23,7 @@ connects to nothing; now --dry-run also says what each step would do.`,
 			defer s.Close()
 			steps := s.runner.Plan()
 			if o.json {
-				return printJSON(o.out, map[string]any{"steps": steps})
+				return show.JSON(o.out, map[string]any{"steps": steps})
 			}
 			for i, step := range steps {
 				if _, err := fmt.Fprintf(o.out, "%2d  %-8s %s\n", i+1, step.Name, step.Detail); err != nil {

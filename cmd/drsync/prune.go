@@ -45,7 +45,7 @@ With --dry-run it changes nothing; -v then names each blob and why it would go,
 				return reportedError{err, report}
 			}
 			if o.json {
-				return printJSON(o.out, report)
+				return show.JSON(o.out, report)
 			}
 			if len(report.Removed) > 0 {
 				fmt.Fprintf(o.out, "snapshots dropped: %s\n", strings.Join(report.Removed, " "))

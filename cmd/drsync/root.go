@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/internal/show"
 )
 
 // options are the flags that every command takes.
@@ -51,7 +51,7 @@ func execute(ctx context.Context, e env, args []string) int {
 	status := exitStatus(e, err)
 	var said statusError
 	if (o.json || slices.Contains(args, "--json")) && err != nil && !errors.As(err, &said) && !out.some {
-		if perr := printJSON(e.out, failure(err, status)); perr != nil {
+		if perr := show.JSON(e.out, failure(err, status)); perr != nil {
 			fmt.Fprintf(e.err, "error: %v\n", perr)
 		}
 	}
@@ -168,11 +168,4 @@ func wrapArgs(c *cobra.Command) {
 
 func (o *options) addJSON(c *cobra.Command) {
 	c.Flags().BoolVar(&o.json, "json", false, "print one JSON object on standard output")
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }

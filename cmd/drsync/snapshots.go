@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/internal/status"
 )
@@ -31,7 +32,7 @@ artifacts that need it. The records are files: STATE/snapshots/ID/record.json.`,
 				return showSnapshot(o, all, args[0])
 			}
 			if o.json {
-				return printJSON(o.out, status.List(all))
+				return show.JSON(o.out, status.List(all))
 			}
 			return status.Snapshots(o.out, all, o.now())
 		},
@@ -46,7 +47,7 @@ func showSnapshot(o *options, all []snapshot.Record, id string) error {
 			continue
 		}
 		if o.json {
-			return printJSON(o.out, r)
+			return show.JSON(o.out, r)
 		}
 		return status.Detail(o.out, r, o.now())
 	}

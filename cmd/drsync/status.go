@@ -47,7 +47,7 @@ With --check it prints one line and exits as monitoring plugins do: 0 OK,
 				}
 				return nil
 			case o.json:
-				return printJSON(o.out, s)
+				return show.JSON(o.out, s)
 			}
 			return status.Text(o.out, s, o.now())
 		},

@@ -40,7 +40,7 @@ Exit status: 0 every blob is as it should be; 3 some are not.`,
 
 func printVerify(o *options, r drsync.VerifyReport) error {
 	if o.json {
-		if err := printJSON(o.out, r); err != nil {
+		if err := show.JSON(o.out, r); err != nil {
 			return err
 		}
 	} else {

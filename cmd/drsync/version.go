@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/drsync/drsync/internal/show"
 )
 
 func newVersion(o *options) *cobra.Command {
@@ -14,7 +16,7 @@ func newVersion(o *options) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if o.json {
-				return printJSON(o.out, map[string]string{"version": o.version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+				return show.JSON(o.out, map[string]string{"version": o.version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
 			}
 			_, err := fmt.Fprintf(o.out, "drsync %s (%s, %s/%s)\n", o.version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/drsync/drsync/internal/blob"
 	"github.com/drsync/drsync/internal/role"
+	"github.com/drsync/drsync/internal/show"
 	"github.com/drsync/drsync/internal/snapshot"
 )
 
@@ -189,7 +190,7 @@ func TestStatusJSON(t *testing.T) {
 			}
 			s := Build(c.in)
 			var one bytes.Buffer
-			if err := WriteJSON(&one, s); err != nil {
+			if err := show.JSON(&one, s); err != nil {
 				t.Fatal(err)
 			}
 			var back Status
@@ -210,7 +211,7 @@ func TestSnapshots(t *testing.T) {
 	}
 	golden(t, "snapshots.txt", out.Bytes())
 	out.Reset()
-	if err := errors.Join(WriteJSON(&out, List(all[1:2])), WriteJSON(&out, List(nil))); err != nil {
+	if err := errors.Join(show.JSON(&out, List(all[1:2])), show.JSON(&out, List(nil))); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "snapshots.json", out.Bytes())
@@ -224,7 +225,7 @@ func TestWriteErrors(t *testing.T) {
 	all := []snapshot.Record{record(time.Minute)}
 	for name, err := range map[string]error{
 		"Text": Text(brokenPipe{}, Build(base()), now), "Snapshots": Snapshots(brokenPipe{}, all, now),
-		"none": Snapshots(brokenPipe{}, nil, now), "Detail": Detail(brokenPipe{}, all[0], now), "JSON": WriteJSON(brokenPipe{}, List(all)),
+		"none": Snapshots(brokenPipe{}, nil, now), "Detail": Detail(brokenPipe{}, all[0], now), "JSON": show.JSON(brokenPipe{}, List(all)),
 	} {
 		if !errors.Is(err, os.ErrClosed) {
 			t.Errorf("%s: %v", name, err)

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -128,14 +127,6 @@ type Listing struct {
 // List makes a Listing; its Snapshots are never null.
 func List(all []snapshot.Record) Listing {
 	return Listing{Format: 1, Snapshots: append([]snapshot.Record{}, all...)}
-}
-
-// WriteJSON writes v, a Status or a Listing, as one indented object.
-func WriteJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }
 
 // Snapshots writes a table of all, one line each, in the order given. A star

@@ -201,14 +201,14 @@ func (s *stager) pass(ctx context.Context, list, torn *spool) error {
 	return s.content.finish()
 }
 
-func paths(list *spool) iter.Seq[string] {
-	return func(yield func(string) bool) {
+func paths(list *spool) iter.Seq[Want] {
+	return func(yield func(Want) bool) {
 		for r := list.records(); ; {
 			record, err := r.next()
 			if err != nil { // the reader of the answers meets it too
 				return
 			}
-			if w, err := parseWish(record); err != nil || !yield(w.path) {
+			if w, err := parseWish(record); err != nil || !yield(Want{Path: w.path, Size: w.listed}) {
 				return
 			}
 		}

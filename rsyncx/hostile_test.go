@@ -18,6 +18,7 @@ import (
 
 // fake is a Source that says whatever a test wants.
 type fake struct {
+	NoSums
 	dirs  []Dir
 	errs  map[int]error // yielded before dirs[i]
 	walk  iter.Seq2[Dir, error]
@@ -50,12 +51,13 @@ func (f *fake) Walk(context.Context, WalkOptions) iter.Seq2[Dir, error] {
 	}
 }
 
-func (f *fake) Read(_ context.Context, want iter.Seq[string]) iter.Seq2[File, error] {
+func (f *fake) Read(_ context.Context, want iter.Seq[Want]) iter.Seq2[File, error] {
 	if f.asked == nil {
 		f.asked = map[string]int{}
 	}
 	return func(yield func(File, error) bool) {
-		for path := range want {
+		for w := range want {
+			path := w.Path
 			f.asked[path]++
 			if !yield(f.files(path, f.asked[path]), nil) {
 				return
@@ -357,7 +359,7 @@ func (c *cancelling) Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, err
 	}
 }
 
-func (c *cancelling) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[File, error] {
+func (c *cancelling) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
 		n := 0
 		for f, err := range c.Source.Read(ctx, want) {

@@ -20,6 +20,7 @@ const stateDir = ".drsync"
 const maxMergeFile = 16 << 20
 
 type local struct {
+	NoSums
 	path   string
 	root   int
 	owners ownerNames
@@ -31,7 +32,13 @@ var _ Source = (*local)(nil)
 // Local returns the directory path of this host as a Source. path itself may
 // be or pass through a symbolic link; below it none is followed. It must be
 // closed, and not before every iterator has ended.
-func Local(path string) (Source, error) {
+func Local(path string) (Source, error) { return LocalView(path, View{}) }
+
+// LocalView is Local with links followed as v says.
+func LocalView(path string, v View) (Source, error) {
+	if v != (View{}) {
+		return nil, fmt.Errorf("open the directory %s: following links: %w", path, errors.ErrUnsupported)
+	}
 	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the directory %s: %w", path, err)

@@ -11,16 +11,16 @@ import (
 
 // Read opens each file without following a link and without waiting for a
 // named pipe's other end, then looks whether it is a regular file.
-func (l *local) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[File, error] {
+func (l *local) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
 		d := &descent{root: l.root}
 		defer d.close()
-		for path := range want {
+		for w := range want {
 			if ctx.Err() != nil {
 				yield(File{}, context.Cause(ctx))
 				return
 			}
-			if !l.readOne(ctx, d, path, yield) {
+			if !l.readOne(ctx, d, &w, yield) {
 				return
 			}
 		}
@@ -30,15 +30,18 @@ func (l *local) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[File,
 	}
 }
 
-func (l *local) readOne(ctx context.Context, d *descent, path string, yield func(File, error) bool) bool {
-	st, fd, err := l.open(d, path)
+func (l *local) readOne(ctx context.Context, d *descent, w *Want, yield func(File, error) bool) bool {
+	st, fd, err := l.open(d, w.Path)
 	if err != nil {
-		return yield(File{Path: path, Err: &PathError{Path: path, Err: err}}, nil)
+		return yield(File{Path: w.Path, Err: &PathError{Path: w.Path, Err: err}}, nil)
 	}
 	defer unix.Close(fd)
-	body := &localBody{ctx: ctx, fd: fd, left: st.Size, before: st}
+	body := &localBody{ctx: ctx, fd: fd, left: st.Size, before: st, more: w.Ranges}
+	if w.Ranges != nil {
+		body.left = 0
+	}
 	defer func() { body.done = true }()
-	return yield(File{Path: path, Entry: st.Entry, Body: body}, nil)
+	return yield(File{Path: w.Path, Entry: st.Entry, Body: body}, nil)
 }
 
 func (l *local) open(d *descent, path string) (info, int, error) {
@@ -69,12 +72,13 @@ func (l *local) open(d *descent, path string) (info, int, error) {
 	return st, fd, nil
 }
 
-// localBody gives the file's length as of opening, then looks whether the file
-// stayed the same meanwhile.
+// localBody gives the file's length as of opening, or the ranges that were asked
+// for, then looks whether the file stayed the same meanwhile.
 type localBody struct {
 	ctx    context.Context
 	fd     int
 	left   int64
+	more   []Range // after left
 	before info
 	done   bool
 	err    error
@@ -88,9 +92,11 @@ func (b *localBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	case b.ctx.Err() != nil:
 		return 0, context.Cause(b.ctx)
-	case b.left == 0:
-		b.err = b.end()
-		return 0, b.err
+	}
+	if b.left == 0 {
+		if b.err = b.advance(); b.err != nil {
+			return 0, b.err
+		}
 	}
 	if int64(len(p)) > b.left {
 		p = p[:b.left]
@@ -102,6 +108,25 @@ func (b *localBody) Read(p []byte) (int, error) {
 	}
 	b.err = err
 	return n, err
+}
+
+// advance goes to the next range.
+func (b *localBody) advance() error {
+	if len(b.more) == 0 {
+		return b.end()
+	}
+	r := b.more[0]
+	if r.Off < 0 || r.Len <= 0 {
+		return unix.EINVAL
+	}
+	if r.Len > b.before.Size-r.Off {
+		return ErrTorn
+	}
+	if _, err := unix.Seek(b.fd, r.Off, io.SeekStart); err != nil {
+		return err
+	}
+	b.left, b.more = r.Len, b.more[1:]
+	return nil
 }
 
 func (b *localBody) end() error {

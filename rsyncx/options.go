@@ -1,14 +1,25 @@
 package rsyncx
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // Options says what of a tree is carried over and what may go. The zero value
-// copies regular files and directories and deletes nothing.
+// copies regular files and directories and deletes nothing. Options are named
+// after those of rsync, whose manual says what they do; where they do something else, it
+// is said here. Stage refuses combinations that rsync refuses.
 type Options struct {
 	Filter *filter.Rules
+
+	// Only and Flat restrict the source's walk; see WalkOptions.
+	Only []string
+	Flat bool
+	// KeepRoot leaves the attributes of the destination directory itself alone.
+	KeepRoot bool
 
 	Links     bool // -l: symbolic links as links
 	Perms     bool // -p
@@ -18,15 +29,61 @@ type Options struct {
 	Devices   bool // --devices, half of -D; as root only
 	Specials  bool // --specials: named pipes and sockets, the other half of -D
 	HardLinks bool // -H
+	Xattrs    bool // -X
+	ACLs      bool // -A; implies Perms
 
-	NumericIDs    bool // --numeric-ids
+	Executability bool // -E: without Perms
+	OmitDirTimes  bool // -O
+	OmitLinkTimes bool // -J
+	SafeLinks     bool // --safe-links
+	PruneEmpty    bool // -m
+
+	NumericIDs bool      // --numeric-ids
+	UserMap    []IDMap   // --usermap, --chown
+	GroupMap   []IDMap   // --groupmap, --chown
+	Chmod      []ModeSet // --chmod
+
 	OneFileSystem bool // -x
+	OmitMounts    bool // -x given twice
 
-	Checksum    bool // -c: compare by content
-	SizeOnly    bool // --size-only
-	IgnoreTimes bool // -I
+	Checksum       bool  // -c: compare by content
+	SizeOnly       bool  // --size-only
+	IgnoreTimes    bool  // -I
+	WholeSeconds   bool  // compare times in whole seconds, as rsync does unless told; else to the nanosecond where both sides know it
+	ModifyWindow   int64 // --modify-window, in seconds; with WholeSeconds
+	Existing       bool  // --existing
+	IgnoreExisting bool  // --ignore-existing
+	Update         bool  // -u
+	MinSize        int64 // --min-size; 0 is none
+	MaxSize        int64 // --max-size; negative is none, and so is 0 without MaxSizeSet
+	MaxSizeSet     bool  // MaxSize counts although it is 0
 
-	Delete bool // any --delete form: remove what the source has not
+	Inplace      bool     // --inplace: files keep their inodes; they are patched by Publish
+	Append       bool     // --append; implies Inplace
+	AppendVerify bool     // --append-verify; implies Append
+	Sparse       bool     // -S
+	WholeFile    bool     // -W: no delta
+	Fuzzy        bool     // -y: a similar file is the basis of a new one
+	Renames      bool     // a new file whose content an unlisted file of the destination has is not fetched
+	AltDests     []string // --compare-dest, --copy-dest, --link-dest: directories, relative to the destination or absolute
+	AltDest      AltDest  // which of the three
+	Resume       bool     // --partial: what was fetched stays when Stage fails, and spares the next one fetching it
+	PartialDir   string   // --partial-dir; implies Resume
+	TempDir      string   // --temp-dir
+	NoSync       bool     // leave it to the kernel when files reach the disk; --fsync is its absence
+
+	Backup    bool   // -b
+	BackupDir string // --backup-dir; relative to the destination or absolute
+	Suffix    string // --suffix; "" is "~" without BackupDir and none with it
+
+	Delete       bool // any --delete form: remove what the source has not
+	DeleteBefore bool // --delete-before: make room first, at the price of the old files
+	Force        bool // --force
+	IgnoreErrors bool // --ignore-errors
+	// DeleteUpTo is rsync's --max-delete: so many are deleted, the rest is counted
+	// in Stats.NotDeleted. It counts with DeleteLimited only.
+	DeleteUpTo    int64
+	DeleteLimited bool
 	// DeleteExcluded is --delete-excluded: it implies Delete. What it makes of the
 	// rules is settled when Filter is built (filter.Options).
 	DeleteExcluded bool
@@ -36,13 +93,51 @@ type Options struct {
 	// destination's entries would be deleted and they are more than 20; 0 is no limit.
 	MaxDeleteFraction float64
 
+	// Marker is a path that the source must have, MinEntries how many entries it must
+	// have at least: an unmounted directory has neither. SameSource refuses a source
+	// whose root is another directory than the last time; NewSource accepts it and remembers.
+	Marker     string
+	MinEntries int64
+	SameSource bool
+	NewSource  bool
+
 	DryRun bool
+	// Explain emits a Skip event for every name that is left alone, up to date or hidden.
+	Explain bool
 	// Reserve is how many bytes must stay free on the destination's file system.
 	Reserve int64
 	// MaxEntries bounds the source's listing; 0 is DefaultMaxEntries.
 	MaxEntries int64
 
 	Event event.Sink
+}
+
+// AltDest says what is done with a file that one of Options.AltDests has.
+type AltDest uint8
+
+const (
+	CompareDest AltDest = iota // it is left out
+	CopyDest                   // it is copied from there
+	LinkDest                   // it becomes another name of that one
+)
+
+// IDMap is one rule of --usermap or --groupmap: the first that matches decides.
+type IDMap struct {
+	Name     string // of the source's user or group, with wildcards; "" when Lo and Hi count
+	Lo, Hi   uint32 // its number, from to
+	Unnamed  bool   // matches what has no name on the source
+	ToName   string // of this host; "" when To counts
+	To       uint32
+	Wildcard bool // matches all: "*"
+}
+
+// ModeSet is one clause of --chmod: And is kept of the mode, Or added to it, for
+// directories, for other files or for both. With ExecIf the x bits of Or count only
+// for directories and for files that have one already.
+type ModeSet struct {
+	Dirs, Files bool
+	And, Or     uint32
+	ExecIf      bool
 }
 
 // Archive returns the options of rsync's -a: -rlptgoD.
@@ -61,6 +156,46 @@ type Stats struct {
 	Torn             int64    // changed while read, on every try; the last content was taken
 	Vanished         int64    // listed, gone when asked for
 	Unreadable       int64    // names of the source that could not be read; any of them switches deletion off
+	NotDeleted       int64    // left because of DeleteUpTo
+	Linked           int64    // new names of a file that the destination has: hard links, renames, LinkDest
+	Reused           int64    // bytes of transferred files that were there already and did not travel
+	Counts           Counts   // of Entries and of Created, by type
 	Skipped          int64    // could not be carried as they are: owners without root, devices, no way to make place
 	Notes            []string // one line for each kind of loss, for the operator
+}
+
+// Counts counts entries by type.
+type Counts struct {
+	Files, Dirs, Links, Devices, Specials                                    int64
+	NewFiles, NewDirs, NewLinks, NewDevices, NewSpecials                     int64
+	DeletedFiles, DeletedDirs, DeletedLinks, DeletedDevices, DeletedSpecials int64
+}
+
+// honoured refuses what Stage cannot do.
+func (o *Options) honoured() error {
+	for _, c := range []struct {
+		on   bool
+		name string
+	}{
+		{o.Only != nil || o.Flat, "a restricted walk"},
+		{o.KeepRoot, "KeepRoot"},
+		{o.Xattrs || o.ACLs, "extended attributes"},
+		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},
+		{o.UserMap != nil || o.GroupMap != nil || o.Chmod != nil, "mapped owners and modes"},
+		{o.OmitMounts, "OmitMounts"},
+		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
+		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
+		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
+		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
+		{o.Resume || o.PartialDir != "" || o.TempDir != "" || o.NoSync, "this way of staging"},
+		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
+		{o.DeleteBefore || o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},
+		{o.Marker != "" || o.MinEntries > 0 || o.SameSource || o.NewSource, "this guard"},
+		{o.Explain, "Explain"},
+	} {
+		if c.on {
+			return fmt.Errorf("stage: %s: %w", c.name, errors.ErrUnsupported)
+		}
+	}
+	return nil
 }

@@ -23,7 +23,7 @@ func ReadFile(ctx context.Context, src Source, path string, limit int64) ([]byte
 // next request.
 func readOnce(ctx context.Context, src Source, path string, limit int64) (content []byte, err error) {
 	answers := 0
-	for f, ferr := range src.Read(ctx, slices.Values([]string{path})) {
+	for f, ferr := range src.Read(ctx, slices.Values([]Want{{Path: path, Size: -1}})) {
 		if answers++; ferr != nil || answers > 1 || f.Path != path {
 			if ferr == nil {
 				ferr = hostile(f.Path, "it was sent instead of %q", Printable(path))

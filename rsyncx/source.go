@@ -16,6 +16,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/drsync/drsync/rsyncx/delta"
 	"github.com/drsync/drsync/rsyncx/filter"
 )
 
@@ -45,7 +46,12 @@ type Source interface {
 	// each. What is wrong with one file is in File.Err; an error of the
 	// iterator ends it. want is drawn ahead of what is yielded, possibly from
 	// another goroutine.
-	Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[File, error]
+	Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, error]
+
+	// Sums yields what is asked of the content of regular files, in that order,
+	// one for each, like Read; the content itself does not travel. A source
+	// whose Abilities lack Sums yields one error that wraps errors.ErrUnsupported.
+	Sums(ctx context.Context, want iter.Seq[SumWant]) iter.Seq2[FileSums, error]
 
 	Close() error
 }
@@ -57,16 +63,49 @@ type Abilities struct {
 	OwnerNames  bool // Entry.User and Entry.Group
 	HardLinks   bool // Entry.Dev, Entry.Ino and Entry.Nlink
 	Devices     bool // Entry.Rdev
+	Xattrs      bool // Entry.Xattrs, access control lists among them
+	Sums        bool // Source.Sums
+	Views       bool // a View that is not the zero one
+	Digests     bool // WalkOptions.Same is asked
 }
 
 // WalkOptions bounds a walk. Filter is applied by the source to spare the wire
 // and once more by the reader, who does not trust it.
 type WalkOptions struct {
-	Filter        *filter.Rules
+	Filter *filter.Rules
+	// OneFileSystem lists the directories that other file systems are mounted on
+	// and does not enter them; with OmitMounts they are not listed either.
 	OneFileSystem bool
+	OmitMounts    bool
 	// MaxEntries ends the walk with ErrTooMany when more names than this were
 	// listed. 0 means DefaultMaxEntries.
 	MaxEntries int64
+	// Only, unless it is nil, restricts the walk to these paths, what is below
+	// them, and the directories that lead to them; it ascends strictly in the order of a walk.
+	// A directory of which not everything is listed for that reason is Partial.
+	// One that is missing is a *PathError that wraps fs.ErrNotExist.
+	Only []string
+	// Flat keeps the walk out of the directories that are listed, other than the
+	// root when Only is nil, and those that lead to Only.
+	Flat   bool
+	Xattrs bool // fill Entry.Xattrs, without access control lists
+	ACLs   bool // fill Entry.Xattrs with access control lists
+
+	// Same, unless it is nil, is asked whether the entries of the directory path
+	// that Digest covers are what the reader of the walk has. When it
+	// says so they are not sent: Dir.Same is set. It is called ahead of what is
+	// yielded, from several goroutines at once, and not for every directory.
+	Same   func(path string, d DirDigest) bool
+	Digest DigestOptions
+}
+
+// View says what a Source shows in place of symbolic links: what they lead to.
+// The zero value shows the links. What a link leads to must lie in what the
+// source may read.
+type View struct {
+	CopyLinks       bool // -L: of all links
+	CopyDirLinks    bool // -k: of links to directories
+	CopyUnsafeLinks bool // of links that lead out of the tree
 }
 
 // DefaultMaxEntries is far above any real home, and stops an endless listing.
@@ -99,6 +138,7 @@ type Entry struct {
 	Dev    uint64 // 0 when unknown, like Ino and Nlink
 	Ino    uint64
 	Nlink  uint64
+	Xattrs string // extended attributes as AppendXattr encodes them; "" is none
 }
 
 // Dir is one directory with what is in it. Self is the directory's own entry.
@@ -107,13 +147,71 @@ type Dir struct {
 	Path    string
 	Self    Entry
 	Entries []Entry
+	// Same says that WalkOptions.Same said so: Self (but for the root) and Entries are empty.
+	Same bool
+	// Partial says that the directory has more than was looked at, so that what is
+	// not among Entries may well be there.
+	Partial bool
+}
+
+// Want is one file to be read, or some of it.
+type Want struct {
+	Path string
+	Size int64 // bytes, as listed; a hint for spreading the work; -1 when unknown
+	// Ranges, unless it is nil, are the parts to read: ascending, apart from each
+	// other, not empty. What lies behind the end of the file makes it ErrTorn.
+	Ranges []Range
+}
+
+// Range is a part of a file, in bytes.
+type Range struct{ Off, Len int64 }
+
+// Wants asks for whole files of unknown size.
+func Wants(paths iter.Seq[string]) iter.Seq[Want] {
+	return func(yield func(Want) bool) {
+		for path := range paths {
+			if !yield(Want{Path: path, Size: -1}) {
+				return
+			}
+		}
+	}
+}
+
+// SumWant asks for sums of one file.
+type SumWant struct {
+	Path string
+	Size int64 // bytes, as listed; a hint; -1 when unknown
+	// Block is the length of the blocks whose sums are wanted, in bytes; 0 wants none.
+	Block int64
+	Weak  bool // rolling sums as well
+	// Ranges, unless it is nil, are the parts to look at: multiples of Block but for
+	// the end of the file. FileSums.Whole is not told then.
+	Ranges []Range
+}
+
+// NoSums is embedded by a Source without the ability.
+type NoSums struct{}
+
+func (NoSums) Sums(context.Context, iter.Seq[SumWant]) iter.Seq2[FileSums, error] {
+	return func(yield func(FileSums, error) bool) {
+		yield(FileSums{}, fmt.Errorf("sums of files: %w by this source", errors.ErrUnsupported))
+	}
+}
+
+// FileSums is the answer to one SumWant.
+type FileSums struct {
+	Path  string
+	Entry Entry      // as of opening
+	Whole [16]byte   // XXH3-128 of the content
+	Sums  delta.Sums // of the blocks that were asked for, one behind the other
+	Err   error      // wraps ErrTorn when the file changed meanwhile
 }
 
 // File is the answer to one wanted path. Body is valid until the iterator's
 // next turn; reading it may be left off. When Err is set, Body is nil.
 type File struct {
 	Path  string
-	Entry Entry // as of opening: Size is what Body will give, unless the file shrinks
+	Entry Entry // as of opening: Size is what Body will give of a whole file, unless that shrinks
 	Body  io.Reader
 	Err   error
 }

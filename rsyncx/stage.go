@@ -34,6 +34,9 @@ var ErrStaged = errors.New("an earlier staged tree waits to be published")
 // error that wraps ErrHostile. On any error nothing stays staged.
 func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
 	o = o.withDefaults()
+	if err := o.honoured(); err != nil {
+		return nil, err
+	}
 	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
 	s.cmp = newComparer(o, s.can)
 	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, sink: o.Event}

@@ -45,7 +45,7 @@ func (p *pass) openActive(ctx context.Context) error {
 		return err
 	}
 	p.active = active
-	if p.src, err = active.Source(ctx, p.ActiveHome); err != nil {
+	if p.src, err = active.Source(ctx, p.ActiveHome, rsyncx.View{}); err != nil {
 		return fmt.Errorf("open the active's home %s: %w", p.ActiveHome, err)
 	}
 	if err := p.requireEntries(ctx); err != nil {

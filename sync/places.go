@@ -155,7 +155,7 @@ func (r *Runner) Chain(ctx context.Context) (string, error) {
 
 // openPlace opens a blob directory of the active; nil when there is none.
 func (p *pass) openPlace(ctx context.Context, path string) (rsyncx.Source, error) {
-	src, err := p.active.Source(ctx, path)
+	src, err := p.active.Source(ctx, path, rsyncx.View{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

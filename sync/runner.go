@@ -29,7 +29,7 @@ import (
 // Active is the host that is copied. It is never changed.
 type Active interface {
 	// Source opens a directory of the active by its absolute path.
-	Source(ctx context.Context, root string) (rsyncx.Source, error)
+	Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error)
 	// Clock measures the active's clock minus this host's, ± bound. It wraps
 	// errors.ErrUnsupported where the transport cannot tell.
 	Clock(ctx context.Context) (skew, bound time.Duration, err error)

@@ -77,7 +77,7 @@ type directory struct {
 	reads atomic.Int64 // streams
 }
 
-func (d *directory) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[rsyncx.File, error] {
+func (d *directory) Read(ctx context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
 	d.reads.Add(1)
 	return func(yield func(rsyncx.File, error) bool) {
 		ahead := make(chan string, 64)
@@ -85,9 +85,9 @@ func (d *directory) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[r
 		defer close(done)
 		go func() {
 			defer close(ahead)
-			for path := range want {
+			for w := range want {
 				select {
-				case ahead <- path:
+				case ahead <- w.Path:
 				case <-done:
 					return
 				}

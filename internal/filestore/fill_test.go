@@ -408,10 +408,10 @@ type filesSource struct {
 	read func(path string) rsyncx.File
 }
 
-func (s filesSource) Read(_ context.Context, want iter.Seq[string]) iter.Seq2[rsyncx.File, error] {
+func (s filesSource) Read(_ context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
 	return func(yield func(rsyncx.File, error) bool) {
-		for path := range want {
-			if f := s.read(path); f.Path != "stop" && !yield(f, nil) {
+		for w := range want {
+			if f := s.read(w.Path); f.Path != "stop" && !yield(f, nil) {
 				return
 			}
 		}

@@ -129,13 +129,13 @@ func (a *asked) pop() (blob.Ref, bool) {
 func (p Place) fetch(ctx context.Context, want iter.Seq[blob.Ref]) iter.Seq2[Fetched, error] {
 	return func(yield func(Fetched, error) bool) {
 		var a asked
-		paths := func(yield func(string) bool) {
+		paths := func(yield func(rsyncx.Want) bool) {
 			for ref := range want {
 				if !ref.Sum.Valid() { // Fill never asks for one; a path must never be made of it
 					panic("internal error: a malformed blob name was asked for")
 				}
 				a.push(ref)
-				if !yield(p.Path(ref.Sum)) {
+				if !yield(rsyncx.Want{Path: p.Path(ref.Sum), Size: ref.Size}) {
 					return
 				}
 			}

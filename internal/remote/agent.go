@@ -45,8 +45,8 @@ func newAgentHost(n *connection, c Config) *agentHost {
 	})}
 }
 
-func (h *agentHost) Source(ctx context.Context, root string) (rsyncx.Source, error) {
-	return h.pool.Source(ctx, root)
+func (h *agentHost) Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error) {
+	return h.pool.Source(ctx, root, v)
 }
 
 func (h *agentHost) Clock(ctx context.Context) (skew, bound time.Duration, err error) {

@@ -53,7 +53,7 @@ func BenchmarkSource(b *testing.B) {
 			return func(b *testing.B) {
 				b.SetBytes(int64(len(want)) * size)
 				for b.Loop() {
-					for f, err := range src.Read(b.Context(), slices.Values(want)) {
+					for f, err := range src.Read(b.Context(), rsyncx.Wants(slices.Values(want))) {
 						if err != nil || f.Err != nil {
 							b.Fatal(err, f.Err)
 						}

@@ -56,7 +56,7 @@ func walkAll(ctx context.Context, src rsyncx.Source, first func()) (last error) 
 }
 
 func readBig(ctx context.Context, src rsyncx.Source, first func()) (last error) {
-	for f, err := range src.Read(ctx, slices.Values([]string{"big", "big"})) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values([]string{"big", "big"}))) {
 		if err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func TestCutAndCancel(t *testing.T) {
 
 func source(t testing.TB, h Host, dir string) rsyncx.Source {
 	t.Helper()
-	src, err := h.Source(t.Context(), dir)
+	src, err := h.Source(t.Context(), dir, rsyncx.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestSFTPNoticesAChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	src := source(t, dial(t, config(t, s, TransportSFTP)), dir)
-	for f, err := range src.Read(t.Context(), slices.Values([]string{"f"})) {
+	for f, err := range src.Read(t.Context(), rsyncx.Wants(slices.Values([]string{"f"}))) {
 		if err != nil || f.Err != nil {
 			t.Fatal(err, f.Err)
 		}

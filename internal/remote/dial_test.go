@@ -15,6 +15,7 @@ import (
 
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/testenv"
+	"github.com/drsync/drsync/rsyncx"
 )
 
 func TestHostKeys(t *testing.T) {
@@ -126,7 +127,7 @@ func TestAgentDoesNotStart(t *testing.T) {
 				conf.Silence = 700 * time.Millisecond
 			}
 			h := dial(t, conf)
-			_, err := h.Source(t.Context(), "/etc")
+			_, err := h.Source(t.Context(), "/etc", rsyncx.View{})
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(hint.Of(err), c.hint) || len(err.Error()) > 70_000 {
 				t.Errorf("%.300v (hint: %s)", err, hint.Of(err))
 			}
@@ -143,10 +144,10 @@ func TestForcedCommandRefusesOtherRoots(t *testing.T) {
 	dir := t.TempDir()
 	s.Authorize(fmt.Sprintf(`command="%s agent --root %s",restrict`, me, dir))
 	h := dial(t, config(t, s, TransportAgent))
-	if _, err := h.Source(t.Context(), dir); err != nil {
+	if _, err := h.Source(t.Context(), dir, rsyncx.View{}); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.Source(t.Context(), "/etc"); err == nil || !strings.Contains(hint.Of(err), "--root /etc") {
+	if _, err := h.Source(t.Context(), "/etc", rsyncx.View{}); err == nil || !strings.Contains(hint.Of(err), "--root /etc") {
 		t.Errorf("%v (hint: %s)", err, hint.Of(err))
 	}
 }
@@ -160,7 +161,7 @@ func TestSilentHostIsCutOff(t *testing.T) {
 			c.KnownHosts, c.Port = knownAs(t, s, p), p.Port
 			c.KeepAlive = 100 * time.Millisecond
 			h := dial(t, c)
-			src, err := h.Source(t.Context(), "/etc")
+			src, err := h.Source(t.Context(), "/etc", rsyncx.View{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +176,7 @@ func TestSilentHostIsCutOff(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			if _, err := h.Source(t.Context(), "/etc"); err == nil {
+			if _, err := h.Source(t.Context(), "/etc", rsyncx.View{}); err == nil {
 				t.Error("a dead connection serves")
 			}
 			within(t, 2*time.Second, func() { h.Close() })

@@ -21,11 +21,11 @@ type localHost struct{ streams map[string]wire.StreamFunc }
 
 var _ Host = (*localHost)(nil)
 
-func (h *localHost) Source(ctx context.Context, root string) (rsyncx.Source, error) {
+func (h *localHost) Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return rsyncx.Local(root)
+	return rsyncx.LocalView(root, v)
 }
 
 func (h *localHost) Clock(context.Context) (skew, bound time.Duration, err error) { return 0, 0, nil }

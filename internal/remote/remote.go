@@ -23,7 +23,7 @@ import (
 // goroutines at once.
 type Host interface {
 	// Source opens the tree below the directory root of the host.
-	Source(ctx context.Context, root string) (rsyncx.Source, error)
+	Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error)
 
 	// Clock returns the host's clock minus this one's; the true value is within
 	// skew ± bound. A transport that cannot tell wraps errors.ErrUnsupported.

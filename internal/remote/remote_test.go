@@ -95,7 +95,7 @@ func TestSourceContract(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			h := dial(t, config(t, s, transport))
 			sourcetest.TestSource(t, func(t *testing.T, dir string) rsyncx.Source {
-				src, err := h.Source(t.Context(), dir)
+				src, err := h.Source(t.Context(), dir, rsyncx.View{})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -39,9 +39,12 @@ func newSFTPHost(n *connection, c Config) *sftpHost {
 }
 
 // Source opens root with an SFTP session of its own.
-func (h *sftpHost) Source(ctx context.Context, root string) (rsyncx.Source, error) {
+func (h *sftpHost) Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error) {
 	wrap := func(err error) error {
 		return fmt.Errorf("open %s on %s by sftp: %w", rsyncx.Printable(root), h.conn.name, err)
+	}
+	if v != (rsyncx.View{}) {
+		return nil, wrap(fmt.Errorf("following links: %w by sftp", errors.ErrUnsupported))
 	}
 	if !path.IsAbs(root) {
 		return nil, wrap(errors.New("it is not an absolute path"))

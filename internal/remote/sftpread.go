@@ -29,7 +29,7 @@ const (
 // Read opens and reads several files ahead of the one that is yielded, at most
 // filesAhead. Their content is not summed on the way: the length is compared with
 // what the open file has, before and after.
-func (s *sftpSource) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[rsyncx.File, error] {
+func (s *sftpSource) Read(ctx context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
 	return func(yield func(rsyncx.File, error) bool) {
 		inner, cancel := context.WithCancel(ctx)
 		r := &sftpReads{sftpSource: s, order: make(chan *opened, filesAhead-1)}
@@ -77,10 +77,10 @@ func (o *opened) close() {
 	}
 }
 
-func (r *sftpReads) dispatch(ctx context.Context, want iter.Seq[string]) {
+func (r *sftpReads) dispatch(ctx context.Context, want iter.Seq[rsyncx.Want]) {
 	defer close(r.order)
-	for path := range want {
-		o := &opened{path: path, ready: make(chan struct{})}
+	for w := range want {
+		o := &opened{path: w.Path, ready: make(chan struct{})}
 		select {
 		case r.order <- o:
 		case <-ctx.Done():

@@ -19,6 +19,7 @@ import (
 // without following a link: what is a link is told by looking first. Whoever may
 // write in the tree can swap a name in between.
 type sftpSource struct {
+	rsyncx.NoSums
 	host *sftpHost
 	link *sftpLink
 	root string

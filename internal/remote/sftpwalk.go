@@ -291,7 +291,7 @@ func (w *sftpWalk) fileSystem(ctx context.Context, path string) (uint64, error) 
 
 // mergeFile returns the content of a per-directory filter file.
 func (w *sftpWalk) mergeFile(ctx context.Context, path string) ([]byte, error) {
-	for f, err := range w.Read(ctx, slices.Values([]string{path})) {
+	for f, err := range w.Read(ctx, rsyncx.Wants(slices.Values([]string{path}))) {
 		switch {
 		case err != nil:
 			return nil, err

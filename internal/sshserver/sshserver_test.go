@@ -97,7 +97,7 @@ func TestSourcesThroughIt(t *testing.T) {
 			c.Transport = transport
 			h := dial(t, c)
 			sourcetest.TestSource(t, func(t *testing.T, dir string) rsyncx.Source {
-				src, err := h.Source(t.Context(), dir)
+				src, err := h.Source(t.Context(), dir, rsyncx.View{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -144,12 +144,12 @@ func TestHandlersEnd(t *testing.T) {
 		return 0
 	})
 	h := dial(t, c)
-	go h.Source(t.Context(), "/")
+	go h.Source(t.Context(), "/", rsyncx.View{})
 	<-began
 	h.Close()
 	<-ended
 	h = dial(t, c)
-	go h.Source(t.Context(), "/")
+	go h.Source(t.Context(), "/", rsyncx.View{})
 	<-began
 	s.Close()
 	select {

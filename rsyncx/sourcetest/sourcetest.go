@@ -114,7 +114,7 @@ func testOddNames(t *testing.T, open Open) {
 	})
 	ctx, src := start(t, open, tree.dir)
 	tree.checkWalk(t, src, walk(t, src.Walk(ctx, rsyncx.WalkOptions{})))
-	for f, err := range src.Read(ctx, slices.Values(tree.files())) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(tree.files()))) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +167,7 @@ func testRead(t *testing.T, open Open) {
 	tree := newTree(t)
 	ctx, src := start(t, open, tree.dir)
 	var got []string
-	for f, err := range src.Read(ctx, slices.Values(tree.files())) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(tree.files()))) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func testRead(t *testing.T, open Open) {
 	if !slices.Equal(got, tree.files()) {
 		t.Errorf("read %q, want %q", got, tree.files())
 	}
-	for f, err := range src.Read(ctx, slices.Values([]string(nil))) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values([]string(nil)))) {
 		t.Errorf("reading nothing gave %+v, %v", f, err)
 	}
 }
@@ -189,7 +189,7 @@ func testReadRefuses(t *testing.T, open Open) {
 	wrong := append([]string{"", "etc", "to-etc", "to-etc/app.conf", "pipe", "etc/app.conf/x"}, badPaths...)
 	want := slices.Concat(missing, wrong, []string{"etc/app.conf"})
 	n := 0
-	for f, err := range src.Read(ctx, slices.Values(want)) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(want))) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +214,7 @@ func testReadInPart(t *testing.T, open Open) {
 	tree := newTree(t)
 	ctx, src := start(t, open, tree.dir)
 	var earlier io.Reader
-	for f, err := range src.Read(ctx, slices.Values(tree.files())) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(tree.files()))) {
 		if err != nil || f.Err != nil {
 			t.Fatal(err, f.Err)
 		}
@@ -244,7 +244,7 @@ func testReadMany(t *testing.T, open Open) {
 	tree := newTreeOf(t, nodes)
 	ctx, src := start(t, open, tree.dir)
 	n := 0
-	for f, err := range src.Read(ctx, slices.Values(tree.files())) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(tree.files()))) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +264,7 @@ func testReadStops(t *testing.T, open Open) {
 		}
 	}
 	n := 0
-	for f, err := range src.Read(ctx, endless) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(endless)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +288,7 @@ func testReadCancelled(t *testing.T, open Open) {
 		}
 	}
 	n, last := 0, error(nil)
-	for _, err := range src.Read(ctx, endless) {
+	for _, err := range src.Read(ctx, rsyncx.Wants(endless)) {
 		if n++; n == 10 {
 			cancel(errTest)
 		}
@@ -314,7 +314,7 @@ func testParallel(t *testing.T, open Open) {
 			}
 		})
 		all.Go(func() {
-			for f, err := range src.Read(ctx, slices.Values(tree.files())) {
+			for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(tree.files()))) {
 				if err != nil {
 					t.Error(err)
 					continue
@@ -329,7 +329,7 @@ func testParallel(t *testing.T, open Open) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for f, err := range src.Read(ctx, regular(d)) {
+		for f, err := range src.Read(ctx, rsyncx.Wants(regular(d))) {
 			if err != nil {
 				t.Fatal(err)
 			}

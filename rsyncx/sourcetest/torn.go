@@ -20,7 +20,7 @@ func testReadTorn(t *testing.T, open Open) {
 	rand.NewChaCha8([32]byte{2}).Read(old)
 	tree := newTreeOf(t, []node{{path: "grows", content: string(old)}, {path: "shrinks", content: string(old)}, {path: "z", content: "z"}})
 	ctx, src := start(t, open, tree.dir)
-	for f, err := range src.Read(ctx, slices.Values(tree.files())) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(slices.Values(tree.files()))) {
 		if err != nil || f.Err != nil {
 			t.Fatal(err, f.Err)
 		}

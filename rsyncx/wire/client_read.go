@@ -25,7 +25,7 @@ type asked struct {
 // Read reads files below root; see rsyncx.Source. Names go up as fast as want
 // gives them, at most window ahead of the files. When the consumer stops early,
 // Read returns after want has returned from the call it is in.
-func (c *Conn) Read(ctx context.Context, root string, want iter.Seq[string]) iter.Seq2[rsyncx.File, error] {
+func (c *Conn) Read(ctx context.Context, root string, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
 	return func(yield func(rsyncx.File, error) bool) {
 		if _, err := c.Open(ctx, root); err != nil {
 			yield(rsyncx.File{}, err)
@@ -43,7 +43,7 @@ func (c *Conn) Read(ctx context.Context, root string, want iter.Seq[string]) ite
 	}
 }
 
-func (c *Conn) readFiles(ctx context.Context, root string, want iter.Seq[string], yield func(rsyncx.File, error) bool) (err error) {
+func (c *Conn) readFiles(ctx context.Context, root string, want iter.Seq[rsyncx.Want], yield func(rsyncx.File, error) bool) (err error) {
 	if err := c.ask(frameRead, appendString(nil, root)); err != nil {
 		return err
 	}
@@ -96,12 +96,13 @@ const gatherTime = time.Millisecond
 
 // askAll sends the names that want gives, in two goroutines: one waits for the
 // next name while the other sends those that came in a moment, in one frame.
-func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[string], due chan<- asked, stop <-chan struct{}) {
+func (c *Conn) askAll(all *sync.WaitGroup, want iter.Seq[rsyncx.Want], due chan<- asked, stop <-chan struct{}) {
 	names := make(chan string, 256)
 	all.Go(func() {
 		defer close(names)
 		defer close(due)
-		for path := range want {
+		for w := range want {
+			path := w.Path
 			next := asked{path, checkPath(path)}
 			select {
 			case due <- next:

@@ -56,7 +56,7 @@ func FuzzClient(f *testing.F) {
 				}
 			}
 		case 1:
-			for f, err := range c.Read(ctx, "/x", slices.Values([]string{"f", "g/h"})) {
+			for f, err := range c.Read(ctx, "/x", rsyncx.Wants(slices.Values([]string{"f", "g/h"}))) {
 				if err == nil && f.Body != nil {
 					n, err := io.Copy(io.Discard, f.Body)
 					if err == nil && n != f.Entry.Size {

@@ -290,7 +290,7 @@ func TestHostileFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got error
-			for f, err := range conn.Read(t.Context(), "/home", slices.Values([]string{"f"})) {
+			for f, err := range conn.Read(t.Context(), "/home", rsyncx.Wants(slices.Values([]string{"f"}))) {
 				if got == nil {
 					got = errors.Join(err, f.Err)
 				}
@@ -387,7 +387,7 @@ func TestCancelledWhileAgentHangs(t *testing.T) {
 				for yield("a") {
 				}
 			}
-			for _, err := range c.Read(ctx, "/x", endless) {
+			for _, err := range c.Read(ctx, "/x", rsyncx.Wants(endless)) {
 				last = err
 			}
 			return last

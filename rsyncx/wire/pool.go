@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"sync"
@@ -138,7 +139,10 @@ func (p *Pool) Stream(ctx context.Context, name, arg string) (io.ReadCloser, err
 
 // Source opens the tree below a directory of the agent's host. Closing the
 // Source leaves the Pool open.
-func (p *Pool) Source(ctx context.Context, root string) (rsyncx.Source, error) {
+func (p *Pool) Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error) {
+	if v != (rsyncx.View{}) {
+		return nil, fmt.Errorf("open %s: following links: %w", rsyncx.Printable(root), errors.ErrUnsupported)
+	}
 	c, err := p.get(ctx)
 	if err != nil {
 		return nil, err
@@ -148,11 +152,12 @@ func (p *Pool) Source(ctx context.Context, root string) (rsyncx.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &source{p, root, a}, nil
+	return &source{pool: p, root: root, abilities: a}, nil
 }
 
 // source is a directory served by the agents of a Pool.
 type source struct {
+	rsyncx.NoSums
 	pool      *Pool
 	root      string
 	abilities rsyncx.Abilities
@@ -183,7 +188,7 @@ func (s *source) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 	}
 }
 
-func (s *source) Read(ctx context.Context, want iter.Seq[string]) iter.Seq2[rsyncx.File, error] {
+func (s *source) Read(ctx context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
 	return func(yield func(rsyncx.File, error) bool) {
 		c, err := s.pool.get(ctx)
 		if err != nil {

@@ -34,7 +34,7 @@ func TestOneAgentServesManyRequests(t *testing.T) {
 		return Dial(ctx, rwc, quick())
 	})
 	defer p.Close()
-	src, err := p.Source(t.Context(), dir)
+	src, err := p.Source(t.Context(), dir, rsyncx.View{})
 	if err != nil {
 		t.Fatal(err)
 	}

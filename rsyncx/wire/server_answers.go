@@ -156,7 +156,7 @@ func (a *agent) read(ctx context.Context, d *decoder) error {
 	names := names{box: a.box}
 	buf := make([]byte, dataFrame)
 	answered := int64(0)
-	for f, err := range src.Read(ctx, names.all(ctx)) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(names.all(ctx))) {
 		if err != nil {
 			return err
 		}

@@ -80,11 +80,11 @@ func TestConfine(t *testing.T) {
 
 func TestRefusedRootIsReported(t *testing.T) {
 	p := newTestPool(t, Server{Roots: []string{t.TempDir()}})
-	_, err := p.Source(t.Context(), "/etc")
+	_, err := p.Source(t.Context(), "/etc", rsyncx.View{})
 	if !errors.Is(err, ErrRefused) || !strings.Contains(hint.Of(err), "--root /etc") {
 		t.Errorf("%v (hint %q)", err, hint.Of(err))
 	}
-	_, err = p.Source(t.Context(), "/no\x1bsuch")
+	_, err = p.Source(t.Context(), "/no\x1bsuch", rsyncx.View{})
 	if !errors.Is(err, ErrRefused) || strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("%v", err)
 	}
@@ -108,7 +108,7 @@ func TestFilterIsAppliedByTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir)
+	src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir, rsyncx.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestReadAnswersAtOnce(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir)
+	src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir, rsyncx.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +336,7 @@ func TestReadAnswersAtOnce(t *testing.T) {
 		}
 	}
 	n := 0
-	for f, err := range src.Read(ctx, want) {
+	for f, err := range src.Read(ctx, rsyncx.Wants(want)) {
 		if err != nil || f.Err != nil {
 			t.Fatal(err, f.Err)
 		}

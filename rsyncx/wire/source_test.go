@@ -53,7 +53,7 @@ func newTestPool(t testing.TB, s Server) *Pool {
 
 func TestSourceContract(t *testing.T) {
 	sourcetest.TestSource(t, func(t *testing.T, dir string) rsyncx.Source {
-		src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir)
+		src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir, rsyncx.View{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -67,7 +67,7 @@ func (b *Blocks) search(old io.ReaderAt, oldSize int64, parts []Span) (*searcher
 
 func newSearcher(b *Blocks) *searcher {
 	s := &searcher{b: b, block: int(b.sums.Block), next: make([]int32, len(b.at)), twin: make([]int32, len(b.at))}
-	width := max(15, min(23, bits.Len(uint(len(b.at)))+4))
+	width := max(15, min(23, bits.Len(uint(len(b.at)))+6))
 	s.filter, s.shift = make([]uint64, 1<<(width-6)), uint(32-width)
 	size := 1 << max(8, bits.Len(uint(len(b.at)))+1)
 	s.heads, s.mask = make([]int32, size), uint32(size-1)
@@ -129,8 +129,6 @@ func (s *searcher) part(old io.ReaderAt, p Span) error {
 func (s *searcher) window(data []byte, off int64) int {
 	var r rolling
 	fresh := true
-	size := uint64(s.block)
-	filter, shift := s.filter, s.shift
 	at, last := 0, len(data)-s.block
 	for at <= last {
 		if fresh {
@@ -138,29 +136,13 @@ func (s *searcher) window(data []byte, off int64) int {
 			r.write(data[at : at+s.block])
 			fresh = false
 		}
-		// Most of the time goes by here: roll until the filter says perhaps.
-		a, b := r.a, r.b
-		in, out := data[at+s.block:], data[at:]
-		out = out[:len(in)]
-		i := 0
-		hit := false
-		for {
-			bit := uint32((a*spreadA+b*spreadB)>>32) >> shift
-			if filter[bit/64]&(1<<(bit%64)) != 0 {
-				hit = true
-				break
-			}
-			if i >= len(in) {
-				break
-			}
-			gone := uint64(out[i])
-			a += uint64(in[i]) - gone
-			b += a - size*gone
-			i++
+		i := roll(data[at:last], data[at+s.block:], &r, uint64(s.block), s.filter, s.shift)
+		hit := i >= 0
+		if !hit {
+			i = last - at
 		}
 		at += i
 		s.credit += int64(i+1) * creditPerByte
-		r.a, r.b = a, b
 		if !hit {
 			return at + 1
 		}
@@ -174,10 +156,38 @@ func (s *searcher) window(data []byte, off int64) int {
 		if at == last {
 			return at + 1
 		}
-		r.roll(data[at], data[at+s.block], size)
+		r.roll(data[at], data[at+s.block], uint64(s.block))
 		at++
 	}
 	return at
+}
+
+// roll moves a window of size bytes on until the filter says that it may be a
+// block, and returns how many bytes that were; or to the end of what there is,
+// and returns -1. It is where a search spends its time, so it is by itself: what it
+// needs stays in registers.
+func roll(out, in []byte, r *rolling, size uint64, filter []uint64, shift uint) int {
+	a, b := r.a, r.b
+	h := a*spreadA + b*spreadB
+	in = in[:len(out)]
+	last := uint64(len(filter) - 1)
+	shift += 32
+	for i, gone := range out {
+		bit := h >> shift
+		if filter[(bit/64)&last]&(1<<(bit%64)) != 0 {
+			r.a, r.b = a, b
+			return i
+		}
+		a += uint64(in[i]) - uint64(gone)
+		b += a - size*uint64(gone)
+		h = a*spreadA + b*spreadB
+	}
+	r.a, r.b = a, b
+	bit := h >> shift
+	if filter[(bit/64)&last]&(1<<(bit%64)) != 0 {
+		return len(out)
+	}
+	return -1
 }
 
 func (r *rolling) roll(out, in byte, size uint64) {

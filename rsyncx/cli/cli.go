@@ -34,8 +34,11 @@ type Command struct {
 	// Rules are the filter options in the order of the line.
 	Rules []Rule
 
-	recursive bool
-	nul       bool // --from0
+	Recursive bool
+	// Paths are the words that are no options: sources and, last, the destination.
+	Paths []string
+
+	nul bool // --from0
 }
 
 // Rule is one filter option.
@@ -92,8 +95,22 @@ func (r Rule) add(b *filter.Builder) error {
 // Parse reads options, without the paths of a full command line. All problems
 // are reported at once; files are not read yet.
 func Parse(args []string) (Command, error) {
-	var c Command
-	p := &parser{command: &c, options: table()}
+	p := parse(args, false)
+	if !p.command.Recursive && len(p.errs) == 0 {
+		p.wrong(hint.New("the options have neither -a nor -r", "drsync copies whole trees: add -a"))
+	}
+	return *p.command, errors.Join(p.errs...)
+}
+
+// ParseLine reads a full command line. All problems are reported at once; files
+// are not read yet.
+func ParseLine(args []string) (Command, error) {
+	p := parse(args, true)
+	return *p.command, errors.Join(p.errs...)
+}
+
+func parse(args []string, full bool) *parser {
+	p := &parser{command: &Command{}, options: table(), full: full}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -111,22 +128,24 @@ func Parse(args []string) (Command, error) {
 			p.path(arg)
 		}
 	}
-	if !c.recursive && len(p.errs) == 0 {
-		p.wrong(hint.New("the options have neither -a nor -r", "drsync copies whole trees: add -a"))
-	}
 	p.checkRules()
-	return c, errors.Join(p.errs...)
+	return p
 }
 
 type parser struct {
 	command *Command
 	options []option
+	full    bool // with paths
 	errs    []error
 }
 
 func (p *parser) wrong(err error) { p.errs = append(p.errs, err) }
 
 func (p *parser) path(arg string) {
+	if p.full {
+		p.command.Paths = append(p.command.Paths, arg)
+		return
+	}
 	p.wrong(fmt.Errorf("argument %q: only options may stand here", arg))
 }
 

@@ -17,7 +17,7 @@ import (
 
 func TestParse(t *testing.T) {
 	with := func(change func(c *Command)) Command {
-		c := Command{Options: rsyncx.Archive(), recursive: true}
+		c := Command{Options: rsyncx.Archive(), Recursive: true}
 		change(&c)
 		return c
 	}
@@ -27,10 +27,10 @@ func TestParse(t *testing.T) {
 	}{
 		{"-a", with(func(c *Command) {})},
 		{"-vvah --del", with(func(c *Command) { c.Verbose, c.Numbers, c.Options.Delete = 2, Thousands, true })},
-		{"-r", Command{recursive: true}},
+		{"-r", Command{Recursive: true}},
 		{"-rlptgoD", with(func(c *Command) {})},
 		{"-r --links --perms --times --group --owner --devices --specials", with(func(c *Command) {})},
-		{"-a --no-l --no-perms --no-t --no-o --no-group --no-D", Command{recursive: true}},
+		{"-a --no-l --no-perms --no-t --no-o --no-group --no-D", Command{Recursive: true}},
 		{"--no-o -a", with(func(c *Command) {})},
 		{"-a --no-specials --no-devices", with(func(c *Command) { c.Options.Devices, c.Options.Specials = false, false })},
 		{"-aHxcI --size-only --numeric-ids", with(func(c *Command) {
@@ -260,7 +260,7 @@ func FuzzParse(f *testing.F) {
 		if again, err := SplitLine(strings.Join(quoted, " ")); err != nil || !slices.Equal(again, words) {
 			t.Errorf("%q: %q, quoted %q, %v", line, words, again, err)
 		}
-		if c, err := Parse(words); err == nil && !c.recursive {
+		if c, err := Parse(words); err == nil && !c.Recursive {
 			t.Errorf("%q was accepted", line)
 		}
 	})

@@ -42,7 +42,7 @@ func deletes(c *Command, _ string) error {
 }
 
 func archive(c *Command, _ string) error {
-	c.recursive = true
+	c.Recursive = true
 	o := &c.Options
 	o.Links, o.Perms, o.Times, o.Owner, o.Group, o.Devices, o.Specials = true, true, true, true, true, true, true
 	return nil
@@ -109,7 +109,7 @@ func honoured() []option {
 	}
 	return []option{
 		{long: "archive", short: 'a', do: archive},
-		{long: "recursive", short: 'r', do: do(func(c *Command) { c.recursive = true }), no: refuse},
+		{long: "recursive", short: 'r', do: do(func(c *Command) { c.Recursive = true }), no: refuse},
 		sw("links", 'l', func(c *Command, on bool) { c.Options.Links = on }),
 		sw("perms", 'p', func(c *Command, on bool) { c.Options.Perms = on }),
 		sw("times", 't', func(c *Command, on bool) { c.Options.Times = on }),

@@ -64,7 +64,7 @@ func (g *gen) extra() []string {
 	table := []func() []string{
 		of("-c", "-I", "-u", "--size-only", "--existing", "--ignore-existing", "--ignore-non-existing"),
 		of("--max-size=3", "--min-size=2", "--max-size=1K", "--min-size=1k", "--max-size=0", "--max-size=1.5K", "--min-size=700", "--max-size=1m-1"),
-		of("--modify-window=1", "--modify-window=-1", "-@-1", "--modify-window=2"),
+		of("--modify-window=1", "--modify-window=-1", "-@1", "--modify-window=2"),
 		of("-W", "--no-W", "--inplace", "-S", "--partial", "--partial-dir=.part", "--delay-updates", "--temp-dir=@/tmp", "--fsync", "--append", "--append-verify", "-y"),
 		of("-m", "-O", "-J", "-E", "--safe-links", "--copy-links", "-k", "--copy-unsafe-links", "-K", "--keep-dirlinks", "--munge-links"),
 		of("--chmod=u+w", "--chmod=Dg+s,ugo-x", "--chmod=F644,D755", "--chmod=a+rX", "--chmod=ug=rwX,o=", "--chmod=Fo-rwx", "--chmod=D2775", "--chmod=+X", "--chmod=u=g,o=u"),
@@ -202,7 +202,7 @@ func (g *gen) rules() []string {
 		case k < 17:
 			name := fmt.Sprintf("rules%d", i)
 			g.addRules(name, g.rule)
-			opts = append(opts, "--filter="+pick(g, ". ", "merge ", ".")+"@/"+name)
+			opts = append(opts, "--filter="+pick(g, ". ", "merge ")+"@/"+name)
 		case k < 18:
 			opts = append(opts, pick(g, "-F", "-FF", "-C"))
 			g.perDirectory(".rsync-filter", g.rule)

@@ -251,24 +251,34 @@ func (s *stager) list(f *frame) (err error) {
 	return err
 }
 
-func (s *stager) listAt(fd int, path string) ([]info, error) {
-	names, err := readNames(fd, s.names)
+func (s *stager) listAt(fd int, path string) ([]info, error) { return s.lister.list(fd, path) }
+
+// destLister lists directories of the destination. It belongs to one goroutine.
+type destLister struct {
+	reader dirReader
+	stat   unix.Statx_t
+}
+
+func (l *destLister) list(fd int, path string) ([]info, error) {
+	names, err := l.reader.read(fd)
 	if err != nil {
 		return nil, fmt.Errorf("list the directory %s of the destination: %w", Printable(path), err)
 	}
 	all := make([]info, 0, len(names))
-	for _, name := range names {
-		if path == "" && name == stateDir {
+	for i := range names {
+		n := &names[i]
+		if path == "" && n.name == stateDir {
 			continue
 		}
-		st, err := statMountAt(fd, name)
+		all = append(all, info{})
+		err := n.infoAt(fd, &l.stat, &all[len(all)-1])
 		if errors.Is(err, fs.ErrNotExist) {
+			all = all[:len(all)-1]
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("stat %s in the destination: %w", Printable(joinPath(path, name)), err)
+			return nil, fmt.Errorf("stat %s in the destination: %w", Printable(joinPath(path, n.name)), err)
 		}
-		all = append(all, st)
 	}
 	return all, nil
 }

@@ -95,6 +95,7 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	lister  destLister
 
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there

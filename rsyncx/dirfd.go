@@ -22,6 +22,9 @@ type info struct {
 	Entry
 	ctime Time
 	mount bool // a file system is mounted on it
+	// hidden says that the sender's rules leave it out; known of listings for a
+	// digest only.
+	hidden bool
 }
 
 func (i *info) isDir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -72,22 +75,6 @@ func fromStat(name string, st *unix.Stat_t) info {
 		},
 		ctime: Time{Sec: int64(st.Ctim.Sec), Nsec: int32(st.Ctim.Nsec)},
 	}
-}
-
-// statMountAt is statAt that also tells a mount point, bind mounts and mounted
-// files included, where the kernel can (5.8 and later).
-func statMountAt(dir int, name string) (info, error) {
-	var st unix.Statx_t
-	err := retry(func() error { return unix.Statx(dir, name, statxFlags, unix.STATX_BASIC_STATS, &st) })
-	if noStatx(err) {
-		return statAt(dir, name)
-	}
-	if err != nil {
-		return info{}, err
-	}
-	var i info
-	i.setStatx(name, &st)
-	return i, nil
 }
 
 // readNames lists the directory open at fd in byte order. buf is scratch

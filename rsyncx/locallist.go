@@ -207,9 +207,10 @@ func (l *lister) describe(fd int, n *dirent, e *Entry) error {
 	}
 }
 
-// hidden asks the filter, which has no say about what only leads to something.
+// hidden asks the filter, which has no say about directories that lead to
+// something that was asked for.
 func (l *lister) hidden(d *walkDir, name string, dir bool) bool {
-	if d.scope == nil || d.only.Leads(name) {
+	if d.scope == nil || dir && d.only.Leads(name) {
 		return false
 	}
 	hidden, _ := d.scope.Excluded(joinPath(d.path, name), dir, filter.Sender)

@@ -112,3 +112,17 @@ func (s Selection) find(name string) (int, bool) {
 		return strings.Compare(first, name)
 	})
 }
+
+// at is Enter for a path below the directory.
+func (s Selection) at(path string) (_ Selection, into bool) {
+	into = true
+	for name := range strings.SplitSeq(path, "/") {
+		if path == "" {
+			break
+		}
+		if s, into = s.Enter(name); !into {
+			return s, false
+		}
+	}
+	return s, into
+}

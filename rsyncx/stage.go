@@ -95,6 +95,12 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	lister  destLister
+	only    Selection // of the root
+	same    *sameDirs // nil when the source does not ask
+	// racyDir, unless it is nil, tells whether a directory of the destination holds
+	// a file whose size and time are not to be trusted. It is called from several goroutines.
+	racyDir func(path string) bool
 
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there

@@ -138,6 +138,12 @@ type ModeSet struct {
 	Dirs, Files bool
 	And, Or     uint32
 	ExecIf      bool
+	// CopyFrom, unless it is 0, is how far the three bits that are copied lie to the
+	// left in the mode, plus one; CopyTo has a bit for each class that they, but
+	// for those of CopyMask, are added to, or with CopyOff taken from.
+	CopyFrom         uint8
+	CopyTo, CopyMask uint32
+	CopyOff          bool
 }
 
 // Archive returns the options of rsync's -a: -rlptgoD.

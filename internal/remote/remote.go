@@ -106,5 +106,8 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	if c.Transport == TransportSFTP {
 		return newSFTPHost(conn, c), nil
 	}
-	return newAgentHost(conn, c), nil
+	return newAgentHost(agentConfig{
+		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version,
+		channels: maxChannels, dialTimeout: c.Silence, silence: c.Silence, tunnel: conn.dialContext,
+	}), nil
 }

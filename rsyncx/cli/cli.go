@@ -78,14 +78,16 @@ type Command struct {
 	From   string
 	Remote bool
 
-	levels       map[string]int
-	archived     bool // Recursive is only what -a made it
-	notRelative  bool
-	noDirs       bool
-	delayUpdates bool
-	backupDirSet bool
-	suffixSet    bool
-	when         int // how many options said when to delete
+	levels         map[string]int
+	archived       bool // Recursive is only what -a made it
+	notRelative    bool
+	noDirs         bool
+	delayUpdates   bool
+	deleteAfter    bool
+	notIncremental bool
+	backupDirSet   bool
+	suffixSet      bool
+	when           int // how many options said when to delete
 }
 
 // Compress says when what travels is compressed.
@@ -219,7 +221,7 @@ func (p *parser) long(arg string, args []string) []string {
 			if given {
 				p.wrong(fmt.Errorf("option --%s takes no value", name))
 			} else {
-				p.run("--"+name, o, o.no, "")
+				p.run("--"+name, &option{}, o.no, "")
 			}
 			return args
 		}

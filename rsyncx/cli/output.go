@@ -72,7 +72,7 @@ func (c *Command) Line(e event.Event) string {
 	switch e.Kind {
 	case event.Change:
 	case event.Info:
-		if c.Info("MISC") == 0 {
+		if c.Info("MISC") == 0 && e.Name == "" {
 			return ""
 		}
 		return c.message(e)

@@ -36,8 +36,6 @@ func (p *parser) settle() {
 	if c.when > 1 {
 		p.wrong(errors.New("several options say when to delete"))
 	}
-	c.Options.WholeSeconds = !c.Nanoseconds
-	c.Options.NoSync = !c.Fsync
 	p.conflicts()
 	p.imply()
 }
@@ -76,10 +74,22 @@ func (p *parser) imply() {
 	if !o.Backup {
 		o.BackupDir, o.Suffix = "", ""
 	}
-	o.Explain = o.Explain || p.command.Explains()
 }
 
 // Explains reports whether names that are left alone are worth a line.
 func (c *Command) Explains() bool {
 	return c.Info("NAME") > 1 || c.Info("SKIP") > 0 || c.Debug("FILTER") > 0 || c.Itemize > 1
+}
+
+// OwnDirs are the names of directories that rsync keeps out of the transfer by a
+// perishable rule, since it uses them itself.
+func (c *Command) OwnDirs() []string {
+	var dirs []string
+	if dir := c.Options.PartialDir; dir != "" && dir[0] != '/' {
+		dirs = append(dirs, dir)
+	}
+	if c.delayUpdates {
+		dirs = append(dirs, ".~tmp~")
+	}
+	return dirs
 }

@@ -91,7 +91,7 @@ type assembly struct {
 
 	basis  *os.File
 	out    *os.File // nil before there is any use for it, and after the end
-	number uint64
+	place  place
 	cloned bool // out began as a clone of basis
 	hash   *xxh3.Hasher
 	copies []delta.Copy // that are not done
@@ -119,7 +119,7 @@ func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
 // begin makes the staged file.
 func (a *assembly) begin() (err error) {
 	c := a.p.content
-	if a.number, a.out, err = c.createNext(); err != nil {
+	if a.place, a.out, err = c.createNext(a.d.wish.tree, a.d.wish.path); err != nil {
 		return fmt.Errorf("stage %s: %w", Printable(a.d.wish.path), err)
 	}
 	inPlace := int64(0)
@@ -259,7 +259,7 @@ func (a *assembly) keep() error {
 	set := a.p.fresh(&d.entry, w.dest(), w.gid)
 	err := c.root.do("truncate", func() error { return unix.Ftruncate(int(a.out.Fd()), d.plan.Size) })
 	if err == nil {
-		err = c.root.apply(int(a.out.Fd()), set)
+		err = c.root.apply(int(a.out.Fd()), c.fresh.without(set))
 	}
 	if err == nil {
 		err = a.out.Close()
@@ -269,8 +269,8 @@ func (a *assembly) keep() error {
 	}
 	a.out = nil
 	a.p.stats.Reused += d.plan.Reused()
-	a.p.fetched(w, &d.entry, d.plan.Size)
-	return a.p.op(partFiles, op{kind: opFile, path: w.path, number: a.number, size: d.plan.Size, attr: set})
+	a.p.fetched(w, &d.entry, d.plan.Size, a.place)
+	return a.p.placed(w.path, a.place, unix.S_IFREG, d.plan.Size)
 }
 
 // mayTouch reports whether the destination's file can stay, with other
@@ -284,7 +284,7 @@ func (a *assembly) touch() error {
 	d, w := a.d, &a.d.wish
 	set := a.p.attrs(&d.entry, &w.old)
 	a.p.stats.Reused += d.plan.Size
-	a.p.fetched(w, &d.entry, d.plan.Size)
+	a.p.fetched(w, &d.entry, d.plan.Size, place{})
 	return a.p.op(partLinks, op{kind: opAttr, path: w.path, kindOf: unix.S_IFREG, dev: w.old.Dev, ino: w.old.Ino, attr: set})
 }
 
@@ -300,6 +300,6 @@ func (a *assembly) discard() {
 	if a.out != nil {
 		a.out.Close()
 		a.out = nil
-		_ = a.p.content.remove(a.number) // what stays goes with the staging directory
+		_ = a.p.content.remove(a.place, a.d.wish.path) // what stays goes with the staging directory
 	}
 }

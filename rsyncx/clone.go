@@ -6,18 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// createNext makes the next staged file that is not written by a goroutine.
-func (c *contentWriter) createNext() (uint64, *os.File, error) {
+// createNext makes the staged file for path, which is in the new tree t if that
+// is one, in the lane of those that no goroutine writes.
+func (c *contentWriter) createNext(t tree, path string) (place, *os.File, error) {
 	l := &c.lanes[0]
-	number := l.number()
-	f, err := l.create(number)
-	return number, f, err
+	at := l.place(t)
+	f, err := l.create(at, path, 0o600)
+	return at, f, err
 }
 
-// remove removes a file that createNext made last.
-func (c *contentWriter) remove(number uint64) error {
-	return c.root.unlink(c.lanes[0].dir, contentName(number))
-}
+// remove removes a file that createNext made.
+func (c *contentWriter) remove(at place, path string) error { return c.lanes[0].remove(at, path) }
 
 // clone makes to share the blocks of from, and reports whether the file system can.
 func (c *contentWriter) clone(to, from *os.File) bool {

@@ -20,6 +20,14 @@ func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error
 	if !s.can.Sums {
 		return list, nil
 	}
+	any := false
+	err = s.eachWish(list, func(d *draft, helped bool) (bool, error) {
+		any = helped
+		return !helped, nil
+	})
+	if err != nil || !any {
+		return list, err
+	}
 	p, err := s.phases(list)
 	if err != nil {
 		return nil, err
@@ -27,9 +35,6 @@ func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error
 	defer p.close()
 	if err := p.sort(list); err != nil {
 		return nil, err
-	}
-	if p.drafts.count == 0 {
-		return list, nil
 	}
 	for _, phase := range []func(context.Context) error{p.first, p.second, p.third} {
 		if err := phase(ctx); err != nil {
@@ -73,43 +78,46 @@ func (p *phases) close() {
 
 // sort puts every wish of list among the drafts or into rest.
 func (p *phases) sort(list *spool) error {
+	err := p.eachWish(list, func(d *draft, helped bool) (bool, error) {
+		if helped {
+			return true, addDraft(p.drafts, d)
+		}
+		return true, p.rest.add(d.wish.append)
+	})
+	return errors.Join(err, p.drafts.flush(), p.rest.flush())
+}
+
+// eachWish goes through the wishes of list, and tells which of them the
+// destination can help with, until do returns an error or wants no more.
+func (s *stager) eachWish(list *spool, do func(d *draft, helped bool) (more bool, err error)) error {
 	if err := list.flush(); err != nil {
 		return err
 	}
 	for r := list.records(); ; {
 		record, err := r.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
 		if err != nil {
-			return err
+			return endOf(err)
 		}
 		w, err := parseWish(record)
 		if err != nil {
 			return err
 		}
 		d := draft{wish: w, basis: w.path}
-		if p.basisFor(&d) {
-			err = addDraft(p.drafts, &d)
-		} else {
-			err = p.rest.add(w.append)
-		}
-		if err != nil {
+		if more, err := do(&d, s.basisFor(&d)); err != nil || !more {
 			return err
 		}
 	}
-	return errors.Join(p.drafts.flush(), p.rest.flush())
 }
 
 // basisFor decides whether the destination may have the content of a wish, or some of it.
-func (p *phases) basisFor(d *draft) bool {
+func (s *stager) basisFor(d *draft) bool {
 	w := &d.wish
-	long := w.listed >= deltaLeast && !p.o.WholeFile && !w.mount
+	long := w.listed >= deltaLeast && !s.o.WholeFile && !w.mount
 	switch {
-	case p.o.DryRun && w.compare, w.compare && !long:
+	case s.o.DryRun && w.compare, w.compare && !long:
 		d.how = byCompare
 		return true
-	case p.o.DryRun:
+	case s.o.DryRun:
 		return false
 	case w.hasOld:
 		d.how = byDelta
@@ -268,7 +276,7 @@ func (p *phases) equal(ctx context.Context, d *draft) error {
 func (p *phases) unequal(d *draft) error {
 	w := &d.wish
 	if d.how == byCompare && p.o.DryRun {
-		p.fetched(w, &d.entry, d.entry.Size)
+		p.fetched(w, &d.entry, d.entry.Size, place{})
 		return nil
 	}
 	if d.how == byCompare {

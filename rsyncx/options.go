@@ -191,7 +191,7 @@ func (o *Options) honoured() error {
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
 		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
-		{o.Resume || o.PartialDir != "" || o.TempDir != "" || o.NoSync, "this way of staging"},
+		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore || o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},
 		{o.Marker != "" || o.MinEntries > 0 || o.SameSource || o.NewSource, "this guard"},

@@ -96,6 +96,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return usage(err)
 	}
+	if dest == "" || r.c.List {
+		r.c.List, r.c.Dirs = true, true
+	}
 	if r.c.LogFile != "" {
 		if r.log, err = openLog(r.here(r.c.LogFile), r.Now); err != nil {
 			return failed{FileIO, err}
@@ -111,7 +114,7 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	}
 	defer tree.close()
 	r.lead = tree.lead
-	if dest == "" || r.c.List {
+	if r.c.List {
 		return r.list(ctx, tree, rules)
 	}
 	r.header()
@@ -192,6 +195,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		r.problem("IO error encountered -- skipping file deletion")
 		o.Delete, o.DeleteExcluded = false, false
 	}
+	o.NoSync = !r.c.Fsync
 	o.Event = r.sink
 	return o
 }

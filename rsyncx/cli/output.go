@@ -20,6 +20,12 @@ const (
 	Protected = "protected by the rule "
 )
 
+// unsafe is the text of a Skip event of a link that leads out of the tree.
+const unsafe = "ignoring unsafe symlink"
+
+// backedUp begins the text of an Info event about a backup.
+const backedUp = "backed up "
+
 // UpToDate is the text of a Skip event of a name that is as it should be.
 const UpToDate = "is uptodate"
 
@@ -72,7 +78,7 @@ func (c *Command) Line(e event.Event) string {
 	switch e.Kind {
 	case event.Change:
 	case event.Info:
-		if c.Info("MISC") == 0 && e.Name == "" {
+		if c.Info("MISC") == 0 && e.Name == "" || strings.HasPrefix(e.Text, backedUp) && c.Info("BACKUP") == 0 {
 			return ""
 		}
 		return c.message(e)
@@ -150,17 +156,26 @@ func (c *Command) skip(e event.Event, text string) string {
 	if rule, ok := strings.CutPrefix(text, Protected); ok {
 		return c.met("generator] protecting", e.Name, rule)
 	}
+	name := c.name(strings.TrimSuffix(e.Name, "/"))
 	switch {
-	case text == UpToDate && c.Info("NAME") > 1:
-		return c.name(e.Name) + " " + text
-	case text == UpToDate || c.Info("SKIP") == 0:
+	case text == UpToDate:
+		if c.Info("NAME") < 2 || strings.HasSuffix(e.Name, "/") {
+			return ""
+		}
+		return name + " " + text
+	case text == unsafe:
+		if c.Info("SYMSAFE") == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%s \"%s\" -> \"%s\"", text, name, c.name(e.Target))
+	case c.Info("SKIP") == 0:
 		return ""
 	case strings.HasPrefix(text, "is ") || text == "exists":
-		return c.name(e.Name) + " " + text
+		return name + " " + text
 	case strings.HasPrefix(text, "not creating new "):
-		return fmt.Sprintf("%s \"%s\"", text, c.name(e.Name))
+		return fmt.Sprintf("%s \"%s\"", text, name)
 	}
-	return c.name(e.Name) + ": " + text
+	return name + ": " + text
 }
 
 // met says which rule decided. A name that ends in '/' is a directory.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -36,8 +35,8 @@ type World struct {
 // Remote says which host to reach and how.
 type Remote struct {
 	Host, User     string
-	Shell          []string      // of --rsh, in words; none is the built-in ssh
-	Program        []string      // of --rsync-path, in words; none is "drsync"
+	Shell          string        // of --rsh; "" is the built-in ssh
+	Program        string        // of --rsync-path, for the host's shell; "" is "drsync"
 	Roots          []string      // directories that will be asked for
 	Install        bool          // the program, where the host has none
 	Compress       cli.Compress  // what travels
@@ -97,6 +96,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return usage(err)
 	}
+	if dest == "" || r.c.List {
+		r.c.List, r.c.Dirs = true, true
+	}
 	if r.c.LogFile != "" {
 		if r.log, err = openLog(r.here(r.c.LogFile), r.Now); err != nil {
 			return failed{FileIO, err}
@@ -112,7 +114,7 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	}
 	defer tree.close()
 	r.lead = tree.lead
-	if dest == "" || r.c.List {
+	if r.c.List {
 		return r.list(ctx, tree, rules)
 	}
 	r.header()
@@ -193,6 +195,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		r.problem("IO error encountered -- skipping file deletion")
 		o.Delete, o.DeleteExcluded = false, false
 	}
+	o.NoSync = !r.c.Fsync
 	o.Event = r.sink
 	return o
 }
@@ -255,9 +258,3 @@ func (f failed) Unwrap() error { return f.error }
 func fail(s Status, format string, args ...any) error { return failed{s, fmt.Errorf(format, args...)} }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
-
-// words splits a command of the line; none has none.
-func words(line string) ([]string, error) {
-	all, err := cli.SplitLine(line)
-	return slices.Clip(all), err
-}

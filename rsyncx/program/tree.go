@@ -3,7 +3,6 @@ package program
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -215,16 +214,8 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress, BytesPerSecond: r.c.BytesPerSecond,
 		Silence: seconds(r.c.Timeout), ConnectTimeout: seconds(r.c.ConnectTimeout),
 	}
-	var err error
-	shell := r.c.Shell
-	if shell == "" {
-		shell = r.env("RSYNC_RSH")
-	}
-	if to.Shell, err = words(shell); err != nil {
-		return nil, usage(fmt.Errorf("option --rsh: %w", err))
-	}
-	if to.Program, err = words(r.c.Program); err != nil {
-		return nil, usage(fmt.Errorf("option --rsync-path: %w", err))
+	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {
+		to.Shell = r.env("RSYNC_RSH")
 	}
 	for _, items := range groups {
 		to.Roots = append(to.Roots, remotePath(items[0].base))

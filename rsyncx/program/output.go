@@ -129,6 +129,9 @@ func flatten(err error) []error {
 
 // sink prints and logs what happens.
 func (r *run) sink(e event.Event) {
+	if r.renamed != "" {
+		e.Name = swap(e.Name, r.as, r.renamed)
+	}
 	if r.lead != "" && e.Name != "" {
 		e.Name = r.lead + e.Name
 	}

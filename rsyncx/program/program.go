@@ -74,6 +74,8 @@ type run struct {
 	out, err lines
 	log      *logFile // nil for none
 	lead     string   // stands before names when they are shown
+	// renamed is how the source calls what is sent as the name as; "" for all but one name.
+	renamed, as string
 	io       Status   // the worst thing that did not stop the run
 	progress progress
 }
@@ -159,6 +161,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
+	if r.c.NoImplied && r.c.Relative {
+		r.hideImplied(tree, root.Path())
+	}
 	source := tree.source
 	if to.as != "" && to.as != tree.only[0] {
 		hidden, _ := o.Filter.Root().Excluded(tree.only[0], isDir(tree.single), filter.Sender)
@@ -166,6 +171,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 			return r.closing(rsyncx.Stats{}, tree)
 		}
 		source = &renamed{source, tree.only[0], to.as}
+		r.renamed, r.as = tree.only[0], to.as
 		o.Only = nil
 		if !isDir(tree.single) {
 			o.Filter = nil // the rules are about the name at the source

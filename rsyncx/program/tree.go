@@ -90,7 +90,9 @@ func (r *run) hideImplied(t *tree, dest string) {
 		if only == nil {
 			return src
 		}
-		return &unimplied{src, only, dest, r.newDirectory()}
+		u := &unimplied{src, only, dest, r.newDirectory()}
+		r.implied = append(r.implied, u)
+		return u
 	}
 	if m, several := t.source.(*merged); several {
 		for i := range m.parts {
@@ -233,7 +235,7 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 		return nil, fail(Unsupported, "reach %s: %w", s.host, errors.ErrUnsupported)
 	}
 	to := Remote{
-		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress, BytesPerSecond: r.c.BytesPerSecond,
+		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress,
 		Silence: seconds(r.c.Timeout), ConnectTimeout: seconds(r.c.ConnectTimeout),
 	}
 	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {

@@ -193,12 +193,16 @@ func (c *Command) met(what, name, rule string) string {
 // name makes the name of an entry printable.
 func (c *Command) name(name string) string {
 	if !c.EightBit {
-		return rsyncx.Printable(name)
+		parts := strings.Split(name, "\t") // which rsync shows as it is
+		for i := range parts {
+			parts[i] = rsyncx.Printable(parts[i])
+		}
+		return strings.Join(parts, "\t")
 	}
 	var b strings.Builder
 	for i := range len(name) {
 		switch {
-		case name[i] < 0x20 || name[i] == 0x7f:
+		case name[i] < 0x20 && name[i] != '\t' || name[i] == 0x7f:
 			fmt.Fprintf(&b, `\#%03o`, name[i])
 		case name[i] == '\\' && strings.HasPrefix(name[i:], `\#`):
 			b.WriteString(`\#134`)

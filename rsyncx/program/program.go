@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
 	"github.com/drsync/drsync/rsyncx/filter"
@@ -40,7 +41,6 @@ type Remote struct {
 	Roots          []string      // directories that will be asked for
 	Install        bool          // the program, where the host has none
 	Compress       cli.Compress  // what travels
-	BytesPerSecond int64         // 0 is no limit
 	Silence        time.Duration // after which the host is given up; 0 is the usual one
 	ConnectTimeout time.Duration // 0 is the usual one
 }
@@ -74,8 +74,12 @@ type run struct {
 	out, err lines
 	log      *logFile // nil for none
 	lead     string   // stands before names when they are shown
-	io       Status   // the worst thing that did not stop the run
-	progress progress
+	// renamed is how the source calls what is sent as the name as; "" for all but one name.
+	renamed, as string
+	fresh       bool         // the destination directory was made for what is sent into it
+	implied     []*unimplied // of --no-implied-dirs
+	io          Status       // the worst thing that did not stop the run
+	progress    progress
 }
 
 func (r *run) do(ctx context.Context, args []string) (err error) {
@@ -159,13 +163,20 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
+	if r.c.NoImplied && r.c.Relative {
+		r.hideImplied(tree, root.Path())
+	}
 	source := tree.source
+	if n := r.c.BytesPerSecond; n > 0 {
+		source = &limited{source, &rate{perSecond: n, now: r.Now}}
+	}
 	if to.as != "" && to.as != tree.only[0] {
 		hidden, _ := o.Filter.Root().Excluded(tree.only[0], isDir(tree.single), filter.Sender)
 		if hidden {
 			return r.closing(rsyncx.Stats{}, tree)
 		}
 		source = &renamed{source, tree.only[0], to.as}
+		r.renamed, r.as = tree.only[0], to.as
 		o.Only = nil
 		if !isDir(tree.single) {
 			o.Filter = nil // the rules are about the name at the source
@@ -178,12 +189,35 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		}
 		r.say("delta-transmission " + state)
 	}
+	r.fresh = to.make > 0 && !tree.keepRoot
+	if err := r.madeRoot(ctx, source); err != nil {
+		return err
+	}
 	stats, err := rsyncx.Sync(ctx, source, root, o)
 	r.progress.end(r)
 	if err != nil {
 		return err
 	}
+	if r.fresh {
+		stats.Created++
+		stats.Counts.NewDirs++
+	}
 	return r.closing(stats, tree)
+}
+
+// madeRoot reports the destination directory as new, when it is.
+func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
+	if !r.fresh {
+		return nil
+	}
+	e, err := source.Lstat(ctx, "")
+	if err != nil {
+		return failed{Partial, err}
+	}
+	r.change(event.Event{Kind: event.Change, Time: r.Now(), Itemize: "cd+++++++++", Name: "./", Entry: event.Entry{
+		Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID,
+	}})
+	return nil
 }
 
 // options completes those of the line with what the sources are.
@@ -202,13 +236,17 @@ func (r *run) options(t *tree) rsyncx.Options {
 
 func (r *run) closing(s rsyncx.Stats, t *tree) error {
 	totals := cli.Totals{Size: s.Bytes, Elapsed: r.Now().Sub(r.began)}
-	if c, ok := t.host.(counter); ok {
+	moved := s.TransferredBytes - s.Reused
+	switch c, counts := t.host.(counter); {
+	case counts:
 		totals.Sent, totals.Received = c.Traffic()
-	} else {
-		totals.Sent = s.TransferredBytes - s.Reused
+	case t.host != nil:
+		totals.Received = moved
+	default:
+		totals.Sent = moved
 	}
 	if r.c.Debug("DELTASUM") > 0 {
-		r.say(fmt.Sprintf("total: matches=0  hash_hits=0  false_alarms=0 data=%d", s.TransferredBytes-s.Reused))
+		r.say(fmt.Sprintf("total: matches=0  hash_hits=0  false_alarms=0 data=%d", moved))
 	}
 	if r.c.Info("STATS") > 1 {
 		r.out.line("")

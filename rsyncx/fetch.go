@@ -254,6 +254,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		return s.adjust(w.path, &f.Entry, &w.old)
 	}
 	s.fetched(w, &f.Entry, got.size)
+	if w.hasOld {
+		if err := s.keepOld(w.path, &w.old); err != nil {
+			return err
+		}
+	}
 	if s.o.DryRun {
 		return nil
 	}
@@ -292,7 +297,7 @@ func (s *stager) fetched(w *wish, e *Entry, size int64) {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
 	} else {
-		s.stats.Created++
+		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
 	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,

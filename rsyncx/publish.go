@@ -59,9 +59,12 @@ type publisher struct {
 	at      descent
 	from    descent // of hard links
 	content [lanes]descent
+	outside backupBase
 }
 
 func (p *publisher) run(ctx context.Context) error {
+	p.outside.fd = -1
+	defer p.outside.close()
 	for i := range p.content {
 		p.content[i].root = p.stage
 		defer p.content[i].close()
@@ -129,12 +132,16 @@ var placeErrors = []error{errMoved, fs.ErrNotExist, unix.EPERM, unix.EACCES, uni
 	unix.ENOTEMPTY, unix.EEXIST}
 
 func (p *publisher) do(o *op) error {
+	if o.kind == opBackupDir {
+		p.outside.path = o.target
+		return nil
+	}
 	if o.path == "" {
 		return p.attrs(p.root.fd, ".", o)
 	}
 	dir, name, err := p.at.parent(o.path)
 	if err != nil {
-		if o.kind == opRemove || o.kind == opRmdir || o.kind == opEnter {
+		if o.kind == opRemove || o.kind == opRmdir || o.kind == opEnter || o.kind == opBackup {
 			return notThere(gone(err))
 		}
 		return err
@@ -156,6 +163,8 @@ func (p *publisher) do(o *op) error {
 		return p.special(dir, name, o, func(as string) error { return unix.Mknodat(p.stage, as, o.kindOf|0o600, int(o.rdev)) })
 	case opLink:
 		return p.link(dir, name, o)
+	case opBackup:
+		return p.backup(dir, name, o)
 	}
 	return fmt.Errorf("internal error: operation %d", o.kind)
 }

@@ -183,12 +183,10 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
-		{o.Only != nil || o.Flat, "a restricted walk"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
-		{o.OmitMounts, "OmitMounts"},
 		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
 		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
-		{o.Resume || o.PartialDir != "" || o.TempDir != "" || o.NoSync, "this way of staging"},
+		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
 		{o.Marker != "" || o.MinEntries > 0 || o.SameSource || o.NewSource, "this guard"},
 	} {
 		if c.on {

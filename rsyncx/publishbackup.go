@@ -213,10 +213,11 @@ func (p *publisher) copyFile(dir int, name string, to int, as string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	out, err := p.root.create(to, as)
+	outFd, err := p.root.create(to, as, 0o600)
 	if err != nil {
 		return err
 	}
+	out := os.NewFile(uintptr(outFd), as)
 	_, err = io.Copy(out, fdReader(fd))
 	if err == nil {
 		err = out.Sync() // it may be on another file system than the tree

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -16,9 +17,9 @@ import (
 // The parts of a manifest, in the order in which Publish replays them.
 const (
 	partClear  = iota // what stands in the way of another type
-	partDirs          // new directories, parents first
+	partDirs          // new directories with all that is in them
 	partFiles         // staged files to their places
-	partLinks         // links, devices, named pipes, attributes
+	partLinks         // hard links, attributes
 	partDelete        // what the source has not
 	partAttrs         // of directories, deepest first
 	parts
@@ -47,7 +48,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 		return nil, err
 	}
 	s.cmp = newComparer(o, s.can)
-	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, sink: o.Event}
+	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
 	defer func() {
 		s.close()
 		if err != nil {
@@ -66,10 +67,11 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.guard(); err != nil {
 		return nil, err
 	}
+	staged := func(context.Context) error { return s.staged() }
 	deletions := func(context.Context) error { return s.deletions() }
-	steps := []func(context.Context) error{s.fetch, s.links, deletions}
+	steps := []func(context.Context) error{s.fetch, s.links, staged, deletions}
 	if o.DeleteBefore {
-		steps = []func(context.Context) error{s.deleteNow, s.fetch, s.links}
+		steps = []func(context.Context) error{s.deleteNow, s.fetch, s.links, staged}
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -81,6 +83,14 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 		return nil, err
 	}
 	return s.out, nil
+}
+
+// staged waits until all that was fetched is written, with its attributes.
+func (s *stager) staged() error {
+	if err := s.content.finish(); err != nil {
+		return err
+	}
+	return s.trees.finish()
 }
 
 func (o Options) withDefaults() Options {
@@ -115,10 +125,18 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	lister  destLister
+	only    Selection // of the root
+	same    *sameDirs // nil when the source does not ask
+	// racyDir, unless it is nil, tells whether a directory of the destination holds
+	// a file whose size and time are not to be trusted. It is called from several goroutines.
+	racyDir func(path string) bool
 
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there
 	content *contentWriter
+	trees   newTrees
+	again   bool // files that change while they are read are read again
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
@@ -150,12 +168,17 @@ func (s *stager) prepare() (err error) {
 		if st, err := statFd(s.out.stage); err == nil && st.Mode&unix.S_ISGID != 0 {
 			s.stageGID = int64(os.Getegid()) // the destination hands its group down to what is staged
 		}
-		s.cmp.nanoseconds = s.cmp.nanoseconds && s.out.nanoseconds()
+		nanoseconds, err := s.out.probe(s.cmp.umask)
+		if err != nil {
+			return err
+		}
+		s.cmp.nanoseconds = s.cmp.nanoseconds && nanoseconds
 	}
 	for i := range s.out.parts {
 		if s.out.parts[i], err = s.newSpool(partName(i)); err != nil {
 			return err
 		}
+		s.out.parts[i].hash()
 	}
 	if s.wanted, err = s.newSpool("wanted"); err != nil {
 		return err
@@ -166,7 +189,12 @@ func (s *stager) prepare() (err error) {
 	if err := s.prepareBackups(); err != nil {
 		return err
 	}
-	s.content = newContentWriter(s.dst, s.out.stage, s.o.Reserve)
+	attrs, err := s.newSpool("attrs")
+	if err != nil {
+		return err
+	}
+	s.trees = newTrees{root: s.dst, stage: s.out.stage, fresh: s.out.fresh, at: descent{root: s.out.stage}, attrs: attrs}
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
 	s.lacking()
 	return nil
 }
@@ -186,7 +214,7 @@ func (s *stager) lacking() {
 
 func (s *stager) newSpool(name string) (*spool, error) {
 	if !s.o.DryRun {
-		f, err := s.dst.create(s.out.stage, name)
+		f, err := s.dst.createFile(s.out.stage, name)
 		if err != nil {
 			return nil, fmt.Errorf("stage below %s: %w", s.dst.path, err)
 		}
@@ -209,6 +237,8 @@ func (s *stager) close() {
 	}
 	s.wanted.close()
 	s.linked.close()
+	s.trees.attrs.close()
+	s.trees.at.close()
 	if s.content != nil {
 		s.content.close()
 	}
@@ -294,6 +324,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
+	ev.Entry = event.Entry{Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

@@ -10,6 +10,8 @@ import (
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/rsyncx/filter"
+	"golang.org/x/sys/unix"
 )
 
 // The parts of a manifest, in the order in which Publish replays them.
@@ -31,6 +33,9 @@ var ErrStaged = errors.New("an earlier staged tree waits to be published")
 // visible changes. Every decision is reported to o.Event as a Change, whose Name
 // ends in '/' for a directory and is "./" for the root, in a dry run as well.
 //
+// With o.DeleteBefore what the source has not is deleted before anything is
+// fetched, so that Stage does change something, which stays when it fails later.
+//
 // src is not trusted: what breaks the rules of a listing ends Stage with an
 // error that wraps ErrHostile. On any error nothing stays staged.
 func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
@@ -38,7 +43,10 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := o.honoured(); err != nil {
 		return nil, err
 	}
-	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
+	s := &stager{src: src, dst: dst, o: o, can: src.Abilities()}
+	if s.ids, err = newOwnerIDs(&o); err != nil {
+		return nil, err
+	}
 	s.cmp = newComparer(o, s.can)
 	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
 	defer func() {
@@ -50,26 +58,25 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
+	if err := s.findEmpty(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.walk(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.guard(); err != nil {
 		return nil, err
 	}
-	if err := s.fetch(ctx); err != nil {
-		return nil, err
+	staged := func(context.Context) error { return s.staged() }
+	deletions := func(context.Context) error { return s.deletions() }
+	steps := []func(context.Context) error{s.fetch, s.links, staged, deletions}
+	if o.DeleteBefore {
+		steps = []func(context.Context) error{s.deleteNow, s.fetch, s.links, staged}
 	}
-	if err := s.links(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.content.finish(); err != nil {
-		return nil, err
-	}
-	if err := s.trees.finish(); err != nil {
-		return nil, err
-	}
-	if err := s.deletions(); err != nil {
-		return nil, err
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
@@ -78,11 +85,27 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	return s.out, nil
 }
 
+// staged waits until all that was fetched is written, with its attributes.
+func (s *stager) staged() error {
+	if err := s.content.finish(); err != nil {
+		return err
+	}
+	return s.trees.finish()
+}
+
 func (o Options) withDefaults() Options {
 	if o.MaxEntries <= 0 {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	o.Delete = o.Delete || o.DeleteExcluded
+	o.Perms = o.Perms || o.ACLs
+	o.Backup = o.Backup || o.BackupDir != ""
+	if o.Backup && o.BackupDir == "" {
+		o.OmitDirTimes = true // every backup changes the time of its directory
+		if o.Suffix == "" {
+			o.Suffix = "~"
+		}
+	}
 	return o
 }
 
@@ -120,17 +143,30 @@ type stager struct {
 	groups   []linkGroup
 	groupOf  map[linkKey]int
 	destSeen int64 // entries of the destination
-	stats    Stats
-	notes    notes
+	stageGID int64 // that staged names must be given not to have their directory's, or -1
+	doomed   int64 // entries in partDelete
+	undoomed int64 // entries that would be there but for DeleteUpTo
+
+	pruned  map[string]bool // directories of the source that PruneEmpty leaves out
+	backups *filter.Rules   // what keeps backups from deletion
+	// Backups go to backupDir, "" or ending in '/', below the destination, or to the
+	// directory backupOutside, when that is not "".
+	backupDir, backupOutside string
+	stats                    Stats
+	notes                    notes
 }
 
 // prepare makes the staging directory and the files of the manifest. In a dry
 // run those are temporary files without a name.
 func (s *stager) prepare() (err error) {
 	s.names = make([]byte, 64<<10)
+	s.stageGID = -1
 	if !s.o.DryRun {
 		if err := s.out.begin(); err != nil {
 			return err
+		}
+		if st, err := statFd(s.out.stage); err == nil && st.Mode&unix.S_ISGID != 0 {
+			s.stageGID = int64(os.Getegid()) // the destination hands its group down to what is staged
 		}
 		nanoseconds, err := s.out.probe(s.cmp.umask)
 		if err != nil {
@@ -148,6 +184,9 @@ func (s *stager) prepare() (err error) {
 		return err
 	}
 	if s.linked, err = s.newSpool("linked"); err != nil {
+		return err
+	}
+	if err := s.prepareBackups(); err != nil {
 		return err
 	}
 	attrs, err := s.newSpool("attrs")
@@ -214,7 +253,9 @@ func (s *stager) deletions() error {
 	if err := p.flush(); err != nil {
 		return err
 	}
-	if s.stats.Unreadable > 0 && p.count > 0 {
+	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
+		s.stats.NotDeleted += s.undoomed
+	} else if p.count > 0 {
 		s.notes.add(fmt.Sprintf("nothing was deleted (%d entries would have been): not all of the source could be read", p.count))
 		return p.reset()
 	}
@@ -232,7 +273,11 @@ func (s *stager) deletions() error {
 }
 
 func (s *stager) deleted(o op) {
+	if o.kind == opEnter {
+		return
+	}
 	s.stats.Deleted++
+	s.stats.Counts.deleted(o.kindOf)
 	name := o.path
 	if o.kind == opRmdir {
 		name += "/"
@@ -243,7 +288,7 @@ func (s *stager) deleted(o op) {
 // guard refuses to delete more than the operator thought possible.
 func (s *stager) guard() error {
 	n := s.stats.Deleted // for names of another type
-	if s.stats.Unreadable == 0 {
+	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
 		n += s.out.parts[partDelete].count
 	}
 	err := tooManyDeletions(n, s.destSeen, s.o.MaxDelete, s.o.MaxDeleteFraction)

@@ -438,4 +438,3 @@ func (s *sameWalk) drain(h header) error {
 	}
 	return errStopped
 }
-

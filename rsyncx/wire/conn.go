@@ -24,6 +24,9 @@ type ClientOptions struct {
 	Silence time.Duration // ends a request in which the agent says nothing for so long; 0 is DefaultSilence
 	// Compress says what the agent compresses.
 	Compress Compress
+	// Greeting stands for Silence until the agent has greeted: a login may take
+	// longer than any answer. 0 is Silence.
+	Greeting time.Duration
 	// Explain may add to an error of the transport what else is known about it,
 	// such as what the agent's process printed. It may be nil.
 	Explain func(error) error
@@ -66,16 +69,20 @@ func Dial(ctx context.Context, rwc io.ReadWriteCloser, o ClientOptions) (*Conn, 
 	if o.Explain == nil {
 		o.Explain = func(err error) error { return err }
 	}
+	if o.Greeting <= 0 {
+		o.Greeting = o.Silence
+	}
 	if o.Compress >= compressModes {
 		return nil, fmt.Errorf("greet the agent: internal error: compression %d", o.Compress)
 	}
-	c := &Conn{link: newLink(rwc, o.Silence), explain: o.Explain, opened: map[Tree]rsyncx.Abilities{}, names: &interned{},
+	c := &Conn{link: newLink(rwc, o.Greeting), explain: o.Explain, opened: map[Tree]rsyncx.Abilities{}, names: &interned{},
 		spare: make(chan *chunk, chunkSpares/4), maxDirBytes: rsyncx.MaxDirBytes}
 	err := c.request(ctx, func() error { return c.greet(o.Version, o.Compress) })
 	if err != nil {
 		c.link.kill(err)
 		return nil, fmt.Errorf("greet the agent: %w", err)
 	}
+	c.link.silence = o.Silence
 	return c, nil
 }
 
@@ -127,8 +134,8 @@ func choose(lo, hi uint64, theirs string) (uint64, error) {
 	if v >= max(lo, minProtocol) {
 		return v, nil
 	}
-	return 0, hint.With(fmt.Errorf("the versions do not fit: the other side is drsync %q with agent protocol %d to %d, this side speaks %d to %d",
-		theirs, lo, hi, minProtocol, maxProtocol), "install the same version of drsync on both hosts")
+	return 0, hint.With(fmt.Errorf("%w: the other side is drsync %q with agent protocol %d to %d, this side speaks %d to %d",
+		ErrVersion, theirs, lo, hi, minProtocol, maxProtocol), "install the same version of drsync on both hosts")
 }
 
 // readMagic reads the magic bytes. Anything else in their place is shown.

@@ -71,7 +71,7 @@ type lane struct {
 	asking sync.Mutex
 	batch  []byte
 	ended  bool
-	load   int64 // bytes asked for and not arrived; of the stripes
+	load   int64         // bytes asked for and not arrived; of the stripes
 	wake   chan struct{} // has room for one: batch or ended changed
 
 	queue queue

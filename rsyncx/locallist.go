@@ -169,9 +169,8 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) bo
 	if len(d.path)+1+len(n.name) <= maxPath {
 		err = l.describe(fd, n, e)
 	}
-	there := err == nil
-	for _, path := range d.only.Missing(n.name, there && isDir(e)) {
-		if path != joinPath(d.path, n.name) || errors.Is(err, fs.ErrNotExist) {
+	if !d.only.All() && (err != nil || !isDir(e)) {
+		for _, path := range d.only.Missing(n.name, !errors.Is(err, fs.ErrNotExist)) {
 			d.unreadable(path, fs.ErrNotExist)
 		}
 	}

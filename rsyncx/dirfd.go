@@ -214,6 +214,14 @@ func (d *descent) cut(keep int) {
 
 func (d *descent) close() { d.cut(0) }
 
+// start makes root the directory that paths begin at.
+func (d *descent) start(root int) {
+	if d.root != root {
+		d.close()
+		d.root = root
+	}
+}
+
 func splitPath(path string) (dir, name string) {
 	i := strings.LastIndexByte(path, '/')
 	if i < 0 {

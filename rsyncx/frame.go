@@ -31,6 +31,7 @@ type frame struct {
 	gid   int64 // that new names inherit, or -1
 	set   attr  // attributes for the directory itself
 	needs bool  // set must be applied whatever happens inside
+	tree  tree  // that it belongs to when the destination has none yet
 	dirty bool  // something inside will be made, replaced or removed
 }
 
@@ -42,6 +43,7 @@ type sub struct {
 	needs bool
 	mount bool
 	gid   int64 // of the directory
+	tree  tree  // when dst is nil
 	// ignored says that it stays out: its filter or what stands in its place says so.
 	ignored bool
 }
@@ -190,7 +192,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		s.ignored = d.Path
 		return nil, nil
 	}
-	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, rules: parent.rules, guard: parent.guard}
+	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, tree: c.tree, rules: parent.rules, guard: parent.guard}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -407,7 +409,7 @@ func (s *stager) unwind(keep int) error {
 		if !f.needs && !f.dirty {
 			continue
 		}
-		if err := s.op(partAttrs, op{kind: opDirAttr, path: f.path, attr: f.set}); err != nil {
+		if err := s.dirAttrs(f.tree, f.path, f.set); err != nil {
 			return err
 		}
 	}
@@ -419,7 +421,18 @@ func (s *stager) passed(f *frame, c *sub) error {
 	if !c.needs {
 		return nil
 	}
-	return s.op(partAttrs, op{kind: opDirAttr, path: joinPath(f.path, c.name), attr: c.set})
+	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.set)
+}
+
+// dirAttrs puts the attributes of a directory aside until nothing changes in it any more.
+func (s *stager) dirAttrs(t tree, path string, set attr) error {
+	if !t.none() {
+		now, waits := t.later(path, set)
+		if err := s.trees.setLater(t, path, now); err != nil || !waits {
+			return err
+		}
+	}
+	return s.op(partAttrs, op{kind: opDirAttr, path: path, attr: set})
 }
 
 // touch says that the names in f will change. Below a mount point they cannot:

@@ -17,7 +17,6 @@ const stateDir = ".drsync"
 const maxMergeFile = 16 << 20
 
 type local struct {
-	NoSums
 	path   string
 	root   int
 	owners ownerNames
@@ -44,7 +43,7 @@ func LocalView(path string, v View) (Source, error) {
 }
 
 func (l *local) Abilities() Abilities {
-	return Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true}
+	return Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Sums: true}
 }
 
 func (l *local) Close() (err error) {

@@ -138,6 +138,12 @@ type ModeSet struct {
 	Dirs, Files bool
 	And, Or     uint32
 	ExecIf      bool
+	// CopyFrom, unless it is 0, is how far the three bits that are copied lie to the
+	// left in the mode, plus one; CopyTo has a bit for each class that they, but
+	// for those of CopyMask, are added to, or with CopyOff taken from.
+	CopyFrom         uint8
+	CopyTo, CopyMask uint32
+	CopyOff          bool
 }
 
 // Archive returns the options of rsync's -a: -rlptgoD.
@@ -186,7 +192,7 @@ func (o *Options) honoured() error {
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
 		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
-		{o.Resume || o.PartialDir != "" || o.TempDir != "" || o.NoSync, "this way of staging"},
+		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore || o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},
 		{o.Marker != "" || o.MinEntries > 0 || o.SameSource || o.NewSource, "this guard"},

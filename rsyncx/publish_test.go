@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +49,19 @@ func scene(t testing.TB) (from, to string) {
 	write(t, from+"/kept/a", "a")
 	must(t, os.Link(from+"/hl1", from+"/kept/hl2"))
 	must(t, os.Symlink("same", from+"/link"))
+	// New directories: links in, out and within, special files, modes that forbid.
+	must(t, os.Link(from+"/hl1", from+"/new.d/hl3"))
+	must(t, os.Link(from+"/same", from+"/new.d/same2"))
+	must(t, os.Link(from+"/new.d/deep/file", from+"/zz-link-of-deep"))
+	must(t, os.Link(from+"/new.d/deep/file", from+"/new.d/other-link-of-deep"))
+	must(t, os.Link(from+"/link", from+"/new.d/link2"))
+	must(t, os.Symlink("deep", from+"/new.d/link3"))
+	must(t, unix.Mkfifo(from+"/new.d/deep/pipe", 0o600))
+	mkdirs(t, from+"/new.d/empty", from+"/kept/new.e/f/g")
+	write(t, from+"/kept/new.e/f/setuid", "s")
+	must(t, unix.Chmod(from+"/kept/new.e/f/setuid", 0o4711))
+	must(t, unix.Chmod(from+"/kept/new.e/f", 0o500))
+	must(t, unix.Chmod(from+"/kept/new.e", 0o000))
 	must(t, os.Symlink("new", from+"/relinked"))
 	must(t, unix.Mkfifo(from+"/pipe", 0o640))
 	must(t, unix.Chmod(from+"/mode", 0o4711))
@@ -290,7 +306,7 @@ func FuzzParseOp(f *testing.F) {
 	for _, o := range []op{
 		{kind: opRemove, path: "a/b"},
 		{kind: opFile, path: "f", number: 4097, size: 1 << 40, attr: attr{set: setMode | setUID | setGID | setTime, mode: 0o4755, uid: 1, gid: 1<<32 - 1, mtime: Time{Sec: -5, Nsec: 999_999_999}}},
-		{kind: opSymlink, path: "l", target: "../x\n"},
+		{kind: opTree, path: "d", number: 3, ino: 5},
 		{kind: opLink, path: "l", target: "a/b"},
 		{kind: opDirAttr},
 	} {
@@ -333,4 +349,144 @@ func FuzzParseSeal(f *testing.F) {
 			t.Fatalf("%d parts", len(sl.Parts))
 		}
 	})
+}
+
+// TestPlaceIsTakenMeanwhile: what came to be between Stage and Publish where a
+// new directory belongs stays as it is, with all that is in it.
+func TestPlaceIsTakenMeanwhile(t *testing.T) {
+	for name, take := range map[string]func(path string){
+		"directory":       func(path string) { write(t, path+"/own", "own") },
+		"empty directory": func(path string) { must(t, os.Mkdir(path, 0o711)) },
+		"file":            func(path string) { write(t, path, "own") },
+		"link":            func(path string) { must(t, os.Symlink("own", path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := scene(t)
+			must(t, os.Remove(from+"/new.d/same2"))
+			src, dst := open(t, from, to)
+			staged, err := Stage(t.Context(), src, dst, sceneOptions())
+			must(t, err)
+			take(to + "/new.d")
+			want := map[string]string{}
+			for path, text := range snapshot(t, to) {
+				if path == "new.d" || filepath.Dir(path) == "new.d" {
+					want[path] = text
+				}
+			}
+			crashAt(dst, 25)
+			if err := staged.Publish(t.Context()); !errors.Is(err, errCrash) {
+				t.Fatalf("no crash: %v", err)
+			}
+			dst.fault = nil
+			must(t, staged.Publish(t.Context()))
+			got := snapshot(t, to)
+			for path, text := range got {
+				if want[path] != text && (path == "new.d" || filepath.Dir(path) == "new.d") {
+					t.Errorf("%s is %q, want %q", path, text, want[path])
+				}
+			}
+			if len(want) == 0 || staged.Stats().Skipped == 0 {
+				t.Errorf("not told: %+v", staged.Stats())
+			}
+			if got["kept/new.e/f/setuid"] == "" || got["changed"] == "" {
+				t.Error("the rest was not published")
+			}
+		})
+	}
+}
+
+// TestManyNewTrees goes beyond one directory of them, and beyond one of staged files.
+func TestManyNewTrees(t *testing.T) {
+	dir := tempDir(t)
+	mkdirs(t, dir+"/to")
+	for i := range treesPerDir + 3 {
+		must(t, os.MkdirAll(fmt.Sprintf("%s/from/d%d", dir, i), 0o755))
+	}
+	write(t, dir+"/from/d4097/f", "f")
+	src, dst := open(t, dir+"/from", dir+"/to")
+	calls := crashAt(dst, 1<<40)
+	_, err := Sync(t.Context(), src, dst, Archive())
+	must(t, err)
+	sameTree(t, "synced", snapshot(t, dir+"/to"), snapshot(t, dir+"/from"))
+	if per := float64(*calls) / (treesPerDir + 3); per > 4.2 { // mkdir, chmod, utimes, rename
+		t.Errorf("%.1f changing calls for each new directory", per)
+	}
+}
+
+// TestCallsPerNewFile: a new file costs no more changing calls than it must.
+func TestCallsPerNewFile(t *testing.T) {
+	dir := tempDir(t)
+	mkdirs(t, dir+"/to")
+	const files = 500
+	for i := range files {
+		write(t, fmt.Sprintf("%s/from/d/%d", dir, i), "x")
+	}
+	src, dst := open(t, dir+"/from", dir+"/to")
+	var calls sync.Map
+	dst.fault = func(call string) error {
+		n, _ := calls.LoadOrStore(call, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		return nil
+	}
+	_, err := Sync(t.Context(), src, dst, Archive())
+	must(t, err)
+	sameTree(t, "synced", snapshot(t, dir+"/to"), snapshot(t, dir+"/from"))
+	calls.Range(func(call, n any) bool {
+		most := int64(20)
+		if call == "create" || call == "utimes" {
+			most += files
+		}
+		if got := n.(*atomic.Int64).Load(); got > most {
+			t.Errorf("%s was called %d times for %d files", call, got, files)
+		}
+		return true
+	})
+}
+
+func TestNoSync(t *testing.T) {
+	from, to := scene(t)
+	src, dst := open(t, from, to)
+	dst.fault = func(call string) error {
+		if strings.Contains(call, "sync") {
+			t.Errorf("%s was called", call)
+		}
+		return nil
+	}
+	o := sceneOptions()
+	o.NoSync = true
+	staged, err := Stage(t.Context(), src, dst, o)
+	must(t, err)
+	must(t, staged.Sync())
+	// The process ends and another one goes on, under the same kernel.
+	again, err := OpenStaged(dst)
+	must(t, err)
+	must(t, again.Publish(t.Context()))
+	sameTree(t, "published", snapshot(t, to), snapshot(t, from))
+}
+
+// TestNoSyncAndReboot: what was never synced is worth nothing after the host went down.
+func TestNoSyncAndReboot(t *testing.T) {
+	from, to := scene(t)
+	before := snapshot(t, to)
+	src, dst := open(t, from, to)
+	o := sceneOptions()
+	o.NoSync = true
+	staged, err := Stage(t.Context(), src, dst, o)
+	must(t, err)
+	must(t, staged.Sync())
+	seal := filepath.Join(to, stateDir, stageDir, sealDone)
+	text, err := os.ReadFile(seal)
+	must(t, err)
+	must(t, os.WriteFile(seal, bytes.Replace(text, []byte(bootID()), []byte("another"), 1), 0o600))
+	if _, err := OpenStaged(dst); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it can be opened: %v", err)
+	}
+	sameTree(t, "as before", snapshot(t, to), before)
+	if _, err := os.Lstat(to + "/" + stateDir); !os.IsNotExist(err) {
+		t.Errorf("%s was left: %v", stateDir, err)
+	}
+	if _, err := Sync(t.Context(), src, dst, o); err != nil {
+		t.Error(err)
+	}
+	sameTree(t, "then synced", snapshot(t, to), snapshot(t, from))
 }

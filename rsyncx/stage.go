@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -14,9 +15,9 @@ import (
 // The parts of a manifest, in the order in which Publish replays them.
 const (
 	partClear  = iota // what stands in the way of another type
-	partDirs          // new directories, parents first
+	partDirs          // new directories with all that is in them
 	partFiles         // staged files to their places
-	partLinks         // links, devices, named pipes, attributes
+	partLinks         // hard links, attributes
 	partDelete        // what the source has not
 	partAttrs         // of directories, deepest first
 	parts
@@ -39,7 +40,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	}
 	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
 	s.cmp = newComparer(o, s.can)
-	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, sink: o.Event}
+	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
 	defer func() {
 		s.close()
 		if err != nil {
@@ -59,6 +60,12 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 		return nil, err
 	}
 	if err := s.links(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.content.finish(); err != nil {
+		return nil, err
+	}
+	if err := s.trees.finish(); err != nil {
 		return nil, err
 	}
 	if err := s.deletions(); err != nil {
@@ -105,6 +112,8 @@ type stager struct {
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there
 	content *contentWriter
+	trees   newTrees
+	again   bool // files that change while they are read are read again
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
@@ -123,12 +132,17 @@ func (s *stager) prepare() (err error) {
 		if err := s.out.begin(); err != nil {
 			return err
 		}
-		s.cmp.nanoseconds = s.cmp.nanoseconds && s.out.nanoseconds()
+		nanoseconds, err := s.out.probe(s.cmp.umask)
+		if err != nil {
+			return err
+		}
+		s.cmp.nanoseconds = s.cmp.nanoseconds && nanoseconds
 	}
 	for i := range s.out.parts {
 		if s.out.parts[i], err = s.newSpool(partName(i)); err != nil {
 			return err
 		}
+		s.out.parts[i].hash()
 	}
 	if s.wanted, err = s.newSpool("wanted"); err != nil {
 		return err
@@ -136,7 +150,12 @@ func (s *stager) prepare() (err error) {
 	if s.linked, err = s.newSpool("linked"); err != nil {
 		return err
 	}
-	s.content = newContentWriter(s.dst, s.out.stage, s.o.Reserve)
+	attrs, err := s.newSpool("attrs")
+	if err != nil {
+		return err
+	}
+	s.trees = newTrees{root: s.dst, stage: s.out.stage, fresh: s.out.fresh, at: descent{root: s.out.stage}, attrs: attrs}
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
 	s.lacking()
 	return nil
 }
@@ -156,7 +175,7 @@ func (s *stager) lacking() {
 
 func (s *stager) newSpool(name string) (*spool, error) {
 	if !s.o.DryRun {
-		f, err := s.dst.create(s.out.stage, name)
+		f, err := s.dst.createFile(s.out.stage, name)
 		if err != nil {
 			return nil, fmt.Errorf("stage below %s: %w", s.dst.path, err)
 		}
@@ -179,6 +198,8 @@ func (s *stager) close() {
 	}
 	s.wanted.close()
 	s.linked.close()
+	s.trees.attrs.close()
+	s.trees.at.close()
 	if s.content != nil {
 		s.content.close()
 	}
@@ -258,6 +279,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
+	ev.Entry = event.Entry{Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

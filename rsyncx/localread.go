@@ -48,6 +48,9 @@ func (l *local) open(d *descent, path string) (info, int, error) {
 	if err := CheckPath(path); err != nil {
 		return info{}, -1, err
 	}
+	if l.view != (View{}) {
+		return l.openThrough(path)
+	}
 	dir, name, err := d.parent(path)
 	if err != nil {
 		return info{}, -1, gone(err)

@@ -216,7 +216,7 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 			if err := c.space(int64(m)); err != nil {
 				return done, err
 			}
-			if err := c.writeAt(a.out, piece, a.at, a.cloned); err != nil {
+			if err := c.writeAt(int(a.out.Fd()), piece, a.at, a.cloned); err != nil {
 				return done, fmt.Errorf("stage %s: %w", Printable(a.d.wish.path), err)
 			}
 		}
@@ -257,7 +257,7 @@ func (a *assembly) finish() error {
 func (a *assembly) keep() error {
 	d, w, c := a.d, &a.d.wish, a.p.content
 	set := a.p.fresh(&d.entry, w.dest(), w.gid)
-	err := c.root.do("truncate", func() error { return unix.Ftruncate(int(a.out.Fd()), d.plan.Size) })
+	err := setLength(int(a.out.Fd()), d.plan.Size)
 	if err == nil {
 		err = c.root.apply(int(a.out.Fd()), c.fresh.without(set))
 	}

@@ -191,7 +191,7 @@ func (o *Options) honoured() error {
 		{o.OmitMounts, "OmitMounts"},
 		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
-		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
+		{o.Inplace || o.Append || o.AppendVerify, "this way of writing"},
 		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
 		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},

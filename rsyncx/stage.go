@@ -148,7 +148,7 @@ func (s *stager) prepare() (err error) {
 		return err
 	}
 	s.trees = newTrees{root: s.dst, stage: s.out.stage, fresh: s.out.fresh, at: descent{root: s.out.stage}, attrs: attrs}
-	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
 	s.lacking()
 	return nil
 }

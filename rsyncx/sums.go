@@ -32,7 +32,12 @@ func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
+	defer func() {
+		p.close()
+		if err != nil {
+			p.rest.close()
+		}
+	}()
 	if err := p.sort(list); err != nil {
 		return nil, err
 	}

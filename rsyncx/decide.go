@@ -146,6 +146,11 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 			return s.adjust(path, e, here)
 		case unsure:
 			w.compare = true
+		case differs:
+			if s.o.Append && here.Size >= e.Size {
+				s.groupKept(group, here)
+				return nil // it has not grown
+			}
 		}
 	}
 	if here != nil && here.mount {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
-	"golang.org/x/sys/unix"
 )
 
 // tries is how often a file is read that changes meanwhile; the last content is taken.
@@ -266,7 +265,7 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		return s.adjust(w.path, &f.Entry, &w.old)
 	}
 	s.fetched(w, &f.Entry, got.size, got.at)
-	return s.placed(w.path, got.at, unix.S_IFREG, got.size)
+	return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 }
 
 // placed notes what Publish has to do for something that was staged: nothing when

@@ -82,6 +82,8 @@ func (o Options) withDefaults() Options {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	o.Delete = o.Delete || o.DeleteExcluded
+	o.Append = o.Append || o.AppendVerify
+	o.Inplace = o.Inplace || o.Append
 	return o
 }
 

@@ -17,9 +17,6 @@ import (
 // number costs no round trips: sums of the whole files, finer sums of what differs
 // in them, then the parts that are missing.
 func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error) {
-	if !s.can.Sums {
-		return list, nil
-	}
 	any := false
 	err = s.eachWish(list, func(d *draft, helped bool) (bool, error) {
 		any = helped
@@ -84,7 +81,10 @@ func (p *phases) close() {
 // sort puts every wish of list among the drafts or into rest.
 func (p *phases) sort(list *spool) error {
 	err := p.eachWish(list, func(d *draft, helped bool) (bool, error) {
-		if helped {
+		switch {
+		case helped && d.how == byAppend:
+			return true, addDraft(p.coarse, d)
+		case helped:
 			return true, addDraft(p.drafts, d)
 		}
 		return true, p.rest.add(d.wish.append)
@@ -119,7 +119,16 @@ func (s *stager) basisFor(d *draft) bool {
 	w := &d.wish
 	long := w.listed >= deltaLeast && !s.o.WholeFile && !w.mount
 	switch {
-	case s.o.DryRun && w.compare, w.compare && !long:
+	case s.o.Append && !s.o.AppendVerify && s.inPlace(w) && !w.compare && !s.o.DryRun && w.listed > w.old.Size:
+		d.how, d.entry, d.basisSize = byAppend, w.entry, w.old.Size
+		d.plan = delta.Plan{Size: w.listed}
+		if w.old.Size > 0 {
+			d.plan.Copies = []delta.Copy{{Len: w.old.Size}}
+		}
+		return true
+	case !s.can.Sums:
+		return false
+	case s.o.DryRun && w.compare, w.compare && (!long || s.o.Append):
 		d.how = byCompare
 		return true
 	case s.o.DryRun:
@@ -187,6 +196,9 @@ func secondWants(d *draft) []SumWant {
 
 // askSums gives each answer to take.
 func (p *phases) askSums(ctx context.Context, list *spool, wants func(*draft) []SumWant, take func(*FileSums) error) error {
+	if !p.can.Sums {
+		return nil
+	}
 	for f, err := range p.src.Sums(ctx, draftWants(list, wants)) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -280,11 +292,15 @@ func (p *phases) equal(ctx context.Context, d *draft) error {
 // unequal is a file that its basis does not help.
 func (p *phases) unequal(d *draft) error {
 	w := &d.wish
-	if d.how == byCompare && p.o.DryRun {
+	if d.how == byCompare && p.o.DryRun && !p.o.Append {
 		p.fetched(w, &d.entry, d.entry.Size, place{})
 		return nil
 	}
 	if d.how == byCompare {
+		if p.o.Append {
+			p.groupKept(w.group, &w.old)
+			return nil // it has not grown
+		}
 		if w.mount {
 			return crossesMount(w.path)
 		}

@@ -183,12 +183,10 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
-		{o.Only != nil || o.Flat, "a restricted walk"},
 		{o.KeepRoot, "KeepRoot"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
 		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},
 		{o.UserMap != nil || o.GroupMap != nil || o.Chmod != nil, "mapped owners and modes"},
-		{o.OmitMounts, "OmitMounts"},
 		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Append && o.WholeFile, "Append with WholeFile"},

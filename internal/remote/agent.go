@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -19,6 +21,9 @@ type agentHost struct {
 	pool    *wire.Pool
 	dialing chan struct{} // holds one for each agent that is being started
 	ready   chan *wire.Conn
+
+	installing chan struct{} // holds one while one is installed
+	installed  bool          // or tried to be
 }
 
 type agentConfig struct {
@@ -26,7 +31,7 @@ type agentConfig struct {
 	command     []string // what starts drsync, in words for the far side's shell
 	roots       []string
 	version     string
-	install     bool
+	self        *self // to be installed where drsync is not found; or nil
 	channels    int
 	oneByOne    bool          // agents are started one at a time: each may ask for a password
 	dialTimeout time.Duration // of starting one agent
@@ -41,7 +46,7 @@ func newAgentHost(c agentConfig) *agentHost {
 	if c.oneByOne {
 		together = 1
 	}
-	h := &agentHost{agentConfig: c, dialing: make(chan struct{}, together), ready: make(chan *wire.Conn, 1)}
+	h := &agentHost{agentConfig: c, dialing: make(chan struct{}, together), ready: make(chan *wire.Conn, 1), installing: make(chan struct{}, 1)}
 	h.pool = wire.NewPool(c.channels, h.dial)
 	return h
 }
@@ -74,8 +79,32 @@ func (h *agentHost) dial(ctx context.Context) (*wire.Conn, error) {
 	return c, nil
 }
 
-// greet starts an agent.
+// greet starts an agent, if need be by installing it.
 func (h *agentHost) greet(ctx context.Context) (*wire.Conn, error) {
+	c, err := h.try(ctx)
+	if h.self == nil || !errors.Is(err, ErrRemoteNotFound) && !errors.Is(err, wire.ErrVersion) {
+		return c, err
+	}
+	select {
+	case h.installing <- struct{}{}:
+		defer func() { <-h.installing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if !h.installed {
+		if failed := h.installAgent(ctx); failed != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("install it there, since %w: %w", err, failed)
+		}
+		h.installed = true
+	}
+	return h.try(ctx)
+}
+
+// try starts an agent.
+func (h *agentHost) try(ctx context.Context) (*wire.Conn, error) {
 	late := error(verdict{fmt.Errorf("the agent did not greet within %v", h.dialTimeout), ErrConnectTimeout})
 	ctx, cancel := context.WithTimeoutCause(ctx, h.dialTimeout, late)
 	defer cancel()
@@ -97,7 +126,11 @@ func (h *agentHost) greet(ctx context.Context) (*wire.Conn, error) {
 
 // words are the command line that starts the agent.
 func (h *agentHost) words() []string {
-	words := append(h.command[:len(h.command):len(h.command)], "agent")
+	words := slices.Clone(h.command)
+	if h.self != nil {
+		words = h.self.preferring(strings.Join(h.command, " "))
+	}
+	words = append(words, "agent")
 	for _, root := range h.roots {
 		words = append(words, "--root", quoteWord(root))
 	}

@@ -28,7 +28,7 @@ type CommandConfig struct {
 	RemoteCommand []string
 	Roots         []string // directories that Source may be asked for: the agent is told to serve no others
 	Version       string   // of this program, for the agent's error messages
-	Install       bool     // copy this program to a host that lacks it; see the package's comment
+	Install       bool     // copy this program to a host that lacks it; see Config.Install
 	Channels      int      // how many requests may run at once, each with a login of its own; 0 is 4
 
 	DialTimeout time.Duration // until the agent greets, a password typed included; 0 is 2 min
@@ -71,8 +71,12 @@ func DialCommand(ctx context.Context, c CommandConfig) (Host, error) {
 	if c.Channels <= 0 {
 		c.Channels = defaultShellChannels
 	}
+	var me *self
 	if c.Install {
-		return nil, wrap(fmt.Errorf("installing the agent: %w", errors.ErrUnsupported))
+		var err error
+		if me, err = examineSelf(c.Version); err != nil {
+			return nil, wrap(err)
+		}
 	}
 	words := slices.Clone(c.RemoteCommand)
 	if len(words) == 0 {
@@ -80,7 +84,7 @@ func DialCommand(ctx context.Context, c CommandConfig) (Host, error) {
 	}
 	s := &shell{argv: shellArgs(c), name: shellName(c), stderr: c.Stderr, children: map[*child]bool{}}
 	h := newAgentHost(agentConfig{
-		far: s, command: words, roots: slices.Clone(c.Roots), version: c.Version, install: c.Install,
+		far: s, command: words, roots: slices.Clone(c.Roots), version: c.Version, self: me,
 		channels: c.Channels, oneByOne: true, dialTimeout: c.DialTimeout, silence: c.Silence,
 		tunnel: func(_ context.Context, _, addr string) (net.Conn, error) {
 			return nil, fmt.Errorf("connect to %s through a remote shell: %w", addr, errors.ErrUnsupported)

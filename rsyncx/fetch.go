@@ -252,6 +252,9 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.stats.Torn++
 		s.warn(w.path, "changed on every try while it was read")
 	}
+	if !got.torn {
+		s.racy.read(w.path, &f.Entry)
+	}
 	if got.same {
 		s.groupKept(w.group, &w.old)
 		if got.torn { // it shrank: the destination's copy is as good as any

@@ -48,6 +48,8 @@ type contentWriter struct {
 	unseen  int64 // bytes written since the free space was looked at
 	buf     []byte
 	other   []byte
+	// cannotClone says that the file system has refused to share blocks.
+	cannotClone bool
 
 	lanes   [lanes]lane
 	turn    int    // the lane of the last small file

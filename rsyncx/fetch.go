@@ -110,6 +110,11 @@ func (s *stager) fetchAll(ctx context.Context, list *spool) error {
 	if s.o.DryRun {
 		return s.pretend(ctx, list)
 	}
+	list, err := s.spare(ctx, list)
+	if err != nil {
+		return err
+	}
+	defer list.close()
 	for try := 1; ; try++ {
 		if err := list.flush(); err != nil {
 			return err
@@ -165,7 +170,12 @@ func (s *stager) pretend(ctx context.Context, list *spool) error {
 	if err := compare.flush(); err != nil || compare.count == 0 {
 		return err
 	}
-	return s.pass(ctx, compare, nil)
+	rest, err := s.spare(ctx, compare)
+	if err != nil {
+		return err
+	}
+	defer rest.close()
+	return s.pass(ctx, rest, nil)
 }
 
 // pass asks the source for every file of list, in one stream. Files that
@@ -229,12 +239,8 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 	if !isRegular(&f.Entry) || f.Body == nil {
 		return hostile(w.path, "it was sent as a file and is none")
 	}
-	if err := checkFacts(w.path, &f.Entry); err != nil {
+	if err := s.believable(w, &f.Entry); err != nil {
 		return err
-	}
-	if f.Entry.Size > 4*w.listed+1<<30 {
-		return hint.With(hostile(w.path, "it was listed with %d bytes and has %d", w.listed, f.Entry.Size),
-			"if it really grows this fast, exclude it")
 	}
 	if w.mount && !w.compare {
 		return crossesMount(w.path)
@@ -273,6 +279,18 @@ func (s *stager) placed(path string, at place, kind uint32, size int64) error {
 		return nil
 	}
 	return s.op(partFiles, op{kind: opFile, path: path, number: at.number, size: size, kindOf: kind})
+}
+
+// believable looks at what the source says of a file when it opened it.
+func (s *stager) believable(w *wish, e *Entry) error {
+	if err := checkFacts(w.path, e); err != nil {
+		return err
+	}
+	if e.Size > 4*w.listed+1<<30 {
+		return hint.With(hostile(w.path, "it was listed with %d bytes and has %d", w.listed, e.Size),
+			"if it really grows this fast, exclude it")
+	}
+	return nil
 }
 
 func (w *wish) dest() *info {

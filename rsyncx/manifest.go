@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -231,6 +232,9 @@ func (s *spool) reset() error {
 	}
 	return nil
 }
+
+// base is the name of the spool's file, without its directory.
+func (s *spool) base() string { return filepath.Base(s.f.Name()) }
 
 // records reads what was flushed from the beginning.
 func (s *spool) records() *records {

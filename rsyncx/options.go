@@ -144,6 +144,12 @@ type ModeSet struct {
 	Dirs, Files bool
 	And, Or     uint32
 	ExecIf      bool
+	// CopyFrom, unless it is 0, is how far the three bits that are copied lie to the
+	// left in the mode, plus one; CopyTo has a bit for each class that they, but
+	// for those of CopyMask, are added to, or with CopyOff taken from.
+	CopyFrom         uint8
+	CopyTo, CopyMask uint32
+	CopyOff          bool
 }
 
 // Archive returns the options of rsync's -a: -rlptgoD.
@@ -183,12 +189,10 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
-		{o.Only != nil || o.Flat, "a restricted walk"},
 		{o.KeepRoot, "KeepRoot"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
 		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},
 		{o.UserMap != nil || o.GroupMap != nil || o.Chmod != nil, "mapped owners and modes"},
-		{o.OmitMounts, "OmitMounts"},
 		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},

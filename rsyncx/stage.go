@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -101,6 +102,12 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	lister  destLister
+	only    Selection // of the root
+	same    *sameDirs // nil when the source does not ask
+	// racyDir, unless it is nil, tells whether a directory of the destination holds
+	// a file whose size and time are not to be trusted. It is called from several goroutines.
+	racyDir func(path string) bool
 
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there
@@ -326,6 +333,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
+	ev.Entry = event.Entry{Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

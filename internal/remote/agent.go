@@ -7,12 +7,9 @@ import (
 	"io"
 	"net"
 	"slices"
-	"sync"
+	"strings"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
-	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/wire"
 )
@@ -20,29 +17,124 @@ import (
 // agentHost reaches the host through drsync processes that it starts there, one
 // for each request under way. They end when their input does.
 type agentHost struct {
-	conn *connection
-	pool *wire.Pool
+	agentConfig
+	pool    *wire.Pool
+	dialing chan struct{} // holds one for each agent that is being started
+	ready   chan *wire.Conn
+
+	installing chan struct{} // holds one while one is installed
+	installed  bool          // or tried to be
+}
+
+type agentConfig struct {
+	far         far
+	command     []string // what starts drsync, in words for the far side's shell
+	roots       []string
+	version     string
+	self        *self // to be installed where drsync is not found; or nil
+	channels    int
+	oneByOne    bool          // agents are started one at a time: each may ask for a password
+	dialTimeout time.Duration // of starting one agent
+	silence     time.Duration
+	tunnel      func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 var _ Host = (*agentHost)(nil)
 
-func newAgentHost(n *connection, c Config) *agentHost {
-	words := append(slices.Clone(c.AgentCommand), "agent")
-	for _, root := range c.Roots {
-		words = append(words, "--root", root)
+func newAgentHost(c agentConfig) *agentHost {
+	together := c.channels
+	if c.oneByOne {
+		together = 1
 	}
-	command := quote(words...)
-	return &agentHost{n, wire.NewPool(maxChannels, func(ctx context.Context) (*wire.Conn, error) {
-		p, err := await(ctx, n, func() (*process, error) { return start(n, func(s *ssh.Session) error { return s.Start(command) }) }, func(p *process) { p.Close() })
-		if err != nil {
-			return nil, fmt.Errorf("start the agent on %s: %w", n.name, err)
+	h := &agentHost{agentConfig: c, dialing: make(chan struct{}, together), ready: make(chan *wire.Conn, 1), installing: make(chan struct{}, 1)}
+	h.pool = wire.NewPool(c.channels, h.dial)
+	return h
+}
+
+// first starts an agent for the first request to come.
+func (h *agentHost) first(ctx context.Context) error {
+	c, err := h.dial(ctx)
+	if err == nil {
+		h.ready <- c
+	}
+	return err
+}
+
+func (h *agentHost) dial(ctx context.Context) (*wire.Conn, error) {
+	select {
+	case h.dialing <- struct{}{}:
+		defer func() { <-h.dialing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case c := <-h.ready:
+		return c, nil
+	default:
+	}
+	c, err := h.greet(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("start the agent on %s: %w", h.far, err)
+	}
+	return c, nil
+}
+
+// greet starts an agent, if need be by installing it.
+func (h *agentHost) greet(ctx context.Context) (*wire.Conn, error) {
+	c, err := h.try(ctx)
+	if h.self == nil || !errors.Is(err, ErrRemoteNotFound) && !errors.Is(err, wire.ErrVersion) {
+		return c, err
+	}
+	select {
+	case h.installing <- struct{}{}:
+		defer func() { <-h.installing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if !h.installed {
+		if failed := h.installAgent(ctx); failed != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("install it there, since %w: %w", err, failed)
 		}
-		agent, err := wire.Dial(ctx, p, wire.ClientOptions{Version: c.Version, Silence: c.Silence, Explain: p.explain})
-		if err != nil {
-			return nil, fmt.Errorf("start the agent on %s: %w", n.name, err)
+		h.installed = true
+	}
+	return h.try(ctx)
+}
+
+// try starts an agent.
+func (h *agentHost) try(ctx context.Context) (*wire.Conn, error) {
+	late := error(verdict{fmt.Errorf("the agent did not greet within %v", h.dialTimeout), ErrConnectTimeout})
+	ctx, cancel := context.WithTimeoutCause(ctx, h.dialTimeout, late)
+	defer cancel()
+	p, err := h.far.run(ctx, h.words()...)
+	if err != nil {
+		return nil, err
+	}
+	c, err := wire.Dial(ctx, p, wire.ClientOptions{Version: h.version, Silence: h.silence, Greeting: h.dialTimeout, Explain: func(err error) error {
+		if errors.Is(err, wire.ErrSilent) {
+			return verdict{withStderr(err, p.said()), ErrTimeout}
 		}
-		return agent, nil
-	})}
+		return p.explain(err)
+	}})
+	if errors.Is(err, ErrConnectTimeout) {
+		err = withStderr(err, p.said())
+	}
+	return c, err
+}
+
+// words are the command line that starts the agent.
+func (h *agentHost) words() []string {
+	words := slices.Clone(h.command)
+	if h.self != nil {
+		words = h.self.preferring(strings.Join(h.command, " "))
+	}
+	words = append(words, "agent")
+	for _, root := range h.roots {
+		words = append(words, "--root", quoteWord(root))
+	}
+	return words
 }
 
 func (h *agentHost) Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error) {
@@ -59,123 +151,17 @@ func (h *agentHost) Stream(ctx context.Context, name, arg string) (io.ReadCloser
 }
 
 func (h *agentHost) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return h.conn.dialContext(ctx, network, addr)
+	return h.tunnel(ctx, network, addr)
 }
 
-func (h *agentHost) Describe() string { return h.conn.name + " (agent)" }
+func (h *agentHost) Describe() string { return h.far.String() + " (agent)" }
 
 func (h *agentHost) Close() error {
-	return errors.Join(h.pool.Close(), h.conn.close())
-}
-
-// process is a program running on the host: its input and output as one stream.
-type process struct {
-	io.Reader
-	io.WriteCloser
-	conn    *connection
-	session *ssh.Session
-	stderr  capped
-	ended   chan struct{} // closed when the program has ended and its stderr was read
-	status  error         // of session.Wait
-}
-
-var _ io.ReadWriteCloser = (*process)(nil)
-
-// start opens a session in which begin starts a program.
-func start(n *connection, begin func(*ssh.Session) error) (*process, error) {
-	s, err := n.client.NewSession()
-	if err != nil {
-		err = fmt.Errorf("open a session: %w", err)
-		var refused *ssh.OpenChannelError
-		if errors.As(err, &refused) {
-			err = hint.With(err, "set MaxSessions to 10 or more in the active's sshd_config")
-		}
-		return nil, err
-	}
-	p := &process{conn: n, session: s, ended: make(chan struct{})}
-	s.Stderr = &p.stderr
-	if p.WriteCloser, err = s.StdinPipe(); err == nil {
-		if p.Reader, err = s.StdoutPipe(); err == nil {
-			err = begin(s)
-		}
-	}
-	if err != nil {
-		s.Close()
-		return nil, fmt.Errorf("begin a session: %w", err)
-	}
-	go func() {
-		p.status = s.Wait()
-		close(p.ended)
-	}()
-	return p, nil
-}
-
-// Close closes the session, at which sshd closes the program's input, so that it
-// ends too. The input is not closed by itself: that may not be done during a Write.
-func (p *process) Close() error {
-	if err := p.session.Close(); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
-}
-
-// explain adds to an error of the stream how the program ended and what it said.
-func (p *process) explain(err error) error {
-	wait := time.After(time.Second)
+	err := h.pool.Close()
 	select {
-	case <-p.ended:
-	case <-p.conn.dead:
-	case <-wait:
-	}
-	var exit *ssh.ExitError
-	if p.hasEnded() && !errors.As(p.status, &exit) {
-		select { // without a status it is the connection that ended
-		case <-p.conn.dead:
-		case <-wait:
-		}
-	}
-	if lost := p.conn.lost(nil); lost != nil {
-		return lost
-	}
-	if exit != nil {
-		err = fmt.Errorf("%w: it ended with status %d", err, exit.ExitStatus())
-	}
-	if said := p.stderr.text(); said != "" {
-		err = fmt.Errorf("%w: it said: %s", err, said)
-	}
-	if exit != nil && (exit.ExitStatus() == 127 || exit.ExitStatus() == 126) {
-		return hint.With(err, "install the same drsync on the active, where the login shell finds it, or use transport: sftp")
-	}
-	return err
-}
-
-func (p *process) hasEnded() bool {
-	select {
-	case <-p.ended:
-		return true
+	case c := <-h.ready:
+		c.Close()
 	default:
-		return false
 	}
-}
-
-// capped keeps the first 32 KiB written to it.
-type capped struct {
-	mu   sync.Mutex
-	kept []byte
-}
-
-const maxStderr = 32 << 10
-
-func (c *capped) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kept = append(c.kept, p[:min(len(p), maxStderr-len(c.kept))]...)
-	return len(p), nil
-}
-
-// text returns what was written, safe to print.
-func (c *capped) text() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return wire.Clean(c.kept)
+	return errors.Join(err, h.far.close())
 }

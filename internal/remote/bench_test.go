@@ -85,7 +85,7 @@ func BenchmarkCat(b *testing.B) {
 	const size = 500 << 20
 	b.SetBytes(size)
 	for b.Loop() {
-		session, err := h.conn.client.NewSession()
+		session, err := h.far.(*connection).client.NewSession()
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -29,7 +29,7 @@ type connection struct {
 var errClosed = errors.New("the connection was closed")
 
 func connect(ctx context.Context, c Config) (*connection, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.DialTimeout, fmt.Errorf("no login within %v", c.DialTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.DialTimeout, verdict{fmt.Errorf("no login within %v", c.DialTimeout), ErrConnectTimeout})
 	defer cancel()
 	t, err := resolve(c)
 	if err != nil {
@@ -111,7 +111,7 @@ func (n *connection) watch(every time.Duration) {
 			}
 			silent := n.wire.silence()
 			if silent > 4*every {
-				n.kill(fmt.Errorf("%s was silent for %v", n.name, silent.Round(time.Millisecond)))
+				n.kill(verdict{fmt.Errorf("%s was silent for %v", n.name, silent.Round(time.Millisecond)), ErrTimeout})
 				return
 			}
 			if silent < every {
@@ -129,13 +129,13 @@ func (n *connection) watch(every time.Duration) {
 	})
 }
 
-// lost returns err, or why the connection is dead if that explains it.
-func (n *connection) lost(err error) error {
+// lost returns why the connection is dead, or nil.
+func (n *connection) lost() error {
 	select {
 	case <-n.dead:
 		return n.err
 	default:
-		return err
+		return nil
 	}
 }
 
@@ -155,7 +155,10 @@ func await[T any](ctx context.Context, n *connection, do func() (T, error), undo
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return none, n.lost(r.err)
+			if lost := n.lost(); lost != nil {
+				return none, lost
+			}
+			return none, r.err
 		}
 		return r.value, nil
 	case <-ctx.Done():

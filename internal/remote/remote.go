@@ -1,8 +1,8 @@
 // Package remote is this host's connection to the active: one SSH login for
 // files, clock, streams and tunnels.
 //
-// Its invariant: the active is never changed, and no wait on it is without an
-// end. The dial has a timeout that covers the handshake, a peer that has gone
+// Its invariant: the active is never changed, but for one directory of drsync's own in
+// the login's cache if Config.Install asks for it; and no wait on it is without an end. The dial has a timeout that covers the handshake, a peer that has gone
 // silent is cut off, and a host key that is not known is refused; there is
 // no switch for that.
 package remote
@@ -62,6 +62,12 @@ type Config struct {
 	Roots        []string // directories that Source may be asked for: the agent is told to serve no others
 	Version      string   // of this program, for the agent's error messages
 
+	// Install copies this program to a host on which AgentCommand is not found or
+	// speaks another version of the protocol, if that is of the same platform: to
+	// ${XDG_CACHE_HOME:-$HOME/.cache}/drsync/agents/VERSION-SUM/drsync of the login, which is
+	// run from then on. Of older ones there the last two are kept. Only with TransportAgent.
+	Install bool
+
 	DialTimeout time.Duration // for connecting, handshake and login; 0 is 20 s
 	KeepAlive   time.Duration // how often a silent host is asked for a sign of life; it is given up after four; 0 is 15 s
 	Silence     time.Duration // ends a request in which nothing arrives for so long; 0 is 2 min
@@ -99,6 +105,13 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 		c.AgentCommand = []string{"drsync"}
 	}
 	c.Roots = slices.Clone(c.Roots)
+	var me *self
+	if c.Install {
+		var err error
+		if me, err = examineSelf(c.Version); err != nil {
+			return nil, fmt.Errorf("connect to %s: %w", rsyncx.Printable(c.Host), err)
+		}
+	}
 	conn, err := connect(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", rsyncx.Printable(c.Host), err)
@@ -106,5 +119,8 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	if c.Transport == TransportSFTP {
 		return newSFTPHost(conn, c), nil
 	}
-	return newAgentHost(conn, c), nil
+	return newAgentHost(agentConfig{
+		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version, self: me,
+		channels: maxChannels, dialTimeout: c.Silence, silence: c.Silence, tunnel: conn.dialContext,
+	}), nil
 }

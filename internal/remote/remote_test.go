@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "agent" {
 		os.Exit(runAgent(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "version" {
+		os.Exit(0)
+	}
 	if len(os.Args) > 1 && os.Args[1] == "client" {
 		os.Exit(runClient(os.Args[2:]))
 	}

@@ -121,7 +121,7 @@ func openSFTP(n *connection, silence time.Duration) (*sftpLink, error) {
 		return nil, hint.With(err, "the active's sshd_config needs a line: Subsystem sftp internal-sftp")
 	}
 	l := &sftpLink{conn: n, process: p, silence: silence, dead: make(chan struct{})}
-	l.client, err = sftp.NewClientPipe(&countedReader{p.Reader, &l.arrived}, p.WriteCloser,
+	l.client, err = sftp.NewClientPipe(&countedReader{p.Reader, &l.arrived}, p.input,
 		sftp.MaxPacketChecked(maxSFTPRead), sftp.MaxConcurrentRequestsPerFile(64), sftp.UseConcurrentReads(true))
 	if err != nil {
 		p.Close()
@@ -177,7 +177,7 @@ func call[T any](ctx context.Context, l *sftpLink, do func() (T, error)) (T, err
 		case <-timer.C:
 			now := l.arrived.Load()
 			if now == heard {
-				l.close(fmt.Errorf("the sftp server was silent for %v", l.silence))
+				l.close(verdict{fmt.Errorf("the sftp server was silent for %v", l.silence), ErrTimeout})
 				continue
 			}
 			heard = now

@@ -10,10 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // World is what a run uses of the process that it is part of.
@@ -33,10 +36,14 @@ type World struct {
 // Remote says which host to reach and how.
 type Remote struct {
 	Host, User     string
-	Shell          []string // of -e, in words; none is the built-in ssh
-	Program        []string // of --rsync-path, in words; none is "drsync"
-	Silence        time.Duration
-	ConnectTimeout time.Duration
+	Shell          []string      // of --rsh, in words; none is the built-in ssh
+	Program        []string      // of --rsync-path, in words; none is "drsync"
+	Roots          []string      // directories that will be asked for
+	Install        bool          // the program, where the host has none
+	Compress       cli.Compress  // what travels
+	BytesPerSecond int64         // 0 is no limit
+	Silence        time.Duration // after which the host is given up; 0 is the usual one
+	ConnectTimeout time.Duration // 0 is the usual one
 }
 
 // Host is a remote host.
@@ -44,6 +51,11 @@ type Host interface {
 	// Source opens the directory root, which may be relative to the login's home.
 	Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error)
 	Close() error
+}
+
+// counter is a Host that counts the bytes on the line.
+type counter interface {
+	Traffic() (sent, received int64)
 }
 
 // Run carries out one command line and returns its exit status, which is rsync's.
@@ -61,16 +73,34 @@ type run struct {
 	began time.Time
 
 	out, err lines
-	io       Status // the worst thing that did not stop the run
+	log      *logFile // nil for none
+	lead     string   // stands before names when they are shown
+	io       Status   // the worst thing that did not stop the run
+	progress progress
 }
 
 func (r *run) do(ctx context.Context, args []string) (err error) {
 	if r.c, err = cli.ParseLine(args); err != nil {
+		if errors.Is(err, errors.ErrUnsupported) {
+			return failed{Unsupported, err}
+		}
 		return usage(err)
+	}
+	if r.c.AllToErr {
+		r.out.w = r.Err
+	}
+	r.out.hold = r.c.Blocks
+	if done := r.about(); done {
+		return nil
 	}
 	sources, dest, err := operands(r.c.Paths)
 	if err != nil {
 		return usage(err)
+	}
+	if r.c.LogFile != "" {
+		if r.log, err = openLog(r.here(r.c.LogFile), r.Now); err != nil {
+			return failed{FileIO, err}
+		}
 	}
 	rules, err := r.rules()
 	if err != nil {
@@ -81,44 +111,122 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer tree.close()
+	r.lead = tree.lead
+	if dest == "" || r.c.List {
+		return r.list(ctx, tree, rules)
+	}
+	r.header()
+	if tree.source == nil { // what was wrong with the sources has been said
+		return r.closing(rsyncx.Stats{}, tree)
+	}
 	return r.copy(ctx, tree, dest, rules)
+}
+
+// header tells that the listing begins.
+func (r *run) header() {
+	direction, log := "sending", "building file list"
+	if r.c.Remote {
+		direction, log = "receiving", "receiving file list"
+	}
+	r.logged(log)
+	switch {
+	case r.c.Info("FLIST") == 0 || !r.c.Recursive && !r.c.Dirs:
+	case r.c.Incremental():
+		r.out.line(direction + " incremental file list")
+	default:
+		r.out.line(log + " ... done")
+	}
 }
 
 // copy stages and publishes.
 func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) (err error) {
-	o := r.c.Options
-	root, err := r.destination(dest)
+	to, err := r.aim(ctx, tree, dest)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, root.Path()); err != nil {
+	root, err := r.root(&to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close(), to.close()) }()
+	o := r.options(tree)
+	destPath, err := filepath.Abs(to.dir)
+	if err != nil {
+		return failed{FileIO, err}
+	}
+	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
-	if r.c.Verbose > 0 || r.c.Itemize {
-		r.out.line("sending incremental file list")
+	source := tree.source
+	if to.as != "" && to.as != tree.only[0] {
+		hidden, _ := o.Filter.Root().Excluded(tree.only[0], isDir(tree.single), filter.Sender)
+		if hidden {
+			return r.closing(rsyncx.Stats{}, tree)
+		}
+		source = &renamed{source, tree.only[0], to.as}
+		o.Only = nil
+		if !isDir(tree.single) {
+			o.Filter = nil // the rules are about the name at the source
+		}
 	}
-	o.Event = r.sink
-	stats, err := rsyncx.Sync(ctx, tree.source, root, o)
+	if r.c.Debug("DELTASUM") > 0 {
+		state := "enabled"
+		if o.WholeFile {
+			state = "disabled for local transfer or --whole-file"
+		}
+		r.say("delta-transmission " + state)
+	}
+	stats, err := rsyncx.Sync(ctx, source, root, o)
+	r.progress.end(r)
 	if err != nil {
 		return err
 	}
-	return r.closing(stats)
+	return r.closing(stats, tree)
 }
 
-func (r *run) closing(s rsyncx.Stats) error {
+// options completes those of the line with what the sources are.
+func (r *run) options(t *tree) rsyncx.Options {
+	o := r.c.Options
+	o.Only, o.Flat, o.KeepRoot = t.only, t.flat, t.keepRoot
+	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta
+	if t.failed && !o.IgnoreErrors && o.Delete {
+		r.problem("IO error encountered -- skipping file deletion")
+		o.Delete, o.DeleteExcluded = false, false
+	}
+	o.Event = r.sink
+	return o
+}
+
+func (r *run) closing(s rsyncx.Stats, t *tree) error {
 	totals := cli.Totals{Size: s.Bytes, Elapsed: r.Now().Sub(r.began)}
-	if r.c.Stats {
+	if c, ok := t.host.(counter); ok {
+		totals.Sent, totals.Received = c.Traffic()
+	} else {
+		totals.Sent = s.TransferredBytes - s.Reused
+	}
+	if r.c.Debug("DELTASUM") > 0 {
+		r.say(fmt.Sprintf("total: matches=0  hash_hits=0  false_alarms=0 data=%d", s.TransferredBytes-s.Reused))
+	}
+	if r.c.Info("STATS") > 1 {
 		r.out.line("")
 		for _, line := range r.c.Statistics(s, totals) {
-			r.out.line(line)
+			r.say(line)
+		}
+	} else {
+		for _, note := range s.Notes {
+			if r.c.Verbose > 0 {
+				r.problem("drsync: %s", note)
+			}
 		}
 	}
-	if r.c.Stats || r.c.Verbose > 0 {
+	if r.c.Info("STATS") > 0 {
 		r.out.line("")
 		for _, line := range r.c.Closing(totals) {
 			r.out.line(line)
 		}
+	}
+	for _, line := range r.c.LogClosing(totals) {
+		r.logged(line)
 	}
 	switch {
 	case s.Unreadable > 0 || s.Torn > 0:
@@ -127,6 +235,9 @@ func (r *run) closing(s rsyncx.Stats) error {
 		r.worse(Vanished)
 	case s.NotDeleted > 0:
 		r.worse(DeleteLimit)
+	}
+	if s.NotDeleted > 0 {
+		r.problem("Deletions stopped due to --max-delete limit (%d skipped)", s.NotDeleted)
 	}
 	return nil
 }
@@ -142,3 +253,11 @@ type failed struct {
 func (f failed) Unwrap() error { return f.error }
 
 func fail(s Status, format string, args ...any) error { return failed{s, fmt.Errorf(format, args...)} }
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+// words splits a command of the line; none has none.
+func words(line string) ([]string, error) {
+	all, err := cli.SplitLine(line)
+	return slices.Clip(all), err
+}

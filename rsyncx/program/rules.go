@@ -37,6 +37,11 @@ func (r *run) rules() (ruleSet, error) {
 	case err != nil:
 		return ruleSet{}, usage(err)
 	}
+	for _, dir := range r.c.OwnDirs() {
+		if err := b.Filter("-p " + dir + "/"); err != nil {
+			return ruleSet{}, usage(err)
+		}
+	}
 	return ruleSet{b}, nil
 }
 

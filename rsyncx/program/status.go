@@ -99,6 +99,13 @@ func (r *run) finish(ctx context.Context, err error) int {
 	if status != OK {
 		r.problem("drsync error: %s (code %d)", status, int(status))
 	}
+	r.out.flush()
+	if r.log != nil {
+		if err := r.log.close(); err != nil {
+			r.log = nil
+			r.problem("drsync: the log file: %v", err)
+		}
+	}
 	return int(status)
 }
 

@@ -20,6 +20,9 @@ const DefaultSilence = 2 * time.Minute
 type ClientOptions struct {
 	Version string        // of this program, for the agent's error messages
 	Silence time.Duration // ends a request in which the agent says nothing for so long; 0 is DefaultSilence
+	// Greeting stands for Silence until the agent has greeted: a login may take
+	// longer than any answer. 0 is Silence.
+	Greeting time.Duration
 	// Explain may add to an error of the transport what else is known about it,
 	// such as what the agent's process printed. It may be nil.
 	Explain func(error) error
@@ -49,12 +52,16 @@ func Dial(ctx context.Context, rwc io.ReadWriteCloser, o ClientOptions) (*Conn, 
 	if o.Explain == nil {
 		o.Explain = func(err error) error { return err }
 	}
-	c := &Conn{link: newLink(rwc, o.Silence), explain: o.Explain, opened: map[string]rsyncx.Abilities{}, names: map[string]string{}, maxDirBytes: rsyncx.MaxDirBytes}
+	if o.Greeting <= 0 {
+		o.Greeting = o.Silence
+	}
+	c := &Conn{link: newLink(rwc, o.Greeting), explain: o.Explain, opened: map[string]rsyncx.Abilities{}, names: map[string]string{}, maxDirBytes: rsyncx.MaxDirBytes}
 	err := c.request(ctx, func() error { return c.greet(o.Version) })
 	if err != nil {
 		c.link.kill(err)
 		return nil, fmt.Errorf("greet the agent: %w", err)
 	}
+	c.link.silence = o.Silence
 	return c, nil
 }
 
@@ -98,8 +105,8 @@ func choose(lo, hi uint64, theirs string) (uint64, error) {
 	if v >= max(lo, minProtocol) {
 		return v, nil
 	}
-	return 0, hint.With(fmt.Errorf("the versions do not fit: the other side is drsync %q with agent protocol %d to %d, this side speaks %d to %d",
-		theirs, lo, hi, minProtocol, maxProtocol), "install the same version of drsync on both hosts")
+	return 0, hint.With(fmt.Errorf("%w: the other side is drsync %q with agent protocol %d to %d, this side speaks %d to %d",
+		ErrVersion, theirs, lo, hi, minProtocol, maxProtocol), "install the same version of drsync on both hosts")
 }
 
 // readMagic reads the magic bytes. Anything else in their place is shown.

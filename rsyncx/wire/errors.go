@@ -33,6 +33,10 @@ var (
 	ErrRefused = errors.New("refused by the agent")
 	// ErrDamaged says that what arrived is not what the agent read.
 	ErrDamaged = errors.New("damaged on the way")
+	// ErrSilent says that the agent sent nothing for too long while an answer was due.
+	ErrSilent = errors.New("the agent was silent")
+	// ErrVersion says that the two sides share no version of the protocol.
+	ErrVersion = errors.New("the versions do not fit")
 )
 
 // Error is an error that the agent reported. Its text is safe to print.

@@ -166,7 +166,7 @@ func (l *link) next() error {
 			l.timer.Stop()
 			return l.err
 		case <-l.timer.C:
-			l.kill(&lostError{fmt.Errorf("the agent was silent for %v", l.silence)})
+			l.kill(&lostError{fmt.Errorf("%w for %v", ErrSilent, l.silence)})
 			return l.err
 		}
 	}

@@ -71,7 +71,7 @@ func (s *stager) openRacy(ctx context.Context) error {
 		return nil
 	}
 	r := &racy{started: time.Now(), restricted: s.o.Only != nil || s.o.Flat, asked: map[string]struct{}{}, seen: map[string]racyFacts{}}
-	s.racy = r
+	s.racy, s.racyDir = r, s.racyIn
 	r.now.Sec = r.started.Unix() - clockSkew
 	if clock, ok := s.src.(Clock); ok {
 		now, err := clock.Now(ctx)

@@ -258,6 +258,7 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.warn(w.path, "changed on every try while it was read")
 	}
 	if got.same {
+		s.racy.read(w.path, &f.Entry)
 		s.groupKept(w.group, &w.old)
 		if got.torn { // it shrank: the destination's copy is as good as any
 			return nil
@@ -314,6 +315,7 @@ func (s *stager) notRead(w *wish, err error) error {
 // fetched counts and reports a file that Publish will put in place.
 func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 	s.groupReplaced(w.group, at)
+	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
 	ch := change{update: '>', isNew: !w.hasOld}

@@ -428,7 +428,7 @@ func (s *stager) passed(f *frame, c *sub) error {
 func (s *stager) dirAttrs(t tree, path string, set attr) error {
 	if !t.none() {
 		now, waits := t.later(path, set)
-		if err := s.trees.setLater(t, path, now); err != nil || !waits {
+		if err := s.trees.setLater(t, path, now); err != nil || !waits || s.o.deleteOnly {
 			return err
 		}
 	}

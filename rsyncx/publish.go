@@ -43,6 +43,9 @@ func (s *Staged) Publish(ctx context.Context) error {
 	if err := p.run(ctx); err != nil {
 		return fmt.Errorf("publish into %s: %w", s.root.path, err)
 	}
+	if err := s.carry(); err != nil {
+		return err
+	}
 	if !s.noSync {
 		if err := s.root.syncFS(); err != nil {
 			return err

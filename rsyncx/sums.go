@@ -279,6 +279,7 @@ func (p *phases) planned(d *draft, next *spool) error {
 func (p *phases) equal(ctx context.Context, d *draft) error {
 	w := &d.wish
 	if w.compare {
+		p.racy.read(w.path, &d.entry)
 		p.groupKept(w.group, &w.old)
 		return p.adjust(w.path, &d.entry, &w.old)
 	}

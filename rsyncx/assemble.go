@@ -263,6 +263,9 @@ func (a *assembly) finish() error {
 	if !a.bad && d.plan.Identity(w.old.Size) && d.basis == w.path && a.p.mayTouch(w) {
 		return a.touch()
 	}
+	if !a.bad && d.how == byMove && a.takeOver() {
+		return a.done(wholeFile)
+	}
 	if !a.bad {
 		if err := a.copyTo(d.plan.Size); err != nil {
 			return err
@@ -298,6 +301,15 @@ func (a *assembly) keep() error {
 		return fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
 	a.out = nil
+	return a.done(form)
+}
+
+// done counts and notes a file that is staged.
+func (a *assembly) done(form uint32) error {
+	d, w := a.d, &a.d.wish
+	if d.how == byMove {
+		a.p.stats.Linked++
+	}
 	a.p.stats.Reused += d.plan.Reused()
 	a.p.fetched(w, &d.entry, d.plan.Size, a.place)
 	return a.p.put(w, &d.entry, a.place, d.plan.Size, form)

@@ -167,6 +167,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	}
 	w.mount = f.mount
 	w.entry = *e
+	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
+		w.like = s.similar(e, f.around)
+	}
 	if !w.compare {
 		s.wantedBytes += e.Size
 	}

@@ -27,7 +27,8 @@ type wish struct {
 	tree    tree  // that it belongs to when its directory is new
 	mount   bool  // below a mount point: it cannot be replaced
 	hasOld  bool
-	old     info // what the destination has
+	old     info   // what the destination has
+	like    string // name of a file in the same directory that may have some of the content, or ""
 }
 
 func (w *wish) append(b []byte) []byte {
@@ -42,6 +43,7 @@ func (w *wish) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, w.tree.number)
 	b = binary.AppendUvarint(b, uint64(w.tree.top))
 	b = appendText(b, w.path)
+	b = appendText(b, w.like)
 	b = appendEntry(b, &w.entry)
 	return appendEntry(b, &w.old.Entry)
 }
@@ -68,6 +70,7 @@ func parseWish(record []byte) (wish, error) {
 	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
 	w.path = d.text()
+	w.like = d.text()
 	w.entry = d.entry()
 	w.old.Entry = d.entry()
 	_, w.entry.Name = splitPath(w.path)

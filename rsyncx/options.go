@@ -197,7 +197,7 @@ func (o *Options) honoured() error {
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Append && o.WholeFile, "Append with WholeFile"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
-		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
+		{o.AltDests != nil, "another basis"},
 		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},

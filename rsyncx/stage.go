@@ -119,6 +119,8 @@ type stager struct {
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
+	moved leftovers
+
 	groups   []linkGroup
 	groupOf  map[linkKey]int
 	destSeen int64 // entries of the destination

@@ -119,7 +119,7 @@ func (s *stager) basisFor(d *draft) bool {
 	w := &d.wish
 	long := w.listed >= deltaLeast && !s.o.WholeFile && !w.mount
 	switch {
-	case s.o.Append && !s.o.AppendVerify && s.inPlace(w) && !w.compare && !s.o.DryRun && w.listed > w.old.Size:
+	case s.o.Append && !s.o.AppendVerify && s.inPlace(w) && !w.compare && !s.pretends() && w.listed > w.old.Size:
 		d.how, d.entry, d.basisSize = byAppend, w.entry, w.old.Size
 		d.plan = delta.Plan{Size: w.listed}
 		if w.old.Size > 0 {
@@ -128,14 +128,23 @@ func (s *stager) basisFor(d *draft) bool {
 		return true
 	case !s.can.Sums:
 		return false
-	case s.o.DryRun && w.compare, w.compare && (!long || s.o.Append):
+	case s.pretends() && w.compare, w.compare && (!long || s.o.Append):
 		d.how = byCompare
 		return true
-	case s.o.DryRun:
+	case s.pretends():
 		return false
 	case w.hasOld:
 		d.how = byDelta
 		return long && w.old.Size >= deltaLeast
+	}
+	if path := s.movedFrom(w); path != "" {
+		d.how, d.basis = byMove, path
+		return true
+	}
+	if w.like != "" && long {
+		dir, _ := splitPath(w.path)
+		d.how, d.basis = byDelta, joinPath(dir, w.like)
+		return true
 	}
 	return false
 }
@@ -245,6 +254,12 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 	if f.Entry.Size == have.size && f.Whole == have.whole {
 		return p.equal(ctx, d)
 	}
+	if d.how == byMove {
+		if path := p.movedWith(ctx, &d.wish, f.Entry.Size, f.Whole); path != "" {
+			d.basis, d.basisSize = path, f.Entry.Size
+			return p.equal(ctx, d)
+		}
+	}
 	if d.how != byDelta {
 		return p.unequal(d)
 	}
@@ -293,7 +308,7 @@ func (p *phases) equal(ctx context.Context, d *draft) error {
 // unequal is a file that its basis does not help.
 func (p *phases) unequal(d *draft) error {
 	w := &d.wish
-	if d.how == byCompare && p.o.DryRun && !p.o.Append {
+	if d.how == byCompare && p.pretends() && !p.o.Append {
 		p.fetched(w, &d.entry, d.entry.Size, place{})
 		return nil
 	}

@@ -111,6 +111,15 @@ func (c *Counts) deleted(mode uint32) {
 	add(mode, &c.DeletedFiles, &c.DeletedDirs, &c.DeletedLinks, &c.DeletedDevices, &c.DeletedSpecials)
 }
 
+// addDeleted adds the deletions of an earlier half.
+func (c *Counts) addDeleted(b *Counts) {
+	c.DeletedFiles += b.DeletedFiles
+	c.DeletedDirs += b.DeletedDirs
+	c.DeletedLinks += b.DeletedLinks
+	c.DeletedDevices += b.DeletedDevices
+	c.DeletedSpecials += b.DeletedSpecials
+}
+
 func add(mode uint32, files, dirs, links, devices, specials *int64) {
 	n := specials
 	switch mode & unix.S_IFMT {

@@ -1,7 +1,6 @@
 package rsyncx
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,7 +12,11 @@ import (
 
 // extra takes a name that only the destination has; see extras.
 func (s *stager) extra(f *frame, here *info) error {
-	if s.o.Delete && !f.early && !s.protected(f.guard, joinPath(f.path, here.Name), here.isDir()) {
+	path := joinPath(f.path, here.Name)
+	switch {
+	case !s.o.Delete:
+		s.survey(f.fd, path, here)
+	case !f.early && !s.protected(f.guard, path, here.isDir()):
 		f.extra = append(f.extra, *here)
 	}
 	return nil
@@ -95,22 +98,6 @@ func (s *stager) mayDelete() bool {
 	return !s.o.DeleteLimited || s.stats.Deleted+s.doomed < s.o.DeleteUpTo
 }
 
-// deleteNow makes room before anything is fetched, as DeleteBefore asks.
-func (s *stager) deleteNow(ctx context.Context) error {
-	if err := s.deletions(); err != nil || s.o.DryRun {
-		return err
-	}
-	part := s.out.parts[partDelete]
-	p := &publisher{Staged: s.out, again: true}
-	p.outside = backupBase{path: s.backupOutside, fd: -1}
-	defer p.outside.close()
-	if err := p.replay(ctx, part); err != nil {
-		return fmt.Errorf("delete in %s: %w", s.dst.path, err)
-	}
-	s.stats.Skipped += s.out.stats.Skipped
-	return part.reset()
-}
-
 // removal returns what removes a name or makes a backup of it. stays says that
 // the backup is in the same directory.
 func (s *stager) removal(path string, here *info) (o op, stays bool) {
@@ -131,7 +118,11 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 		return true, nil
 	}
 	if !here.isDir() {
-		return del(path, here)
+		stays, err := del(path, here)
+		if !s.o.Backup && err == nil {
+			s.leftOver(path, here, !stays)
+		}
+		return stays, err
 	}
 	fd, err := openDir(parent, here.Name)
 	if err != nil {
@@ -141,11 +132,7 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 	locked := !s.cmp.root && here.Mode&0o700 != 0o700
 	if locked {
 		enter := op{kind: opEnter, path: path, attr: attr{set: setMode, mode: here.Mode&0o7777 | 0o700}}
-		part := partClear
-		if s.o.DeleteBefore {
-			part = partDelete
-		}
-		if err := s.op(part, enter); err != nil {
+		if err := s.op(partClear, enter); err != nil {
 			return false, err
 		}
 	}

@@ -25,6 +25,7 @@ const (
 	opLink                        // a hard link to the path target
 	opAttr                        // attributes of a name that is no directory
 	opDirAttr                     // attributes of a directory
+	opPatch                       // what was staged for a file, into it, and its attributes
 	opBackupDir                   // the absolute path target is where the following opBackup go
 	opBackup                      // the old content of a name to target
 	opLast      = opBackup
@@ -34,11 +35,11 @@ const (
 type op struct {
 	kind   opKind
 	path   string
-	target string
-	number uint64 // opFile, opTree: of what is staged
-	size   int64  // opFile: bytes
-	kindOf uint32 // opFile, opAttr: the type bits of st_mode
-	dev    uint64 // opAttr: with ino, what was looked at when deciding
+	target string // opLink: a path; opPatch: the state of the file when deciding
+	number uint64 // opFile, opTree, opPatch: of what is staged
+	size   int64  // opFile, opPatch: bytes
+	kindOf uint32 // opFile, opAttr: the type bits of st_mode; opPatch: the form of what is staged
+	dev    uint64 // opAttr, opPatch: with ino, what was looked at when deciding
 	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr is any
 	attr   attr
 }
@@ -83,6 +84,8 @@ func parseOp(record []byte) (op, error) {
 	case o.kind == opBackupDir && (checkTarget(o.target) != nil || o.target[0] != '/'):
 		return op{}, errFormat
 	case o.kind == opBackup && (o.target == "" || CheckPath(o.target) != nil || o.number&backupHow > backupCopy || o.number > backupOutside|backupCopy):
+		return op{}, errFormat
+	case o.kind == opPatch && o.kindOf > patchFile:
 		return op{}, errFormat
 	case o.kind == opLink && (o.target == "" || CheckPath(o.target) != nil):
 		return op{}, errFormat

@@ -101,6 +101,10 @@ type Options struct {
 	SameSource bool
 	NewSource  bool
 
+	// Racy remembers the files that were read within two seconds of their
+	// modification time, and compares them by content the next time.
+	Racy bool
+
 	DryRun bool
 	// Explain emits a Skip event for every name that is left alone, up to date or hidden.
 	Explain bool
@@ -110,6 +114,8 @@ type Options struct {
 	MaxEntries int64
 
 	Event event.Sink
+
+	deleteOnly bool // the first half of DeleteBefore
 }
 
 // AltDest says what is done with a file that one of Options.AltDests has.
@@ -184,10 +190,11 @@ func (o *Options) honoured() error {
 		name string
 	}{
 		{o.Xattrs || o.ACLs, "extended attributes"},
-		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
-		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
+		{o.Append && o.WholeFile, "Append with WholeFile"},
+		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
+		{o.AltDests != nil, "another basis"},
 		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
-		{o.Marker != "" || o.MinEntries > 0 || o.SameSource || o.NewSource, "this guard"},
+		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
 	} {
 		if c.on {
 			return fmt.Errorf("stage: %s: %w", c.name, errors.ErrUnsupported)

@@ -33,9 +33,6 @@ var ErrStaged = errors.New("an earlier staged tree waits to be published")
 // visible changes. Every decision is reported to o.Event as a Change, whose Name
 // ends in '/' for a directory and is "./" for the root, in a dry run as well.
 //
-// With o.DeleteBefore what the source has not is deleted before anything is
-// fetched, so that Stage does change something, which stays when it fails later.
-//
 // src is not trusted: what breaks the rules of a listing ends Stage with an
 // error that wraps ErrHostile. On any error nothing stays staged.
 func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
@@ -55,6 +52,12 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 			err = errors.Join(err, s.out.abandon())
 		}
 	}()
+	if err := s.guards(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openRacy(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -67,30 +70,20 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.guard(); err != nil {
 		return nil, err
 	}
-	staged := func(context.Context) error { return s.staged() }
-	deletions := func(context.Context) error { return s.deletions() }
-	steps := []func(context.Context) error{s.fetch, s.links, staged, deletions}
-	if o.DeleteBefore {
-		steps = []func(context.Context) error{s.deleteNow, s.fetch, s.links, staged}
+	if err := s.contents(ctx); err != nil {
+		return nil, err
 	}
-	for _, step := range steps {
-		if err := step(ctx); err != nil {
-			return nil, err
-		}
+	if err := s.deletions(); err != nil {
+		return nil, err
+	}
+	if err := s.remember(); err != nil {
+		return nil, err
 	}
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
 		return nil, err
 	}
 	return s.out, nil
-}
-
-// staged waits until all that was fetched is written, with its attributes.
-func (s *stager) staged() error {
-	if err := s.content.finish(); err != nil {
-		return err
-	}
-	return s.trees.finish()
 }
 
 func (o Options) withDefaults() Options {
@@ -106,6 +99,8 @@ func (o Options) withDefaults() Options {
 			o.Suffix = "~"
 		}
 	}
+	o.Append = o.Append || o.AppendVerify
+	o.Inplace = o.Inplace || o.Append
 	return o
 }
 
@@ -140,6 +135,8 @@ type stager struct {
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
+	moved leftovers
+
 	groups   []linkGroup
 	groupOf  map[linkKey]int
 	destSeen int64 // entries of the destination
@@ -154,6 +151,27 @@ type stager struct {
 	backupDir, backupOutside string
 	stats                    Stats
 	notes                    notes
+
+	racy      *racy  // nil without Options.Racy
+	newSource uint64 // inode of a source's root to remember, or 0
+}
+
+// contents stages all that Publish will put in place.
+func (s *stager) contents(ctx context.Context) error {
+	if s.o.deleteOnly {
+		s.onlyDeletions()
+		return nil
+	}
+	if err := s.fetch(ctx); err != nil {
+		return err
+	}
+	if err := s.links(ctx); err != nil {
+		return err
+	}
+	if err := s.content.finish(); err != nil {
+		return err
+	}
+	return s.trees.finish()
 }
 
 // prepare makes the staging directory and the files of the manifest. In a dry
@@ -194,7 +212,10 @@ func (s *stager) prepare() (err error) {
 		return err
 	}
 	s.trees = newTrees{root: s.dst, stage: s.out.stage, fresh: s.out.fresh, at: descent{root: s.out.stage}, attrs: attrs}
-	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
+	if s.o.deleteOnly {
+		s.trees.stage, s.o.Event = -1, nil
+	}
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
 	s.lacking()
 	return nil
 }
@@ -244,7 +265,33 @@ func (s *stager) close() {
 	}
 }
 
-func (s *stager) op(part int, o op) error { return s.out.parts[part].add(o.append) }
+func (s *stager) op(part int, o op) error {
+	if s.o.deleteOnly && !o.deletes(part, s.cmp.root) {
+		return nil
+	}
+	return s.out.parts[part].add(o.append)
+}
+
+// deletes reports whether an operation is part of removing what the source has not:
+// with it goes the leave to do so in a directory, and the taking back of that. The
+// time of a directory stays that of the removal, as rsync --delete-before has it.
+func (o *op) deletes(part int, root bool) bool {
+	if o.kind == opDirAttr && !root {
+		o.attr.set &= setMode
+		return true
+	}
+	return part == partDelete || o.kind == opEnter || o.kind == opBackupDir
+}
+
+// pretends reports whether nothing is staged beside the manifest.
+func (s *stager) pretends() bool { return s.o.DryRun || s.o.deleteOnly }
+
+// onlyDeletions leaves out what belongs to the second half of DeleteBefore, where
+// it will be decided and reported.
+func (s *stager) onlyDeletions() {
+	s.o.Event = s.out.sink
+	s.stats.Deleted = 0
+}
 
 // deletions keeps or drops what the walk found to delete, now that it is known
 // whether everything of the source could be read.
@@ -285,8 +332,12 @@ func (s *stager) deleted(o op) {
 	s.o.Event.Emit(event.Event{Kind: event.Change, Itemize: deleting, Name: name})
 }
 
-// guard refuses to delete more than the operator thought possible.
+// guard refuses a source with less in it than it must have, and to delete more
+// than the operator thought possible.
 func (s *stager) guard() error {
+	if err := s.fewest(); err != nil {
+		return err
+	}
 	n := s.stats.Deleted // for names of another type
 	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
 		n += s.out.parts[partDelete].count
@@ -368,7 +419,8 @@ func (n *notes) lines() []string {
 }
 
 // Sync makes dst what src is: Stage, Staged.Sync and Staged.Publish. A publish
-// that an earlier crash interrupted is finished first.
+// that an earlier crash interrupted is finished first. With DeleteBefore that is
+// done twice, for the deletions alone at first.
 func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	if !o.DryRun {
 		left, err := OpenStaged(dst)
@@ -379,6 +431,25 @@ func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) 
 			return Stats{}, fmt.Errorf("finish the interrupted publish: %w", err)
 		}
 	}
+	if !o.DeleteBefore || o.DryRun {
+		o.DeleteBefore = false // a dry run names the same deletions either way
+		return syncOnce(ctx, src, dst, o)
+	}
+	o.DeleteBefore, o.Delete = false, true
+	first := o
+	first.deleteOnly, first.Racy = true, false
+	before, err := syncOnce(ctx, src, dst, first)
+	if err != nil {
+		return before, fmt.Errorf("make room first: %w", err)
+	}
+	o.DeleteUpTo = max(0, o.DeleteUpTo-before.Deleted)
+	stats, err := syncOnce(ctx, src, dst, o)
+	stats.Deleted += before.Deleted
+	stats.Counts.addDeleted(&before.Counts)
+	return stats, err
+}
+
+func syncOnce(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	staged, err := Stage(ctx, src, dst, o)
 	if err != nil {
 		return Stats{}, err

@@ -85,6 +85,9 @@ type localBody struct {
 	before info
 	done   bool
 	err    error
+
+	dataEnd int64 // where the next hole begins, as far as it was asked
+	noHoles bool  // the file system does not tell
 }
 
 func (b *localBody) Read(p []byte) (int, error) {

@@ -238,7 +238,8 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 // as if it had none, and is left out.
 func (l *lister) xattrsOf(w *localWalk, d *walkDir, fd int, e *Entry, linked bool) bool {
 	path := joinPath(d.path, e.Name)
-	held, err := -1, error(nil)
+	var held int
+	var err error
 	if linked {
 		held, _, err = w.step(fd, e.Name, path)
 	} else {

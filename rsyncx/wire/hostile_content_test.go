@@ -6,6 +6,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -130,4 +131,37 @@ func bomb() []byte {
 	}
 	b := p.encoder.EncodeAll(make([]byte, 64<<20), appendUint(nil, maxRecord))
 	return appendFrame(nil, frameSqueezed, b)
+}
+
+// TestPartsOfTwoStates: parts that look the same and are of different versions are not put together.
+func TestPartsOfTwoStates(t *testing.T) {
+	want := rsyncx.Want{Path: "f", Size: 5000}
+	for i := range partRanges + 1 {
+		want.Ranges = append(want.Ranges, rsyncx.Range{Off: int64(2 * i), Len: 1})
+	}
+	part := func(version byte, n int) []byte {
+		b := appendFrame(nil, frameFile, appendEntry([]byte{version}, &rsyncx.Entry{Name: "f", Mode: 0o100644, Size: 5000}, &rsyncx.Entry{}))
+		text := strings.Repeat("x", n)
+		return slices.Concat(b, appendFrame(nil, frameData, []byte(text)), sumFrame(text, int64(n)))
+	}
+	for second, torn := range map[byte]bool{1: false, 2: true} {
+		conn, err := Dial(t.Context(), peer(t, func(rw io.ReadWriter) {
+			hello(rw)
+			if request(rw, frameNamesEnd) == nil {
+				rw.Write(slices.Concat(part(1, partRanges), part(second, 1), appendFrame(nil, frameDone, nil)))
+				request(rw, frameStop)
+			}
+		}), quick())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for f, err := range conn.Read(t.Context(), Tree{Root: "/x"}, slices.Values([]rsyncx.Want{want})) {
+			if err != nil || f.Err != nil {
+				t.Fatal(err, f.Err)
+			}
+			if n, err := io.Copy(io.Discard, f.Body); errors.Is(err, rsyncx.ErrTorn) != torn {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		}
+	}
 }

@@ -80,7 +80,7 @@ const (
 )
 
 // maxChannels is how many requests may run at once. OpenSSH allows ten sessions in one connection.
-const maxChannels = 8
+const maxChannels = 10
 
 // Dial connects to a host and logs in. An error wraps ErrUnreachable or
 // ErrAnswered when the attempt says whether the host is there; one that wraps

@@ -224,15 +224,12 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 		}
 	}
 	c := a.p.content
-	if c.buf == nil {
-		c.buf = make([]byte, copyBuffer)
-	}
 	done := int64(0)
 	for done < n {
 		if a.ctx.Err() != nil {
 			return done, context.Cause(a.ctx)
 		}
-		buf := c.buf
+		buf := c.scratch()
 		if a.behind != nil && write {
 			buf = a.behind.buffer()
 		}
@@ -340,7 +337,7 @@ func (a *assembly) done(form uint32) error {
 // attributes, where a new one of the same content would take its place.
 func (s *stager) mayTouch(w *wish) bool {
 	alone := w.group < 0 && w.old.Nlink == 1 || s.inPlace(w)
-	return s.o.Times && w.hasOld && alone && (s.cmp.root || int(w.old.UID) == os.Geteuid())
+	return s.o.Times && !s.o.Backup && w.hasOld && alone && (s.cmp.root || int(w.old.UID) == os.Geteuid())
 }
 
 // touch is keep for a file that only looked changed.

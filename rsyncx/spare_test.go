@@ -397,3 +397,52 @@ func FuzzDraft(f *testing.F) {
 		}
 	})
 }
+
+// TestDeltaIsCancelled cancels in each phase and expects the cause, and nothing staged.
+func TestDeltaIsCancelled(t *testing.T) {
+	old := noise(1, 6<<20)
+	stop := errors.New("enough")
+	for phase := range 3 {
+		dir, src, dst := pair(t, map[string][]byte{"f": old, "g": old}, map[string][]byte{"f": scattered(old, 3), "g": scattered(old, 4)})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		calls := 0
+		src.alterSums = func(*FileSums) {
+			if calls++; phase < 2 && calls == 1+2*phase {
+				cancel(stop)
+			}
+		}
+		src.alterFile = func(*File) {
+			if phase == 2 {
+				cancel(stop)
+			}
+		}
+		if _, err := Sync(ctx, src, dst, Archive()); !errors.Is(err, stop) {
+			t.Errorf("phase %d: ended with %v, want the cause", phase, err)
+		}
+		if exists(dir + "/to/" + stateDir) {
+			t.Errorf("phase %d: something stayed staged", phase)
+		}
+		cancel(nil)
+	}
+}
+
+// TestDeltaOfWhatVanishes removes files between the phases.
+func TestDeltaOfWhatVanishes(t *testing.T) {
+	old := noise(1, 6<<20)
+	for phase := range 2 {
+		dir, src, dst := pair(t, map[string][]byte{"f": old}, map[string][]byte{"f": scattered(old, 3)})
+		calls := 0
+		src.alterSums = func(f *FileSums) {
+			if calls++; calls == phase+1 {
+				must(t, os.Remove(dir+"/from/f"))
+			}
+		}
+		stats, err := Sync(t.Context(), src, dst, Archive())
+		must(t, err)
+		content, err := os.ReadFile(dir + "/to/f")
+		must(t, err)
+		if stats.Vanished != 1 || !bytes.Equal(content, old) {
+			t.Errorf("phase %d: counted %+v, and the old file is gone or changed", phase, stats)
+		}
+	}
+}

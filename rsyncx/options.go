@@ -189,6 +189,7 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
+
 		{o.KeepRoot, "KeepRoot"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
 		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},

@@ -197,6 +197,7 @@ func (o *Options) honoured() error {
 		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Append && o.WholeFile, "Append with WholeFile"},
+		{o.Inplace && o.Backup, "Inplace with backups"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
 		{o.AltDests != nil, "another basis"},
 		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},

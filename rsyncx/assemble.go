@@ -269,8 +269,7 @@ func (a *assembly) keep() error {
 	}
 	a.out = nil
 	a.p.stats.Reused += d.plan.Reused()
-	a.p.fetched(w, &d.entry, d.plan.Size, a.place)
-	return a.p.placed(w.path, a.place, unix.S_IFREG, d.plan.Size)
+	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, d.whole)
 }
 
 // mayTouch reports whether the destination's file can stay, with other

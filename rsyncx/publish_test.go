@@ -545,7 +545,9 @@ func TestDeleteBefore(t *testing.T) {
 		t.Errorf("read %v, %+v", src.called, stats)
 	}
 	sameTree(t, "synced", snapshot(t, to), snapshot(t, from))
-	apart := func(l string) bool { return strings.Contains(l, "deep/file") || strings.Contains(l, "link-of-deep") || strings.Contains(l, "hl") }
+	apart := func(l string) bool {
+		return strings.Contains(l, "deep/file") || strings.Contains(l, "link-of-deep") || strings.Contains(l, "hl")
+	}
 	got := slices.DeleteFunc(events.take(), apart) // which name of new links rsync fetches is its own affair
 	want = slices.DeleteFunc(want, apart)
 	if !slices.Equal(got, want) {

@@ -69,7 +69,7 @@ type Options struct {
 	AltDest      AltDest  // which of the three
 	Resume       bool     // --partial: what was fetched stays when Stage fails, and spares the next one fetching it
 	PartialDir   string   // --partial-dir; implies Resume
-	TempDir      string   // --temp-dir
+	TempDir      string   // --temp-dir: long files that are read in full lie there, without a name, until they are whole
 	NoSync       bool     // leave it to the kernel when files reach the disk; --fsync is its absence
 
 	Backup    bool   // -b
@@ -198,7 +198,6 @@ func (o *Options) honoured() error {
 		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
 		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
 		{o.PartialDir != "" && CheckName(o.PartialDir) != nil, "a partial directory that is not a single name"},
-		{o.TempDir != "", "this way of staging"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
 		{o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},

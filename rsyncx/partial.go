@@ -255,33 +255,37 @@ func (s *stager) placeHalf(h *half) error {
 }
 
 // keepHalf keeps what there is of a file that could not be read to its end: in
-// the destination's PartialDir, or for the next Stage.
-func (s *stager) keepHalf(w *wish, e *Entry, at place, size int64) error {
-	l := &s.content.lanes[0]
-	dir, name, err := l.open(at, w.path)
-	if err != nil {
-		return stagingError(w.path, err)
-	}
-	if size < leastHalf {
-		return l.root.unlink(dir, name)
-	}
-	from, err := openDir(dir, ".")
-	if err != nil {
-		return stagingError(w.path, err)
-	}
-	defer unix.Close(from)
-	if s.o.PartialDir != "" && w.tree.none() {
-		return s.leavePartial(w, from, name)
-	}
-	if at.tree.none() {
-		return nil
-	}
+// the destination's PartialDir, or under a number for the next Stage. It does so
+// although the run may be cancelled.
+func (s *stager) keepHalf(w *wish, e *Entry, in *incoming, size int64) error {
 	plain := *w
 	plain.tree = tree{}
-	if at, err = s.moveIn(&plain, from, name); err != nil {
+	temp := in.temp
+	if err := s.settle(context.Background(), in, &plain, size); err != nil {
+		return err
+	}
+	inTree := !temp && !in.at.tree.none()
+	partial := s.o.PartialDir != "" && w.tree.none()
+	if !inTree && !temp && !partial {
+		return nil // it is noted already
+	}
+	dir, name, err := s.content.lanes[0].open(in.at, w.path)
+	if err == nil {
+		dir, err = openDir(dir, ".")
+	}
+	if err != nil {
 		return stagingError(w.path, err)
 	}
-	return s.noteHalf(w, e, at)
+	defer unix.Close(dir)
+	if partial {
+		return s.leavePartial(w, dir, name)
+	}
+	if inTree {
+		if in.at, err = s.moveIn(&plain, dir, name); err != nil {
+			return stagingError(w.path, err)
+		}
+	}
+	return s.noteHalf(w, e, in.at)
 }
 
 // leavePartial moves half a file to where rsync would leave it.

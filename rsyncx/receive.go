@@ -96,19 +96,19 @@ func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader,
 // store writes head, then the rest of in, to a new staged file.
 func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *wish, e *Entry, set attr) (got received, err error) {
 	c := s.content
-	at, out, err := c.createNext(w.tree, w.path)
+	out, err := s.receiveInto(w)
 	if err != nil {
-		return received{}, stagingError(w.path, err)
+		return received{}, err
 	}
 	keep := false
-	defer func() {
-		out.Close()
-		if !keep {
-			err = errors.Join(err, c.remove(at, w.path))
-		}
-	}()
-	if err := errors.Join(c.space(filesCounted), s.noteHalf(w, e, at)); err != nil {
+	defer func() { err = errors.Join(err, s.drop(out, w, keep)) }()
+	if err := c.space(filesCounted); err != nil {
 		return received{}, err
+	}
+	if !out.temp {
+		if err := s.noteHalf(w, e, out.at); err != nil {
+			return received{}, err
+		}
 	}
 	to := io.Writer(&spaceWriter{c: c, to: out})
 	hash := xxh3.New()
@@ -123,21 +123,25 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 		}
 	}
 	if in.failed != nil {
-		if keep = s.log != nil && in.fatal == nil; keep {
-			if err := s.keepHalf(w, e, at, size); err != nil {
+		if s.log != nil && in.fatal == nil && size >= leastHalf {
+			if err := s.keepHalf(w, e, out, size); err != nil {
 				return received{}, err
 			}
+			keep = true
 		}
 		return received{err: in.failed}, ctxOr(ctx, in.fatal)
 	}
 	if in.torn && s.again {
 		return received{torn: true}, nil
 	}
+	if err := s.settle(ctx, out, w, size); err != nil {
+		return received{}, err
+	}
 	if err := c.root.apply(int(out.Fd()), c.fresh.without(set)); err != nil {
 		return received{}, stagingError(w.path, err)
 	}
 	keep = true
-	return received{at: at, size: size, sum: hash.Sum128().Bytes(), torn: in.torn}, nil
+	return received{at: out.at, size: size, sum: hash.Sum128().Bytes(), torn: in.torn}, nil
 }
 
 // compare reads from in as long as it is equal to the destination's file, and

@@ -127,6 +127,7 @@ type stager struct {
 	racy      *racy  // nil without Options.Racy
 	newSource uint64 // inode of a source's root to remember, or 0
 
+	temp    scratch
 	log     *stageLog // nil without Options.Resume
 	resumed int64     // bytes of wantedBytes that were there already
 }
@@ -184,6 +185,9 @@ func (s *stager) prepare() (err error) {
 		s.trees.stage, s.o.Event = -1, nil
 	}
 	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
+	if s.temp, err = openScratch(s.dst, s.o.TempDir); err != nil {
+		return err
+	}
 	s.lacking()
 	return s.openLog()
 }
@@ -228,6 +232,7 @@ func (s *stager) close() {
 	s.linked.close()
 	s.trees.attrs.close()
 	s.log.close()
+	s.temp.close()
 	s.trees.at.close()
 	if s.content != nil {
 		s.content.close()

@@ -151,6 +151,11 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 			return s.adjust(path, e, here)
 		case unsure:
 			w.compare = true
+		case differs:
+			if s.o.Append && here.Size >= e.Size {
+				s.groupKept(group, here)
+				return nil // it has not grown
+			}
 		}
 	}
 	if here != nil && here.mount {
@@ -162,6 +167,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	}
 	w.mount = f.mount
 	w.entry = *e
+	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
+		w.like = s.similar(e, f.around)
+	}
 	if !w.compare {
 		s.wantedBytes += e.Size
 	}

@@ -189,14 +189,16 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
+
 		{o.KeepRoot, "KeepRoot"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
 		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},
 		{o.UserMap != nil || o.GroupMap != nil || o.Chmod != nil, "mapped owners and modes"},
 		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
-		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
-		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
+		{o.Append && o.WholeFile, "Append with WholeFile"},
+		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
+		{o.AltDests != nil, "another basis"},
 		{o.PartialDir != "" && CheckName(o.PartialDir) != nil, "a partial directory that is not a single name"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},

@@ -170,12 +170,15 @@ func (s *stager) complete(ctx context.Context, h *half, f *File) (ok bool, err e
 	}
 	if f != nil {
 		in := &bodyReader{ctx: ctx, body: f.Body, left: w.entry.Size - h.have, path: w.path}
-		n, err := io.CopyBuffer(writerOnly{io.MultiWriter(&spaceWriter{c: c, to: out}, hash)}, readerOnly{in}, c.buf)
+		n, err := io.CopyBuffer(writerOnly{io.MultiWriter(&spaceWriter{c: c, fd: fd, off: h.have}, hash)}, readerOnly{in}, c.buf)
 		if err != nil && in.failed == nil {
 			return false, stagingError(w.path, err)
 		}
 		if in.failed != nil || in.torn || n != w.entry.Size-h.have {
 			return false, ctxOr(ctx, in.fatal)
+		}
+		if err := setLength(fd, w.entry.Size); err != nil { // with Sparse it may end in a hole
+			return false, stagingError(w.path, err)
 		}
 	}
 	h.sum = hash.Sum128().Bytes()
@@ -251,7 +254,7 @@ func (s *stager) placeHalf(h *half) error {
 	}
 	s.stats.Reused += h.have
 	s.resumed += h.have
-	return s.arrived(w, &w.entry, at, w.entry.Size, h.sum)
+	return s.arrived(w, &w.entry, at, w.entry.Size, h.sum, wholeFile)
 }
 
 // keepHalf keeps what there is of a file that could not be read to its end: in
@@ -342,7 +345,7 @@ func (s *stager) fromPartialDir(at *descent, w *wish, e *earlier) (bool, error) 
 		return false, stagingError(w.path, err)
 	}
 	defer out.Close()
-	if n, err := io.Copy(&spaceWriter{c: s.content, to: out}, io.LimitReader(in, st.Size)); err != nil || n != st.Size {
+	if n, err := io.Copy(&spaceWriter{c: s.content, fd: int(out.Fd())}, io.LimitReader(in, st.Size)); err != nil || n != st.Size {
 		return false, stagingError(w.path, errors.Join(err, s.content.remove(h.at, w.path)))
 	}
 	e.halves = append(e.halves, h)

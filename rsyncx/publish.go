@@ -163,6 +163,8 @@ func (p *publisher) do(o *op) error {
 		return p.attrs(dir, name, o)
 	case opFile:
 		return p.file(dir, name, o)
+	case opPatch:
+		return p.patch(dir, name, o)
 	case opLink:
 		return p.link(dir, name, o)
 	}

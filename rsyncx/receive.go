@@ -110,7 +110,7 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 			return received{}, err
 		}
 	}
-	to := io.Writer(&spaceWriter{c: c, to: out})
+	to := io.Writer(&spaceWriter{c: c, fd: int(out.Fd())})
 	hash := xxh3.New()
 	if s.log != nil {
 		to = io.MultiWriter(to, hash)
@@ -133,6 +133,11 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 	}
 	if in.torn && s.again {
 		return received{torn: true}, nil
+	}
+	if c.sparse {
+		if err := setLength(int(out.Fd()), size); err != nil {
+			return received{}, stagingError(w.path, err)
+		}
 	}
 	if err := s.settle(ctx, out, w, size); err != nil {
 		return received{}, err
@@ -246,17 +251,22 @@ func ctxOr(ctx context.Context, err error) error {
 	return err
 }
 
-// spaceWriter looks at the free space as it writes.
+// spaceWriter writes a new staged file from its beginning and looks at the free space as it does.
 type spaceWriter struct {
-	c  *contentWriter
-	to io.Writer
+	c   *contentWriter
+	fd  int
+	off int64
 }
 
 func (w *spaceWriter) Write(p []byte) (int, error) {
 	if err := w.c.space(int64(len(p))); err != nil {
 		return 0, err
 	}
-	return w.to.Write(p)
+	if err := w.c.writeAt(w.fd, p, w.off, false); err != nil {
+		return 0, err
+	}
+	w.off += int64(len(p))
+	return len(p), nil
 }
 
 // readerOnly and writerOnly hide what would make io.CopyBuffer pass our buffer by.

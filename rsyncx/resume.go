@@ -271,7 +271,8 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 	}
 	defer unix.Close(fd)
 	st, err := statFd(fd)
-	if err != nil || !isRegular(&st.Entry) || st.Size != l.size {
+	// A second name may be one in the destination, which its attributes would reach.
+	if err != nil || !isRegular(&st.Entry) || st.Size != l.size || st.Nlink != 1 {
 		return false, nil
 	}
 	if !d.trusted {
@@ -290,16 +291,18 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 	}
 	s.stats.Reused += l.size
 	s.resumed += l.size
-	return true, s.arrived(w, &w.entry, at, l.size, l.sum)
+	return true, s.arrived(w, &w.entry, at, l.size, l.sum, wholeFile)
 }
 
 // arrived notes a file that has its place and all its attributes.
-func (s *stager) arrived(w *wish, e *Entry, at place, size int64, sum [16]byte) error {
+func (s *stager) arrived(w *wish, e *Entry, at place, size int64, sum [16]byte, form uint32) error {
 	s.fetched(w, e, size, at)
-	if err := s.note(w, e, at, sum); err != nil {
-		return err
+	if form == wholeFile {
+		if err := s.note(w, e, at, sum); err != nil {
+			return err
+		}
 	}
-	return s.placed(w.path, at, unix.S_IFREG, size)
+	return s.put(w, e, at, size, form)
 }
 
 // open opens what lies at p.

@@ -84,6 +84,8 @@ func (o Options) withDefaults() Options {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	o.Delete = o.Delete || o.DeleteExcluded
+	o.Append = o.Append || o.AppendVerify
+	o.Inplace = o.Inplace || o.Append
 	return o
 }
 
@@ -117,6 +119,8 @@ type stager struct {
 	again   bool // files that change while they are read are read again
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
+
+	moved leftovers
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
@@ -184,7 +188,7 @@ func (s *stager) prepare() (err error) {
 	if s.o.deleteOnly {
 		s.trees.stage, s.o.Event = -1, nil
 	}
-	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
 	if s.temp, err = openScratch(s.dst, s.o.TempDir); err != nil {
 		return err
 	}

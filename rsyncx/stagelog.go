@@ -79,7 +79,7 @@ func parseLogged(record []byte) (logged, error) {
 
 // openLog begins the log of this Stage.
 func (s *stager) openLog() error {
-	if !s.o.resumes() || s.pretends() {
+	if !s.o.resumes() || s.pretends() || s.o.Append {
 		return nil
 	}
 	list, err := s.newSpool(logFile)

@@ -114,9 +114,12 @@ func (s *stager) settle(ctx context.Context, in *incoming, w *wish, size int64) 
 		return stagingError(w.path, err)
 	}
 	from := io.NewSectionReader(ctxReaderAt{ctx: ctx, f: in.File}, 0, size)
-	n, err := io.CopyBuffer(writerOnly{&spaceWriter{c: s.content, to: out}}, readerOnly{from}, s.content.buf)
+	n, err := io.CopyBuffer(writerOnly{&spaceWriter{c: s.content, fd: int(out.Fd())}}, readerOnly{from}, s.content.buf)
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		err = setLength(int(out.Fd()), size)
 	}
 	if err != nil {
 		out.Close()

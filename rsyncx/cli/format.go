@@ -102,7 +102,7 @@ func (c *Command) change(format string, e event.Event) string {
 		case 'n':
 			return c.name(e.Name), true
 		case 'f':
-			return c.name(strings.TrimPrefix(c.From+strings.TrimSuffix(e.Name, "/"), "/")), true
+			return c.name(c.whole(e)), true
 		case 'L':
 			return c.target(e), true
 		case 'o':
@@ -116,7 +116,11 @@ func (c *Command) change(format string, e event.Event) string {
 		case 'C':
 			return strings.Repeat(" ", 32), true
 		case 'M':
-			return strings.Replace(e.Entry.Mtime.Local().Format(timeFormat), " ", "-", 1), true
+			mtime := e.Entry.Mtime
+			if mtime.IsZero() { // as of what is deleted
+				mtime = time.Unix(0, 0)
+			}
+			return strings.Replace(mtime.Local().Format(timeFormat), " ", "-", 1), true
 		case 'B':
 			return Permissions(e.Entry.Mode)[1:], true
 		case 'U':
@@ -132,6 +136,15 @@ func (c *Command) change(format string, e event.Event) string {
 		}
 		return "", false
 	})
+}
+
+// whole is a name with where it comes from.
+func (c *Command) whole(e event.Event) string {
+	name := strings.TrimSuffix(e.Name, "/")
+	if e.Itemize != deleting {
+		name = c.From + name
+	}
+	return strings.TrimPrefix(name, "/")
 }
 
 // moved is how many bytes of content a change fetched.

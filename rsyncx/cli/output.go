@@ -20,6 +20,12 @@ const (
 	Protected = "protected by the rule "
 )
 
+// unsafe is the text of a Skip event of a link that leads out of the tree.
+const unsafe = "ignoring unsafe symlink"
+
+// backedUp begins the text of an Info event about a backup.
+const backedUp = "backed up "
+
 // UpToDate is the text of a Skip event of a name that is as it should be.
 const UpToDate = "is uptodate"
 
@@ -72,7 +78,7 @@ func (c *Command) Line(e event.Event) string {
 	switch e.Kind {
 	case event.Change:
 	case event.Info:
-		if c.Info("MISC") == 0 && e.Name == "" {
+		if c.Info("MISC") == 0 && e.Name == "" || strings.HasPrefix(e.Text, backedUp) && c.Info("BACKUP") == 0 {
 			return ""
 		}
 		return c.message(e)
@@ -150,17 +156,26 @@ func (c *Command) skip(e event.Event, text string) string {
 	if rule, ok := strings.CutPrefix(text, Protected); ok {
 		return c.met("generator] protecting", e.Name, rule)
 	}
+	name := c.name(strings.TrimSuffix(e.Name, "/"))
 	switch {
-	case text == UpToDate && c.Info("NAME") > 1:
-		return c.name(e.Name) + " " + text
-	case text == UpToDate || c.Info("SKIP") == 0:
+	case text == UpToDate:
+		if c.Info("NAME") < 2 || strings.HasSuffix(e.Name, "/") {
+			return ""
+		}
+		return name + " " + text
+	case text == unsafe:
+		if c.Info("SYMSAFE") == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%s \"%s\" -> \"%s\"", text, name, c.name(e.Target))
+	case c.Info("SKIP") == 0:
 		return ""
 	case strings.HasPrefix(text, "is ") || text == "exists":
-		return c.name(e.Name) + " " + text
+		return name + " " + text
 	case strings.HasPrefix(text, "not creating new "):
-		return fmt.Sprintf("%s \"%s\"", text, c.name(e.Name))
+		return fmt.Sprintf("%s \"%s\"", text, name)
 	}
-	return c.name(e.Name) + ": " + text
+	return name + ": " + text
 }
 
 // met says which rule decided. A name that ends in '/' is a directory.
@@ -178,12 +193,16 @@ func (c *Command) met(what, name, rule string) string {
 // name makes the name of an entry printable.
 func (c *Command) name(name string) string {
 	if !c.EightBit {
-		return rsyncx.Printable(name)
+		parts := strings.Split(name, "\t") // which rsync shows as it is
+		for i := range parts {
+			parts[i] = rsyncx.Printable(parts[i])
+		}
+		return strings.Join(parts, "\t")
 	}
 	var b strings.Builder
 	for i := range len(name) {
 		switch {
-		case name[i] < 0x20 || name[i] == 0x7f:
+		case name[i] < 0x20 && name[i] != '\t' || name[i] == 0x7f:
 			fmt.Fprintf(&b, `\#%03o`, name[i])
 		case name[i] == '\\' && strings.HasPrefix(name[i:], `\#`):
 			b.WriteString(`\#134`)

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// umask returns the process's mask. It is read where it cannot be changed by the
+// Umask returns the process's mask. It is read where it cannot be changed by the
 // reading, which umask(2) would do for every goroutine.
-func umask() uint32 {
+func Umask() uint32 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err == nil {
 		for line := range strings.Lines(string(status)) {

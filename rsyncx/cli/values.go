@@ -53,7 +53,7 @@ func size(value string, unit byte) (int64, error) {
 
 func chmod(c *Command, value string) error {
 	for clause := range strings.SplitSeq(value, ",") {
-		set, err := modeSet(clause, umask())
+		set, err := modeSet(clause, Umask())
 		if err != nil {
 			return err
 		}

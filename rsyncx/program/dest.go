@@ -86,11 +86,10 @@ func (r *run) lacking(to target) (target, error) {
 		allowed = 0
 	}
 	if to.make > allowed && !r.c.MakePath {
-		missing := filepath.Dir(filepath.Clean(to.dir))
-		if to.as != "" {
-			missing = to.dir
+		if to.as == "" {
+			return to, fail(FileIO, "mkdir %q failed: %w", to.dir, unix.ENOENT)
 		}
-		return to, fail(Selection, "change_dir %q failed: %w", missing, unix.ENOENT)
+		return to, fail(Selection, "change_dir %q failed: %w", to.dir, unix.ENOENT)
 	}
 	return to, nil
 }

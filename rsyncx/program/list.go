@@ -48,6 +48,9 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 			if isRegular(e) {
 				stats.Bytes += e.Size
 			}
+			if !r.c.Options.Links {
+				e.Target = ""
+			}
 			r.out.line(r.c.Listed(e, t.lead+below(d.Path, e.Name)))
 		}
 	}

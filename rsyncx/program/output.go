@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -117,7 +118,7 @@ func flatten(err error) []error {
 	if known, ok := err.(failed); ok { //nolint:errorlint // the outermost alone is taken off
 		return flatten(known.error)
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") { //nolint:errorlint // as above
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") {
 		var all []error
 		for _, e := range joined.Unwrap() {
 			all = append(all, flatten(e)...)
@@ -129,6 +130,9 @@ func flatten(err error) []error {
 
 // sink prints and logs what happens.
 func (r *run) sink(e event.Event) {
+	if r.renamed != "" {
+		e.Name = swap(e.Name, r.as, r.renamed)
+	}
 	if r.lead != "" && e.Name != "" {
 		e.Name = r.lead + e.Name
 	}
@@ -140,6 +144,23 @@ func (r *run) sink(e event.Event) {
 		r.progress.whole(r, e)
 		return
 	}
+	if e.Kind == event.Change && r.untold(e) {
+		return
+	}
+	r.change(e)
+}
+
+// untold reports a change that is told of otherwise, or that rsync makes silently.
+func (r *run) untold(e event.Event) bool {
+	if r.fresh && e.Name == "./" {
+		return true
+	}
+	dir, isDir := strings.CutSuffix(e.Name, "/")
+	return isDir && slices.ContainsFunc(r.implied, func(u *unimplied) bool { return u.leads(dir) })
+}
+
+// change prints and logs what has a line of its own.
+func (r *run) change(e event.Event) {
 	if line := r.c.Line(e); line != "" && !r.c.Quiet {
 		r.out.line(line)
 	}

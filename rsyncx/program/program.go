@@ -11,9 +11,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"time"
 
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
 	"github.com/drsync/drsync/rsyncx/filter"
@@ -36,12 +36,11 @@ type World struct {
 // Remote says which host to reach and how.
 type Remote struct {
 	Host, User     string
-	Shell          []string      // of --rsh, in words; none is the built-in ssh
-	Program        []string      // of --rsync-path, in words; none is "drsync"
+	Shell          string        // of --rsh; "" is the built-in ssh
+	Program        string        // of --rsync-path, for the host's shell; "" is "drsync"
 	Roots          []string      // directories that will be asked for
 	Install        bool          // the program, where the host has none
 	Compress       cli.Compress  // what travels
-	BytesPerSecond int64         // 0 is no limit
 	Silence        time.Duration // after which the host is given up; 0 is the usual one
 	ConnectTimeout time.Duration // 0 is the usual one
 }
@@ -75,8 +74,12 @@ type run struct {
 	out, err lines
 	log      *logFile // nil for none
 	lead     string   // stands before names when they are shown
-	io       Status   // the worst thing that did not stop the run
-	progress progress
+	// renamed is how the source calls what is sent as the name as; "" for all but one name.
+	renamed, as string
+	fresh       bool         // the destination directory was made for what is sent into it
+	implied     []*unimplied // of --no-implied-dirs
+	io          Status       // the worst thing that did not stop the run
+	progress    progress
 }
 
 func (r *run) do(ctx context.Context, args []string) (err error) {
@@ -97,6 +100,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return usage(err)
 	}
+	if dest == "" || r.c.List {
+		r.c.List, r.c.Dirs = true, true
+	}
 	if r.c.LogFile != "" {
 		if r.log, err = openLog(r.here(r.c.LogFile), r.Now); err != nil {
 			return failed{FileIO, err}
@@ -112,7 +118,7 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	}
 	defer tree.close()
 	r.lead = tree.lead
-	if dest == "" || r.c.List {
+	if r.c.List {
 		return r.list(ctx, tree, rules)
 	}
 	r.header()
@@ -157,13 +163,20 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
+	if r.c.NoImplied && r.c.Relative {
+		r.hideImplied(tree, root.Path())
+	}
 	source := tree.source
+	if n := r.c.BytesPerSecond; n > 0 {
+		source = &limited{source, &rate{perSecond: n, now: r.Now}}
+	}
 	if to.as != "" && to.as != tree.only[0] {
 		hidden, _ := o.Filter.Root().Excluded(tree.only[0], isDir(tree.single), filter.Sender)
 		if hidden {
 			return r.closing(rsyncx.Stats{}, tree)
 		}
 		source = &renamed{source, tree.only[0], to.as}
+		r.renamed, r.as = tree.only[0], to.as
 		o.Only = nil
 		if !isDir(tree.single) {
 			o.Filter = nil // the rules are about the name at the source
@@ -176,12 +189,35 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		}
 		r.say("delta-transmission " + state)
 	}
+	r.fresh = to.make > 0 && !tree.keepRoot
+	if err := r.madeRoot(ctx, source); err != nil {
+		return err
+	}
 	stats, err := rsyncx.Sync(ctx, source, root, o)
 	r.progress.end(r)
 	if err != nil {
 		return err
 	}
+	if r.fresh {
+		stats.Created++
+		stats.Counts.NewDirs++
+	}
 	return r.closing(stats, tree)
+}
+
+// madeRoot reports the destination directory as new, when it is.
+func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
+	if !r.fresh {
+		return nil
+	}
+	e, err := source.Lstat(ctx, "")
+	if err != nil {
+		return failed{Partial, err}
+	}
+	r.change(event.Event{Kind: event.Change, Time: r.Now(), Itemize: "cd+++++++++", Name: "./", Entry: event.Entry{
+		Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID,
+	}})
+	return nil
 }
 
 // options completes those of the line with what the sources are.
@@ -193,19 +229,24 @@ func (r *run) options(t *tree) rsyncx.Options {
 		r.problem("IO error encountered -- skipping file deletion")
 		o.Delete, o.DeleteExcluded = false, false
 	}
+	o.NoSync = !r.c.Fsync
 	o.Event = r.sink
 	return o
 }
 
 func (r *run) closing(s rsyncx.Stats, t *tree) error {
 	totals := cli.Totals{Size: s.Bytes, Elapsed: r.Now().Sub(r.began)}
-	if c, ok := t.host.(counter); ok {
+	moved := s.TransferredBytes - s.Reused
+	switch c, counts := t.host.(counter); {
+	case counts:
 		totals.Sent, totals.Received = c.Traffic()
-	} else {
-		totals.Sent = s.TransferredBytes - s.Reused
+	case t.host != nil:
+		totals.Received = moved
+	default:
+		totals.Sent = moved
 	}
 	if r.c.Debug("DELTASUM") > 0 {
-		r.say(fmt.Sprintf("total: matches=0  hash_hits=0  false_alarms=0 data=%d", s.TransferredBytes-s.Reused))
+		r.say(fmt.Sprintf("total: matches=0  hash_hits=0  false_alarms=0 data=%d", moved))
 	}
 	if r.c.Info("STATS") > 1 {
 		r.out.line("")
@@ -255,9 +296,3 @@ func (f failed) Unwrap() error { return f.error }
 func fail(s Status, format string, args ...any) error { return failed{s, fmt.Errorf(format, args...)} }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
-
-// words splits a command of the line; none has none.
-func words(line string) ([]string, error) {
-	all, err := cli.SplitLine(line)
-	return slices.Clip(all), err
-}

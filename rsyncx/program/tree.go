@@ -3,7 +3,6 @@ package program
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -83,6 +82,25 @@ func shownFrom(groups [][]item) string {
 		return ""
 	}
 	return strings.TrimSuffix(groups[0][0].base, "/") + "/"
+}
+
+// hideImplied keeps the attributes of the directories on the way from dest.
+func (r *run) hideImplied(t *tree, dest string) {
+	hide := func(src rsyncx.Source, only []string) rsyncx.Source {
+		if only == nil {
+			return src
+		}
+		u := &unimplied{src, only, dest, r.newDirectory()}
+		r.implied = append(r.implied, u)
+		return u
+	}
+	if m, several := t.source.(*merged); several {
+		for i := range m.parts {
+			m.parts[i].Source = hide(m.parts[i].Source, m.parts[i].only)
+		}
+		return
+	}
+	t.source = hide(t.source, t.only)
 }
 
 func (t *tree) combine(parts []part) {
@@ -167,6 +185,11 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		t.single = &first
 	}
 	p.only = only(paths, p.flat)
+	for _, it := range items {
+		if r.c.Relative && strings.HasPrefix(it.arg, "./") {
+			t.keepRoot = false // the "." of the argument is sent as well
+		}
+	}
 	return p, nil
 }
 
@@ -212,19 +235,11 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 		return nil, fail(Unsupported, "reach %s: %w", s.host, errors.ErrUnsupported)
 	}
 	to := Remote{
-		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress, BytesPerSecond: r.c.BytesPerSecond,
+		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress,
 		Silence: seconds(r.c.Timeout), ConnectTimeout: seconds(r.c.ConnectTimeout),
 	}
-	var err error
-	shell := r.c.Shell
-	if shell == "" {
-		shell = r.env("RSYNC_RSH")
-	}
-	if to.Shell, err = words(shell); err != nil {
-		return nil, usage(fmt.Errorf("option --rsh: %w", err))
-	}
-	if to.Program, err = words(r.c.Program); err != nil {
-		return nil, usage(fmt.Errorf("option --rsync-path: %w", err))
+	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {
+		to.Shell = r.env("RSYNC_RSH")
 	}
 	for _, items := range groups {
 		to.Roots = append(to.Roots, remotePath(items[0].base))

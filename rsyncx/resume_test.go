@@ -447,3 +447,17 @@ func TestLogIsReadInPasses(t *testing.T) {
 		}
 	}
 }
+
+// TestResumeAndDeleteBefore: the half that deletes leaves what can be resumed to the other.
+func TestResumeAndDeleteBefore(t *testing.T) {
+	from, to, total := largeScene(t)
+	write(t, to+"/old/extra", "x")
+	oneTime(t, to)
+	o := resumeOptions()
+	first := interrupted(t, from, to, o, 800_000, false)
+	o.DeleteBefore = true
+	src, stats := resumed(t, from, to, o, false)
+	if first.given+src.given > total+2*leastHalf || stats.Deleted != 1 {
+		t.Errorf("%d and %d bytes were read for %d, %+v", first.given, src.given, total, stats)
+	}
+}

@@ -41,7 +41,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	}
 	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
 	s.cmp = newComparer(o, s.can)
-	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
+	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, half: o.deleteOnly, sink: o.Event}
 	defer func() {
 		s.close()
 		if err != nil {

@@ -43,6 +43,7 @@ type Staged struct {
 	dry   bool
 	// noSync leaves it to the kernel when things reach the disk.
 	noSync bool
+	half   bool   // another Stage comes after, which takes what can be resumed
 	seal   string // one of the names above, "" when there is nothing to publish
 	done   bool   // published
 }

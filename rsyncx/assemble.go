@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +93,8 @@ type assembly struct {
 	basis  *os.File
 	out    *os.File // nil before there is any use for it, and after the end
 	place  place
-	cloned bool // out began as a clone of basis
+	cloned bool          // out began as a clone of basis
+	patch  *bufio.Writer // to out, when that holds what differs only
 	hash   *xxh3.Hasher
 	copies []delta.Copy // that are not done
 	at     int64        // of the new content, bytes done
@@ -122,6 +124,10 @@ func (a *assembly) begin() (err error) {
 	if a.place, a.out, err = c.createNext(a.d.wish.tree, a.d.wish.path); err != nil {
 		return fmt.Errorf("stage %s: %w", Printable(a.d.wish.path), err)
 	}
+	if a.p.inPlace(&a.d.wish) {
+		a.patch = bufio.NewWriterSize(a.out, copyBuffer)
+		return c.space(filesCounted)
+	}
 	inPlace := int64(0)
 	for _, part := range a.d.plan.Copies {
 		if part.New == part.Old {
@@ -140,7 +146,7 @@ func (a *assembly) take(f *File) error {
 	a.left--
 	switch {
 	case a.bad:
-	case f.Err != nil || f.Body == nil || !sameState(&f.Entry, &a.d.entry):
+	case f.Err != nil || f.Body == nil || !a.fits(&f.Entry):
 		a.bad = true
 	default:
 		if err := a.ranges(f.Body, ranges); err != nil {
@@ -151,6 +157,15 @@ func (a *assembly) take(f *File) error {
 		return a.finish()
 	}
 	return nil
+}
+
+// fits reports whether what is read now belongs to what was seen before. A file that grows may
+// have grown further.
+func (a *assembly) fits(e *Entry) bool {
+	if a.d.how == byAppend {
+		return isRegular(e) && e.Size >= a.d.plan.Size
+	}
+	return sameState(e, &a.d.entry)
 }
 
 func (a *assembly) ranges(body io.Reader, ranges []Range) error {
@@ -181,7 +196,11 @@ func (a *assembly) copyTo(off int64) error {
 	for len(a.copies) > 0 && a.copies[0].New < off && !a.bad {
 		c := a.copies[0]
 		a.copies = a.copies[1:]
-		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, !a.cloned || c.Old != c.New)
+		if a.d.how == byAppend {
+			a.at += c.Len
+			continue
+		}
+		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || !a.cloned && !a.p.inPlace(&a.d.wish))
 		if err != nil {
 			return err
 		}
@@ -216,7 +235,7 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 			if err := c.space(int64(m)); err != nil {
 				return done, err
 			}
-			if err := c.writeAt(a.out, piece, a.at, a.cloned); err != nil {
+			if err := a.write(piece); err != nil {
 				return done, fmt.Errorf("stage %s: %w", Printable(a.d.wish.path), err)
 			}
 		}
@@ -229,6 +248,13 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 	return done, nil
 }
 
+func (a *assembly) write(piece []byte) error {
+	if a.patch != nil {
+		return a.p.content.addToPatch(a.patch, piece, a.at)
+	}
+	return a.p.content.writeAt(int(a.out.Fd()), piece, a.at, a.cloned)
+}
+
 // finish does the last copies and looks whether the whole is what the source
 // said. Else the file is read in full.
 func (a *assembly) finish() error {
@@ -237,12 +263,16 @@ func (a *assembly) finish() error {
 	if !a.bad && d.plan.Identity(w.old.Size) && d.basis == w.path && a.p.mayTouch(w) {
 		return a.touch()
 	}
+	if !a.bad && d.how == byMove && a.takeOver() {
+		return a.done(wholeFile)
+	}
 	if !a.bad {
 		if err := a.copyTo(d.plan.Size); err != nil {
 			return err
 		}
 	}
-	if a.bad || a.hash.Sum128().Bytes() != d.whole || a.at != d.plan.Size {
+	wrong := d.how != byAppend && a.hash.Sum128().Bytes() != d.whole
+	if a.bad || wrong || a.at != d.plan.Size {
 		return a.p.rest.add(w.append)
 	}
 	if a.out == nil {
@@ -256,10 +286,13 @@ func (a *assembly) finish() error {
 // keep makes the staged file one that Publish puts in place.
 func (a *assembly) keep() error {
 	d, w, c := a.d, &a.d.wish, a.p.content
-	set := a.p.fresh(&d.entry, w.dest(), w.gid)
-	err := c.root.do("truncate", func() error { return unix.Ftruncate(int(a.out.Fd()), d.plan.Size) })
-	if err == nil {
-		err = c.root.apply(int(a.out.Fd()), c.fresh.without(set))
+	form, err := wholeFile, error(nil)
+	if a.patch != nil {
+		form = patchFile
+		_, _ = a.patch.Write(appendPart(nil, partEnd, d.plan.Size, 0)) // its error stays for Flush
+		err = a.patch.Flush()
+	} else if err = setLength(int(a.out.Fd()), d.plan.Size); err == nil {
+		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.fresh(&d.entry, w.dest(), w.gid)))
 	}
 	if err == nil {
 		err = a.out.Close()
@@ -268,15 +301,25 @@ func (a *assembly) keep() error {
 		return fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
 	a.out = nil
+	return a.done(form)
+}
+
+// done counts and notes a file that is staged.
+func (a *assembly) done(form uint32) error {
+	d, w := a.d, &a.d.wish
+	if d.how == byMove {
+		a.p.stats.Linked++
+	}
 	a.p.stats.Reused += d.plan.Reused()
 	a.p.fetched(w, &d.entry, d.plan.Size, a.place)
-	return a.p.placed(w.path, a.place, unix.S_IFREG, d.plan.Size)
+	return a.p.put(w, &d.entry, a.place, d.plan.Size, form)
 }
 
 // mayTouch reports whether the destination's file can stay, with other
 // attributes, where a new one of the same content would take its place.
 func (s *stager) mayTouch(w *wish) bool {
-	return s.o.Times && w.hasOld && w.group < 0 && w.old.Nlink == 1 && (s.cmp.root || int(w.old.UID) == os.Geteuid())
+	alone := w.group < 0 && w.old.Nlink == 1 || s.inPlace(w)
+	return s.o.Times && w.hasOld && alone && (s.cmp.root || int(w.old.UID) == os.Geteuid())
 }
 
 // touch is keep for a file that only looked changed.
@@ -285,6 +328,7 @@ func (a *assembly) touch() error {
 	set := a.p.attrs(&d.entry, &w.old)
 	a.p.stats.Reused += d.plan.Size
 	a.p.fetched(w, &d.entry, d.plan.Size, place{})
+	a.p.groupKept(w.group, &w.old)
 	return a.p.op(partLinks, op{kind: opAttr, path: w.path, kindOf: unix.S_IFREG, dev: w.old.Dev, ino: w.old.Ino, attr: set})
 }
 

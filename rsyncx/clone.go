@@ -27,11 +27,3 @@ func (c *contentWriter) clone(to, from *os.File) bool {
 	c.cannotClone = err != nil
 	return err == nil
 }
-
-// writeAt writes p at off of a staged file.
-func (c *contentWriter) writeAt(f *os.File, p []byte, off int64, cloned bool) error {
-	return c.root.do("write", func() error {
-		_, err := f.WriteAt(p, off)
-		return err
-	})
-}

@@ -45,6 +45,7 @@ type contentWriter struct {
 	root    *Root
 	reserve int64
 	fresh   freshAttr
+	sparse  bool  // zeros become holes
 	unseen  int64 // bytes written since the free space was looked at
 	buf     []byte
 	other   []byte
@@ -61,9 +62,10 @@ type contentWriter struct {
 
 // lane makes staged files, one at a time.
 type lane struct {
-	root  *Root
-	fresh freshAttr
-	at    descent
+	root   *Root
+	fresh  freshAttr
+	sparse bool
+	at     descent
 	// fd is that of the directory used last: of dir in tree, or of numbers.
 	fd    int
 	tree  tree
@@ -84,11 +86,11 @@ type smallContent struct {
 	set  attr
 }
 
-func newContentWriter(root *Root, stage int, fresh freshAttr, reserve int64) *contentWriter {
-	c := &contentWriter{root: root, reserve: reserve, fresh: fresh, failed: make(chan error, 1)}
+func newContentWriter(root *Root, stage int, fresh freshAttr, o *Options) *contentWriter {
+	c := &contentWriter{root: root, reserve: o.Reserve, fresh: fresh, sparse: o.Sparse, failed: make(chan error, 1)}
 	c.buffers.New = func() any { b := make([]byte, smallFile+1); return &b }
 	for i := range c.lanes {
-		c.lanes[i] = lane{root: root, fresh: fresh, at: descent{root: stage}, fd: -1, next: uint64(i)}
+		c.lanes[i] = lane{root: root, fresh: fresh, sparse: o.Sparse, at: descent{root: stage}, fd: -1, next: uint64(i)}
 	}
 	return c
 }
@@ -336,7 +338,12 @@ func (l *lane) write(f *smallContent) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := writeAll(fd, (*f.data)[:f.size]); err != nil {
+	if l.sparse {
+		err = errors.Join(writeSparse(fd, (*f.data)[:f.size], 0, false), setLength(fd, int64(f.size)))
+	} else {
+		err = writeAll(fd, (*f.data)[:f.size])
+	}
+	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return l.root.apply(fd, left)

@@ -12,6 +12,7 @@ import (
 // destination has under that name, or nil.
 func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
+	s.racy.listed(e.Mtime)
 	if !s.carries(path, e) {
 		return nil
 	}
@@ -140,12 +141,21 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
-		switch s.cmp.quick(e, here) {
+		v := s.cmp.quick(e, here)
+		if v == same && s.racy.suspect(path, e) {
+			v = unsure
+		}
+		switch v {
 		case same:
 			s.groupKept(group, here)
 			return s.adjust(path, e, here)
 		case unsure:
 			w.compare = true
+		case differs:
+			if s.o.Append && here.Size >= e.Size {
+				s.groupKept(group, here)
+				return nil // it has not grown
+			}
 		}
 	}
 	if here != nil && here.mount {
@@ -157,6 +167,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	}
 	w.mount = f.mount
 	w.entry = *e
+	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
+		w.like = s.similar(e, f.around)
+	}
 	if !w.compare {
 		s.wantedBytes += e.Size
 	}
@@ -185,7 +198,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
-	at, err := s.content.node(f.tree, path, e, s.fresh(e, here, f.gid), s.o.DryRun)
+	at, err := s.content.node(f.tree, path, e, s.fresh(e, here, f.gid), s.pretends())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.stats.Skipped++
 		s.notes.add("a link or special file was left out: this host does not let us make it")

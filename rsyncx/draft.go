@@ -31,6 +31,7 @@ type how uint8
 const (
 	byDelta   how = iota // parts of the content
 	byCompare            // whether it is the content: the destination's own file, nothing else helps
+	byAppend             // the beginning, unseen
 	byMove               // whether it is the content: a file of another name
 )
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
-	"golang.org/x/sys/unix"
 )
 
 // tries is how often a file is read that changes meanwhile; the last content is taken.
@@ -28,7 +27,8 @@ type wish struct {
 	tree    tree  // that it belongs to when its directory is new
 	mount   bool  // below a mount point: it cannot be replaced
 	hasOld  bool
-	old     info // what the destination has
+	old     info   // what the destination has
+	like    string // name of a file in the same directory that may have some of the content, or ""
 }
 
 func (w *wish) append(b []byte) []byte {
@@ -43,6 +43,7 @@ func (w *wish) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, w.tree.number)
 	b = binary.AppendUvarint(b, uint64(w.tree.top))
 	b = appendText(b, w.path)
+	b = appendText(b, w.like)
 	b = appendEntry(b, &w.entry)
 	return appendEntry(b, &w.old.Entry)
 }
@@ -69,6 +70,7 @@ func parseWish(record []byte) (wish, error) {
 	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
 	w.path = d.text()
+	w.like = d.text()
 	w.entry = d.entry()
 	w.old.Entry = d.entry()
 	_, w.entry.Name = splitPath(w.path)
@@ -259,6 +261,7 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.warn(w.path, "changed on every try while it was read")
 	}
 	if got.same {
+		s.racy.read(w.path, &f.Entry)
 		s.groupKept(w.group, &w.old)
 		if got.torn { // it shrank: the destination's copy is as good as any
 			return nil
@@ -266,7 +269,7 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		return s.adjust(w.path, &f.Entry, &w.old)
 	}
 	s.fetched(w, &f.Entry, got.size, got.at)
-	return s.placed(w.path, got.at, unix.S_IFREG, got.size)
+	return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 }
 
 // placed notes what Publish has to do for something that was staged: nothing when
@@ -315,6 +318,7 @@ func (s *stager) notRead(w *wish, err error) error {
 // fetched counts and reports a file that Publish will put in place.
 func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 	s.groupReplaced(w.group, at)
+	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
 	ch := change{update: '>', isNew: !w.hasOld}

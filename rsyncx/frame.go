@@ -16,15 +16,16 @@ import (
 
 // frame is one directory on the way from the root to the one looked at.
 type frame struct {
-	path  string
-	fd    int  // of the destination's directory; -1 when it has none yet
-	mount bool // it, or one above it, is a mount point below the root
-	owned bool // by us, so that Publish can make it writable
-	dev   uint64
-	dst   []info        // the destination's entries, ascending
-	rules *filter.Scope // for what the source sends
-	guard *filter.Scope // for what the destination would lose
-	only  Selection     // of what is looked at
+	path   string
+	fd     int  // of the destination's directory; -1 when it has none yet
+	mount  bool // it, or one above it, is a mount point below the root
+	owned  bool // by us, so that Publish can make it writable
+	dev    uint64
+	dst    []info        // the destination's entries, ascending
+	around []info        // the same, for as long as the entries are looked at, with Fuzzy
+	rules  *filter.Scope // for what the source sends
+	guard  *filter.Scope // for what the destination would lose
+	only   Selection     // of what is looked at
 
 	subs  []sub // directories among the source's entries, ascending
 	next  int   // first of subs that was not passed yet
@@ -331,6 +332,9 @@ func (l *destLister) list(fd int, path string) ([]info, error) {
 func (s *stager) entries(f *frame, d *Dir) error {
 	have := f.dst
 	f.dst = nil
+	if s.o.Fuzzy {
+		f.around = have
+	}
 	extra := s.extra
 	if d.Partial || !f.only.All() { // what was not looked at may well be there
 		extra = func(*frame, *info) error { return nil }
@@ -428,7 +432,7 @@ func (s *stager) passed(f *frame, c *sub) error {
 func (s *stager) dirAttrs(t tree, path string, set attr) error {
 	if !t.none() {
 		now, waits := t.later(path, set)
-		if err := s.trees.setLater(t, path, now); err != nil || !waits {
+		if err := s.trees.setLater(t, path, now); err != nil || !waits || s.o.deleteOnly {
 			return err
 		}
 	}

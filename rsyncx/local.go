@@ -17,10 +17,13 @@ const stateDir = ".drsync"
 const maxMergeFile = 16 << 20
 
 type local struct {
-	path   string
-	root   int
-	owners ownerNames
-	close  sync.Once
+	path     string
+	root     int
+	view     View
+	confined bool  // links lead no further than the root and allowed
+	allowed  []int // directories
+	owners   ownerNames
+	close    sync.Once
 }
 
 var _ Source = (*local)(nil)
@@ -30,24 +33,41 @@ var _ Source = (*local)(nil)
 // closed, and not before every iterator has ended.
 func Local(path string) (Source, error) { return LocalView(path, View{}) }
 
-// LocalView is Local with links followed as v says.
+// LocalView is Local with links followed as v says, wherever they lead.
 func LocalView(path string, v View) (Source, error) {
-	if v != (View{}) {
-		return nil, fmt.Errorf("open the directory %s: following links: %w", path, errors.ErrUnsupported)
-	}
 	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the directory %s: %w", path, err)
 	}
-	return &local{path: path, root: fd}, nil
+	return &local{path: path, root: fd, view: v}, nil
+}
+
+// LocalWithin is LocalView with links that lead no further than path itself and
+// the directories allowed; one that does is a *PathError.
+func LocalWithin(path string, v View, allowed []string) (Source, error) {
+	src, err := LocalView(path, v)
+	if err != nil {
+		return nil, err
+	}
+	l := src.(*local)
+	l.confined = true
+	if err := l.within(allowed); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 func (l *local) Abilities() Abilities {
-	return Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Sums: true}
+	return Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Sums: true, Views: true}
 }
 
 func (l *local) Close() (err error) {
-	l.close.Do(func() { err = unix.Close(l.root) })
+	l.close.Do(func() {
+		err = unix.Close(l.root)
+		for _, fd := range l.allowed {
+			unix.Close(fd)
+		}
+	})
 	return err
 }
 
@@ -69,6 +89,13 @@ func (l *local) lstat(path string) (Entry, error) {
 	if path == "" {
 		st, err := statFd(l.root)
 		st.User, st.Group = l.owners.of(st.UID, st.GID)
+		return st.Entry, err
+	}
+	if l.view != (View{}) {
+		fd, st, err := l.reach(path)
+		if err == nil {
+			unix.Close(fd)
+		}
 		return st.Entry, err
 	}
 	d := descent{root: l.root}

@@ -60,7 +60,7 @@ func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
 	if d.parent == nil {
 		return l.openRoot(w, d)
 	}
-	fd, err := openDir(d.parent.fd, d.kid.name)
+	fd, err := l.openKid(w, d)
 	w.opened(d.parent)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
@@ -80,10 +80,23 @@ func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
 		unix.Close(fd)
 		return -1, nil
 	}
+	d.dev, d.ino = self.Dev, self.Ino
 	d.dir.Self = self.Entry
 	d.dir.Self.Name = d.kid.name
 	l.owners.fill(&d.dir.Self, &w.owners)
 	return fd, nil
+}
+
+func (l *lister) openKid(w *localWalk, d *walkDir) (int, error) {
+	if !d.kid.linked {
+		return openDir(d.parent.fd, d.kid.name)
+	}
+	held, _, err := w.local.step(d.parent.fd, d.kid.name, d.path)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(held)
+	return openDir(held, ".")
 }
 
 func (l *lister) openRoot(w *localWalk, d *walkDir) (int, error) {
@@ -92,6 +105,7 @@ func (l *lister) openRoot(w *localWalk, d *walkDir) (int, error) {
 		return -1, fmt.Errorf("stat %s: %w", w.path, err)
 	}
 	w.device = self.Dev
+	d.dev, d.ino = self.Dev, self.Ino
 	d.dir.Self = self
 	fd, err := openDir(w.root, ".")
 	if err != nil {
@@ -130,12 +144,16 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 		if d.path == "" && n.name == stateDir {
 			continue
 		}
+		if w.view != (View{}) && n.kind == unix.DT_LNK {
+			n.kind = unix.DT_UNKNOWN // as what it leads to
+		}
 		if n.kind != unix.DT_UNKNOWN && l.hidden(d, n.name, n.kind == unix.DT_DIR) {
 			continue
 		}
 		all = append(all, Entry{})
 		e := &all[len(all)-1]
-		if !l.entry(w, d, fd, n, e) {
+		linked, ok := l.entry(w, d, fd, n, e)
+		if !ok {
 			all = all[:len(all)-1]
 			continue
 		}
@@ -146,7 +164,7 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 		}
 		if isDir(e) && (!w.o.OneFileSystem || e.Dev == w.device) {
 			if _, into := d.only.Enter(e.Name); into {
-				d.kids = append(d.kids, kid{name: e.Name})
+				d.kids = append(d.kids, kid{name: e.Name, linked: linked})
 			}
 		}
 	}
@@ -163,33 +181,37 @@ func (l *lister) names(d *walkDir, fd int) ([]dirent, error) {
 	return l.reader.of(d.only.Names()), nil
 }
 
-// entry describes one name, and reports whether it is one of the listing.
-func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) bool {
+// entry describes one name, and reports whether it was seen through a link and
+// whether it is one of the listing.
+func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (linked, ok bool) {
 	err := error(unix.ENAMETOOLONG)
 	if len(d.path)+1+len(n.name) <= maxPath {
-		err = l.describe(fd, n, e)
+		if err = l.describe(fd, n, e); err == nil && isSymlink(e) && w.view != (View{}) {
+			linked, err = l.through(w, d, fd, e)
+		}
 	}
-	there := err == nil
-	for _, path := range d.only.Missing(n.name, there && isDir(e)) {
-		if path != joinPath(d.path, n.name) || errors.Is(err, fs.ErrNotExist) {
+	if !d.only.All() && (err != nil || !isDir(e)) {
+		for _, path := range d.only.Missing(n.name, !errors.Is(err, fs.ErrNotExist)) {
 			d.unreadable(path, fs.ErrNotExist)
 		}
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false // gone since the names were read
+		return false, false // gone since the names were read
 	case err != nil:
-		d.unreadable(joinPath(d.path, n.name), err)
-		return false
+		if !l.hidden(d, n.name, false) && !l.hidden(d, n.name, true) {
+			d.unreadable(joinPath(d.path, n.name), err)
+		}
+		return false, false
 	case !d.only.All() && !isDir(e) && !d.only.Asked(n.name):
-		return false
+		return false, false
 	case (n.kind == unix.DT_UNKNOWN || isDir(e) != (n.kind == unix.DT_DIR)) && l.hidden(d, n.name, isDir(e)):
-		return false // its type was not known, or changed
+		return false, false // its type was not known, or changed
 	case isDir(e) && w.o.OneFileSystem && w.o.OmitMounts && e.Dev != w.device:
-		return false
+		return false, false
 	}
 	l.owners.fill(e, &w.owners)
-	return true
+	return linked, true
 }
 
 // describe fills e, again if the name becomes something else in between.
@@ -205,6 +227,22 @@ func (l *lister) describe(fd int, n *dirent, e *Entry) error {
 		e.Target = target
 		return err
 	}
+}
+
+// through puts what a link leads to in place of the link, where the view says so.
+func (l *lister) through(w *localWalk, d *walkDir, fd int, e *Entry) (linked bool, err error) {
+	held, st, err := w.follow(fd, e.Name, joinPath(d.path, e.Name), e.Target)
+	if err != nil || held < 0 {
+		return false, err
+	}
+	unix.Close(held)
+	for up := d; up != nil && st.isDir(); up = up.parent {
+		if up.dev == st.Dev && up.ino == st.Ino {
+			return false, errLoop
+		}
+	}
+	*e = st.Entry
+	return true, nil
 }
 
 // hidden asks the filter, which has no say about directories that lead to

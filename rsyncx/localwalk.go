@@ -82,6 +82,8 @@ type walkDir struct {
 	path   string
 	scope  *filter.Scope
 	only   Selection
+	dev    uint64
+	ino    uint64
 	fd     int // -1 when none of the subdirectories is left to be opened
 
 	self, rest step
@@ -100,7 +102,8 @@ type walkDir struct {
 
 // kid is a subdirectory that is to be walked.
 type kid struct {
-	name string
+	name   string
+	linked bool // through a link
 }
 
 // run yields the walk. The root is listed before there are any workers.

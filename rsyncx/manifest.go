@@ -25,18 +25,19 @@ const (
 	opLink                      // a hard link to the path target
 	opAttr                      // attributes of a name that is no directory
 	opDirAttr                   // attributes of a directory
-	opLast    = opDirAttr
+	opPatch                     // what was staged for a file, into it, and its attributes
+	opLast    = opPatch
 )
 
 // op is one operation. Each may be done again after it was done.
 type op struct {
 	kind   opKind
 	path   string
-	target string
-	number uint64 // opFile, opTree: of what is staged
-	size   int64  // opFile: bytes
-	kindOf uint32 // opFile, opAttr: the type bits of st_mode
-	dev    uint64 // opAttr: with ino, what was looked at when deciding
+	target string // opLink: a path; opPatch: the state of the file when deciding
+	number uint64 // opFile, opTree, opPatch: of what is staged
+	size   int64  // opFile, opPatch: bytes
+	kindOf uint32 // opFile, opAttr: the type bits of st_mode; opPatch: the form of what is staged
+	dev    uint64 // opAttr, opPatch: with ino, what was looked at when deciding
 	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr is any
 	attr   attr
 }
@@ -77,6 +78,8 @@ func parseOp(record []byte) (op, error) {
 	case o.kind == 0 || o.kind > opLast, o.attr.set > setMode|setUID|setGID|setTime, o.attr.mode > 0o7777, o.size < 0:
 		return op{}, errFormat
 	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter:
+		return op{}, errFormat
+	case o.kind == opPatch && o.kindOf > patchFile:
 		return op{}, errFormat
 	case o.kind == opLink && (o.target == "" || CheckPath(o.target) != nil):
 		return op{}, errFormat

@@ -43,6 +43,9 @@ func (s *Staged) Publish(ctx context.Context) error {
 	if err := p.run(ctx); err != nil {
 		return fmt.Errorf("publish into %s: %w", s.root.path, err)
 	}
+	if err := s.carry(); err != nil {
+		return err
+	}
 	if !s.noSync {
 		if err := s.root.syncFS(); err != nil {
 			return err
@@ -160,6 +163,8 @@ func (p *publisher) do(o *op) error {
 		return p.attrs(dir, name, o)
 	case opFile:
 		return p.file(dir, name, o)
+	case opPatch:
+		return p.patch(dir, name, o)
 	case opLink:
 		return p.link(dir, name, o)
 	}

@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/drsync/drsync/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,6 +88,7 @@ func scene(t testing.TB) (from, to string) {
 	oneTime(t, to)
 	setMtime(t, from+"/changed", 2_000_000)
 	setMtime(t, from+"/kept", 2_000_000)
+	setMtime(t, from+"/new.d/deep/file", 4_000_000_000) // racy
 	return from, to
 }
 
@@ -153,6 +158,11 @@ func TestCrashAnywhere(t *testing.T) {
 		finish(t, to, n%7*5+1)
 		if begun {
 			sameTree(t, fmt.Sprintf("after a crash at call %d", n), rootless(snapshot(t, to)), rootless(want))
+			for _, name := range remembered {
+				if st, err := os.Stat(filepath.Join(to, stateDir, name)); err != nil || st.Size() == 0 {
+					t.Errorf("after a crash at call %d: %v", n, err)
+				}
+			}
 		}
 		if t.Failed() {
 			return
@@ -173,7 +183,9 @@ func rootless(tree map[string]string) map[string]string {
 
 // crashing is Sync step by step, telling whether Publish had begun.
 func crashing(ctx context.Context, src Source, dst *Root) (begun bool, err error) {
-	staged, err := Stage(ctx, src, dst, sceneOptions())
+	o := sceneOptions()
+	o.Racy, o.SameSource = true, true
+	staged, err := Stage(ctx, src, dst, o)
 	if err != nil {
 		return false, err
 	}
@@ -489,4 +501,69 @@ func TestNoSyncAndReboot(t *testing.T) {
 		t.Error(err)
 	}
 	sameTree(t, "then synced", snapshot(t, to), snapshot(t, from))
+}
+
+// TestDeleteBefore: what goes is gone when the first file is asked for, and what is
+// said and done in the end is what rsync says and does.
+func TestDeleteBefore(t *testing.T) {
+	testenv.Require(t, "rsync")
+	from, to := scene(t)
+	to2 := to + "2"
+	must(t, exec.Command("cp", "-a", to, to2).Run())
+	must(t, os.Chmod(to+"/kept", 0o700))
+	must(t, os.Chmod(to2+"/kept", 0o700))
+	oneTime(t, to)
+	oneTime(t, to2)
+	want := runRsync(t, []string{"-aHi", "--delete-before", "--modify-window=-1", from + "/", to2 + "/"})
+	local, dst := open(t, from, to)
+	src := &onRead{Source: local, f: func() {
+		for _, gone := range []string{"gone", "gone.d", "kept/old"} {
+			if _, err := os.Lstat(to + "/" + gone); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is still there: %v", gone, err)
+			}
+		}
+		for _, kept := range []string{"was-dir/a/b", "was-file", "changed"} {
+			if _, err := os.Lstat(to + "/" + kept); err != nil {
+				t.Errorf("more than what the source has not is gone: %v", err)
+			}
+		}
+	}}
+	o := sceneOptions()
+	o.DeleteBefore = true
+	if _, err := Stage(t.Context(), src, dst, o); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("staged: %v", err)
+	}
+	dry := o
+	dry.DryRun = true
+	_, err := Sync(t.Context(), local, dst, dry)
+	must(t, err)
+	var events eventLog
+	o.Event = events.add
+	stats, err := Sync(t.Context(), src, dst, o)
+	must(t, err)
+	if !src.called || stats.Deleted != 9 || stats.Skipped != 0 {
+		t.Errorf("read %v, %+v", src.called, stats)
+	}
+	sameTree(t, "synced", snapshot(t, to), snapshot(t, from))
+	apart := func(l string) bool { return strings.Contains(l, "deep/file") || strings.Contains(l, "link-of-deep") || strings.Contains(l, "hl") }
+	got := slices.DeleteFunc(events.take(), apart) // which name of new links rsync fetches is its own affair
+	want = slices.DeleteFunc(want, apart)
+	if !slices.Equal(got, want) {
+		t.Errorf("said alone\n%s\nrsync said alone\n%s", without(got, want), without(want, got))
+	}
+}
+
+// onRead calls f before the first file is read.
+type onRead struct {
+	Source
+	f      func()
+	called bool
+}
+
+func (r *onRead) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, error] {
+	if !r.called {
+		r.called = true
+		r.f()
+	}
+	return r.Source.Read(ctx, want)
 }

@@ -107,8 +107,9 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 		return received{}, err
 	}
 	size := int64(0)
+	to := &spaceWriter{c: c, fd: int(out.Fd())}
 	for _, from := range []io.Reader{head, in} {
-		n, err := io.CopyBuffer(writerOnly{&spaceWriter{c: c, to: out}}, readerOnly{from}, c.buf)
+		n, err := io.CopyBuffer(writerOnly{to}, readerOnly{from}, c.buf)
 		if size += n; err != nil && in.failed == nil {
 			return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 		}
@@ -118,6 +119,11 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 	}
 	if in.torn && s.again {
 		return received{torn: true}, nil
+	}
+	if c.sparse {
+		if err := setLength(to.fd, size); err != nil {
+			return received{}, stagingError(w.path, err)
+		}
 	}
 	if err := c.root.apply(int(out.Fd()), c.fresh.without(set)); err != nil {
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
@@ -228,17 +234,22 @@ func ctxOr(ctx context.Context, err error) error {
 	return err
 }
 
-// spaceWriter looks at the free space as it writes.
+// spaceWriter writes a new staged file from its beginning and looks at the free space as it does.
 type spaceWriter struct {
-	c  *contentWriter
-	to io.Writer
+	c   *contentWriter
+	fd  int
+	off int64
 }
 
 func (w *spaceWriter) Write(p []byte) (int, error) {
 	if err := w.c.space(int64(len(p))); err != nil {
 		return 0, err
 	}
-	return w.to.Write(p)
+	if err := w.c.writeAt(w.fd, p, w.off, false); err != nil {
+		return 0, err
+	}
+	w.off += int64(len(p))
+	return len(p), nil
 }
 
 // readerOnly and writerOnly hide what would make io.CopyBuffer pass our buffer by.

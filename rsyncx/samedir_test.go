@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -93,6 +94,14 @@ func spoil(r *rand.Rand, t testing.TB, dir string) {
 			continue // gone with a directory above
 		}
 		switch n := r.IntN(6); {
+		case st.Mode().IsRegular() && st.Sys().(*syscall.Stat_t).Nlink > 1 && n < 5: // one name less
+			if out, err := exec.Command("cp", "-p", path, path+"~").CombinedOutput(); err != nil {
+				t.Fatalf("cp: %v: %s", err, out)
+			}
+			must(t, os.Rename(path+"~", path))
+			st, err := os.Stat(filepath.Dir(path))
+			must(t, err)
+			must(t, os.Chtimes(filepath.Dir(path), time.Time{}, st.ModTime()))
 		case n == 0:
 			must(t, os.RemoveAll(path))
 		case n == 1:

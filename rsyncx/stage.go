@@ -47,6 +47,12 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 			err = errors.Join(err, s.out.abandon())
 		}
 	}()
+	if err := s.guards(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openRacy(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -56,19 +62,13 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.guard(); err != nil {
 		return nil, err
 	}
-	if err := s.fetch(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.links(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.content.finish(); err != nil {
-		return nil, err
-	}
-	if err := s.trees.finish(); err != nil {
+	if err := s.contents(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.deletions(); err != nil {
+		return nil, err
+	}
+	if err := s.remember(); err != nil {
 		return nil, err
 	}
 	s.out.stats = s.result()
@@ -83,6 +83,8 @@ func (o Options) withDefaults() Options {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	o.Delete = o.Delete || o.DeleteExcluded
+	o.Append = o.Append || o.AppendVerify
+	o.Inplace = o.Inplace || o.Append
 	return o
 }
 
@@ -117,11 +119,34 @@ type stager struct {
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
+	moved leftovers
+
 	groups   []linkGroup
 	groupOf  map[linkKey]int
 	destSeen int64 // entries of the destination
 	stats    Stats
 	notes    notes
+
+	racy      *racy  // nil without Options.Racy
+	newSource uint64 // inode of a source's root to remember, or 0
+}
+
+// contents stages all that Publish will put in place.
+func (s *stager) contents(ctx context.Context) error {
+	if s.o.deleteOnly {
+		s.onlyDeletions()
+		return nil
+	}
+	if err := s.fetch(ctx); err != nil {
+		return err
+	}
+	if err := s.links(ctx); err != nil {
+		return err
+	}
+	if err := s.content.finish(); err != nil {
+		return err
+	}
+	return s.trees.finish()
 }
 
 // prepare makes the staging directory and the files of the manifest. In a dry
@@ -155,7 +180,10 @@ func (s *stager) prepare() (err error) {
 		return err
 	}
 	s.trees = newTrees{root: s.dst, stage: s.out.stage, fresh: s.out.fresh, at: descent{root: s.out.stage}, attrs: attrs}
-	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, s.o.Reserve)
+	if s.o.deleteOnly {
+		s.trees.stage, s.o.Event = -1, nil
+	}
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
 	s.lacking()
 	return nil
 }
@@ -205,7 +233,33 @@ func (s *stager) close() {
 	}
 }
 
-func (s *stager) op(part int, o op) error { return s.out.parts[part].add(o.append) }
+func (s *stager) op(part int, o op) error {
+	if s.o.deleteOnly && !o.deletes(part, s.cmp.root) {
+		return nil
+	}
+	return s.out.parts[part].add(o.append)
+}
+
+// deletes reports whether an operation is part of removing what the source has not:
+// with it goes the leave to do so in a directory, and the taking back of that. The
+// time of a directory stays that of the removal, as rsync --delete-before has it.
+func (o *op) deletes(part int, root bool) bool {
+	if o.kind == opDirAttr && !root {
+		o.attr.set &= setMode
+		return true
+	}
+	return part == partDelete || o.kind == opEnter
+}
+
+// pretends reports whether nothing is staged beside the manifest.
+func (s *stager) pretends() bool { return s.o.DryRun || s.o.deleteOnly }
+
+// onlyDeletions leaves out what belongs to the second half of DeleteBefore, where
+// it will be decided and reported.
+func (s *stager) onlyDeletions() {
+	s.o.Event = s.out.sink
+	s.stats.Deleted = 0
+}
 
 // deletions keeps or drops what the walk found to delete, now that it is known
 // whether everything of the source could be read.
@@ -240,8 +294,12 @@ func (s *stager) deleted(o op) {
 	s.o.Event.Emit(event.Event{Kind: event.Change, Itemize: deleting, Name: name})
 }
 
-// guard refuses to delete more than the operator thought possible.
+// guard refuses a source with less in it than it must have, and to delete more
+// than the operator thought possible.
 func (s *stager) guard() error {
+	if err := s.fewest(); err != nil {
+		return err
+	}
 	n := s.stats.Deleted // for names of another type
 	if s.stats.Unreadable == 0 {
 		n += s.out.parts[partDelete].count
@@ -323,7 +381,8 @@ func (n *notes) lines() []string {
 }
 
 // Sync makes dst what src is: Stage, Staged.Sync and Staged.Publish. A publish
-// that an earlier crash interrupted is finished first.
+// that an earlier crash interrupted is finished first. With DeleteBefore that is
+// done twice, for the deletions alone at first.
 func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	if !o.DryRun {
 		left, err := OpenStaged(dst)
@@ -334,6 +393,24 @@ func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) 
 			return Stats{}, fmt.Errorf("finish the interrupted publish: %w", err)
 		}
 	}
+	if !o.DeleteBefore || o.DryRun {
+		o.DeleteBefore = false // a dry run names the same deletions either way
+		return syncOnce(ctx, src, dst, o)
+	}
+	o.DeleteBefore, o.Delete = false, true
+	first := o
+	first.deleteOnly, first.Racy = true, false
+	before, err := syncOnce(ctx, src, dst, first)
+	if err != nil {
+		return before, fmt.Errorf("make room first: %w", err)
+	}
+	o.DeleteUpTo = max(0, o.DeleteUpTo-before.Deleted)
+	stats, err := syncOnce(ctx, src, dst, o)
+	stats.Deleted += before.Deleted
+	return stats, err
+}
+
+func syncOnce(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	staged, err := Stage(ctx, src, dst, o)
 	if err != nil {
 		return Stats{}, err

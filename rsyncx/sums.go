@@ -17,9 +17,6 @@ import (
 // number costs no round trips: sums of the whole files, finer sums of what differs
 // in them, then the parts that are missing.
 func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error) {
-	if !s.can.Sums {
-		return list, nil
-	}
 	any := false
 	err = s.eachWish(list, func(d *draft, helped bool) (bool, error) {
 		any = helped
@@ -32,7 +29,12 @@ func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
+	defer func() {
+		p.close()
+		if err != nil {
+			p.rest.close()
+		}
+	}()
 	if err := p.sort(list); err != nil {
 		return nil, err
 	}
@@ -79,7 +81,10 @@ func (p *phases) close() {
 // sort puts every wish of list among the drafts or into rest.
 func (p *phases) sort(list *spool) error {
 	err := p.eachWish(list, func(d *draft, helped bool) (bool, error) {
-		if helped {
+		switch {
+		case helped && d.how == byAppend:
+			return true, addDraft(p.coarse, d)
+		case helped:
 			return true, addDraft(p.drafts, d)
 		}
 		return true, p.rest.add(d.wish.append)
@@ -114,14 +119,32 @@ func (s *stager) basisFor(d *draft) bool {
 	w := &d.wish
 	long := w.listed >= deltaLeast && !s.o.WholeFile && !w.mount
 	switch {
-	case s.o.DryRun && w.compare, w.compare && !long:
+	case s.o.Append && !s.o.AppendVerify && s.inPlace(w) && !w.compare && !s.pretends() && w.listed > w.old.Size:
+		d.how, d.entry, d.basisSize = byAppend, w.entry, w.old.Size
+		d.plan = delta.Plan{Size: w.listed}
+		if w.old.Size > 0 {
+			d.plan.Copies = []delta.Copy{{Len: w.old.Size}}
+		}
+		return true
+	case !s.can.Sums:
+		return false
+	case s.pretends() && w.compare, w.compare && (!long || s.o.Append):
 		d.how = byCompare
 		return true
-	case s.o.DryRun:
+	case s.pretends():
 		return false
 	case w.hasOld:
 		d.how = byDelta
 		return long && w.old.Size >= deltaLeast
+	}
+	if path := s.movedFrom(w); path != "" {
+		d.how, d.basis = byMove, path
+		return true
+	}
+	if w.like != "" && long {
+		dir, _ := splitPath(w.path)
+		d.how, d.basis = byDelta, joinPath(dir, w.like)
+		return true
 	}
 	return false
 }
@@ -182,6 +205,9 @@ func secondWants(d *draft) []SumWant {
 
 // askSums gives each answer to take.
 func (p *phases) askSums(ctx context.Context, list *spool, wants func(*draft) []SumWant, take func(*FileSums) error) error {
+	if !p.can.Sums {
+		return nil
+	}
 	for f, err := range p.src.Sums(ctx, draftWants(list, wants)) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -228,6 +254,12 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 	if f.Entry.Size == have.size && f.Whole == have.whole {
 		return p.equal(ctx, d)
 	}
+	if d.how == byMove {
+		if path := p.movedWith(ctx, &d.wish, f.Entry.Size, f.Whole); path != "" {
+			d.basis, d.basisSize = path, f.Entry.Size
+			return p.equal(ctx, d)
+		}
+	}
 	if d.how != byDelta {
 		return p.unequal(d)
 	}
@@ -262,6 +294,7 @@ func (p *phases) planned(d *draft, next *spool) error {
 func (p *phases) equal(ctx context.Context, d *draft) error {
 	w := &d.wish
 	if w.compare {
+		p.racy.read(w.path, &d.entry)
 		p.groupKept(w.group, &w.old)
 		return p.adjust(w.path, &d.entry, &w.old)
 	}
@@ -275,11 +308,15 @@ func (p *phases) equal(ctx context.Context, d *draft) error {
 // unequal is a file that its basis does not help.
 func (p *phases) unequal(d *draft) error {
 	w := &d.wish
-	if d.how == byCompare && p.o.DryRun {
+	if d.how == byCompare && p.pretends() && !p.o.Append {
 		p.fetched(w, &d.entry, d.entry.Size, place{})
 		return nil
 	}
 	if d.how == byCompare {
+		if p.o.Append {
+			p.groupKept(w.group, &w.old)
+			return nil // it has not grown
+		}
 		if w.mount {
 			return crossesMount(w.path)
 		}

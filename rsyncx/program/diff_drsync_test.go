@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"sync"
 	"time"
@@ -27,7 +28,7 @@ func runProgram(ctx context.Context, dir string, args []string) (string, string,
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("the program is stuck"))
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	env := map[string]string{"LC_ALL": "C", "HOME": dir}
+	env := map[string]string{"LC_ALL": "C.UTF-8", "HOME": dir}
 	exit := program.Run(ctx, program.World{
 		In: bytes.NewReader(nil), Out: &stdout, Err: &stderr, Dir: dir,
 		Env:     func(name string) string { return env[name] },
@@ -84,7 +85,7 @@ func runCommand(name string, before ...string) runner {
 		var stdout, stderr bytes.Buffer
 		cmd := exec.CommandContext(ctx, name, append(append([]string{}, before...), args...)...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "LC_ALL=C", "CVSIGNORE=", "HOME="+dir)
+		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "RSYNC_RSH="+filepath.Join(filepath.Dir(dir), "shell"), "CVSIGNORE=", "HOME="+dir)
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		cmd.Stdin = io.NopCloser(bytes.NewReader(nil))
 		err := cmd.Run()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -57,10 +56,6 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 	var all []outcome
 	for _, r := range c.runs {
 		args := r.args(dir, host)
-		if c.remote {
-			shell := filepath.Join(base, "shell")
-			args = append([]string{"-e", shell}, args...)
-		}
 		o := outcome{args: args}
 		o.stdout, o.stderr, o.exit, err = run(ctx, dir, args)
 		if err != nil {

@@ -230,6 +230,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		o.Delete, o.DeleteExcluded = false, false
 	}
 	o.NoSync = !r.c.Fsync
+	o.Renames = t.host != nil && !r.c.NoRenames // here a copy costs no more than looking for what was moved
 	o.Event = r.sink
 	return o
 }

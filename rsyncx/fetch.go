@@ -334,7 +334,7 @@ func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
 	} else {
-		s.stats.Created++
+		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
 	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,

@@ -177,7 +177,7 @@ func (w *sftpWalk) fetch(ctx context.Context, d *below) error {
 		}
 	}
 	var err error
-	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return w.mergeFile(ctx, join(d.path, name)) })
+	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return readWhole(ctx, w.sftpSource, join(d.path, name)) })
 	if err != nil {
 		return fmt.Errorf("%w: %w", errFilter, err)
 	}
@@ -289,9 +289,9 @@ func (w *sftpWalk) fileSystem(ctx context.Context, path string) (uint64, error) 
 	return vfs.Fsid, nil
 }
 
-// mergeFile returns the content of a per-directory filter file.
-func (w *sftpWalk) mergeFile(ctx context.Context, path string) ([]byte, error) {
-	for f, err := range w.Read(ctx, rsyncx.Wants(slices.Values([]string{path}))) {
+// readWhole returns the content of a per-directory filter file.
+func readWhole(ctx context.Context, s rsyncx.Source, path string) ([]byte, error) {
+	for f, err := range s.Read(ctx, rsyncx.Wants(slices.Values([]string{path}))) {
 		switch {
 		case err != nil:
 			return nil, err

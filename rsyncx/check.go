@@ -16,6 +16,9 @@ func checkDir(d *Dir) error {
 	if err := CheckPath(d.Path); err != nil {
 		return err
 	}
+	if d.Same && d.Path != "" {
+		return nil // nothing else was sent
+	}
 	if !isDir(&d.Self) {
 		return hostile(d.Path, "it was listed and is no directory")
 	}

@@ -42,7 +42,47 @@ func currentUmask() uint32 {
 }
 
 func (c *comparer) sameTime(a, b Time) bool {
+	switch {
+	case c.o.ModifyWindow > 0:
+		return a.Sec-b.Sec <= c.o.ModifyWindow && b.Sec-a.Sec <= c.o.ModifyWindow
+	case c.o.WholeSeconds:
+		return a.Sec == b.Sec
+	}
 	return a.Sec == b.Sec && (!c.nanoseconds || a.Nsec == b.Nsec)
+}
+
+// newer reports whether the destination's file d is newer than e, for Update.
+// In whole seconds that is rsync's comparison, which takes a file that is less
+// than ModifyWindow older for a newer one.
+func (c *comparer) newer(d, e Time) bool {
+	if c.o.WholeSeconds {
+		return e.Sec-d.Sec < c.o.ModifyWindow
+	}
+	return d.Sec > e.Sec || d.Sec == e.Sec && c.nanoseconds && d.Nsec > e.Nsec
+}
+
+// keepsTime reports whether names of this type get the source's modification time.
+func (c *comparer) keepsTime(mode uint32) bool {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return c.o.Times && !c.o.OmitDirTimes
+	case unix.S_IFLNK:
+		return c.o.Times && !c.o.OmitLinkTimes
+	}
+	return c.o.Times
+}
+
+// keptMode is the mode of what exists at the destination without Perms.
+func (c *comparer) keptMode(e *Entry, now, asked uint32) uint32 {
+	now &= 0o7777
+	switch {
+	case !c.o.Executability || !isRegular(e):
+	case asked&0o111 == 0:
+		now &^= 0o111
+	case now&0o111 == 0:
+		now |= now & 0o444 >> 2
+	}
+	return now
 }
 
 func (c *comparer) mayGroup(gid uint32) bool { return c.root || slices.Contains(c.groups, int(gid)) }
@@ -75,14 +115,15 @@ func (c *comparer) quick(e *Entry, d *info) verdict {
 func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	a := attr{}
 	if !isSymlink(e) {
+		asked := changeMode(c.o.Chmod, e.Mode)
 		a.set = setMode
 		switch {
 		case c.o.Perms:
-			a.mode = e.Mode & 0o7777
+			a.mode = asked & 0o7777
 		case d != nil:
-			a.mode = d.Mode & 0o7777
+			a.mode = c.keptMode(e, d.Mode, asked)
 		default:
-			a.mode = e.Mode & 0o777 &^ c.umask
+			a.mode = asked & 0o777 &^ c.umask
 		}
 	}
 	if c.o.Owner && c.root {
@@ -91,7 +132,7 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	if c.o.Group && c.mayGroup(gid) {
 		a.set, a.gid = a.set|setGID, gid
 	}
-	if c.o.Times {
+	if c.keepsTime(e.Mode) {
 		a.set, a.mtime = a.set|setTime, e.Mtime
 	}
 	return a
@@ -102,16 +143,23 @@ func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
 	ch := change{
 		update: update,
 		size:   isRegular(e) && e.Size != d.Size,
-		perms:  c.o.Perms && a.set&setMode != 0 && a.mode != d.Mode&0o7777,
+		perms:  a.set&setMode != 0 && c.permsDiffer(a.mode, d.Mode&0o7777),
 		owner:  a.set&setUID != 0 && a.uid != d.UID,
 		group:  a.set&setGID != 0 && a.gid != d.GID,
 	}
-	if c.o.Times {
+	if c.keepsTime(e.Mode) {
 		ch.time = !c.sameTime(e.Mtime, d.Mtime)
 	} else {
 		ch.time, ch.timeUnset = update == '>' || update == 'c', true
 	}
 	return ch
+}
+
+func (c *comparer) permsDiffer(want, now uint32) bool {
+	if c.o.Perms {
+		return want != now
+	}
+	return c.o.Executability && (want&0o111 != 0) != (now&0o111 != 0)
 }
 
 func (a attr) only(ch change) attr {

@@ -15,13 +15,20 @@ const (
 	spaceEvery   = 64 << 20 // bytes written between two looks at the free space
 	filesCounted = 4096     // bytes that a file takes beside its content, for the free space
 
-	// Files are staged in lanes: in the first the stager writes the large ones as
-	// they come, in the others goroutines write those that were read into memory.
+	// Files are staged in lanes: in the first the stager makes the large ones as
+	// they come and all that is no file, in the others goroutines write those that were read into memory.
 	// Most of what a small file costs is its inode, and the kernel makes one at a
 	// time in a directory; so each lane has directories of its own.
 	lanes     = 3
-	laneQueue = 8 // files that wait for a lane
+	laneQueue = 64 // files that wait for a lane
 )
+
+// place is where something staged lies until Publish: in a new tree under its
+// own name, or under a number.
+type place struct {
+	tree   tree
+	number uint64 // without tree
+}
 
 // Staged files have numbers; those of lane i are i, lanes+i, 2*lanes+i and so on.
 func contentDirNumber(number uint64) uint64 {
@@ -37,12 +44,18 @@ func contentName(number uint64) string { return strconv.FormatUint(number, 16) }
 type contentWriter struct {
 	root    *Root
 	reserve int64
+	fresh   freshAttr
+	sparse  bool  // zeros become holes
 	unseen  int64 // bytes written since the free space was looked at
 	buf     []byte
 	other   []byte
+	// cannotClone says that the file system has refused to share blocks.
+	cannotClone bool
 
 	lanes   [lanes]lane
-	turn    int        // the lane of the last small file
+	turn    int    // the lane of the last small file
+	dir     string // of the last small file in a new tree
+	from    descent
 	buffers sync.Pool  // of *[]byte, smallFile and one long
 	failed  chan error // holds the first error of a lane
 }
@@ -50,28 +63,34 @@ type contentWriter struct {
 // lane makes staged files, one at a time.
 type lane struct {
 	root   *Root
-	stage  int
-	dir    int // open directory of dirNum, or -1
-	dirNum uint64
-	next   uint64            // number
-	queue  chan smallContent // nil while no goroutine works for the lane
-	ended  chan struct{}
+	fresh  freshAttr
+	sparse bool
+	at     descent
+	// fd is that of the directory used last: of dir in tree, or of numbers.
+	fd    int
+	tree  tree
+	dir   string
+	dirNo uint64
+
+	next  uint64            // number
+	queue chan smallContent // nil while no goroutine works for the lane
+	ended chan struct{}
 }
 
 // smallContent is a file that has arrived.
 type smallContent struct {
-	path   string // for errors
-	number uint64
-	data   *[]byte
-	size   int
-	set    attr
+	path string
+	at   place
+	data *[]byte
+	size int
+	set  attr
 }
 
-func newContentWriter(root *Root, stage int, reserve int64) *contentWriter {
-	c := &contentWriter{root: root, reserve: reserve, failed: make(chan error, 1)}
+func newContentWriter(root *Root, stage int, fresh freshAttr, o *Options) *contentWriter {
+	c := &contentWriter{root: root, reserve: o.Reserve, fresh: fresh, sparse: o.Sparse, failed: make(chan error, 1)}
 	c.buffers.New = func() any { b := make([]byte, smallFile+1); return &b }
 	for i := range c.lanes {
-		c.lanes[i] = lane{root: root, stage: stage, dir: -1, next: uint64(i)}
+		c.lanes[i] = lane{root: root, fresh: fresh, sparse: o.Sparse, at: descent{root: stage}, fd: -1, next: uint64(i)}
 	}
 	return c
 }
@@ -90,20 +109,25 @@ func (c *contentWriter) space(n int64) error {
 }
 
 // put stages a file whose content is in memory, from c.buffers, and takes that
-// over. Its errors, and those of earlier files, may come later; finish has the rest.
-func (c *contentWriter) put(f smallContent) (number uint64, err error) {
-	c.turn = c.turn%(lanes-1) + 1
+// over. Its errors, and those of earlier files, may come later; finish has the
+// rest. All files of a new directory go through one lane.
+func (c *contentWriter) put(f smallContent) (place, error) {
+	dir, _ := splitPath(f.path)
+	if f.at.tree.none() || dir != c.dir {
+		c.turn = c.turn%(lanes-1) + 1
+		c.dir = dir
+	}
 	l := &c.lanes[c.turn]
 	if l.queue == nil {
 		l.queue, l.ended = make(chan smallContent, laneQueue), make(chan struct{})
 		go c.work(l)
 	}
-	f.number = l.number()
+	f.at = l.place(f.at.tree)
 	select {
 	case l.queue <- f:
-		return f.number, nil
+		return f.at, nil
 	case err := <-c.failed:
-		return 0, err
+		return place{}, err
 	}
 }
 
@@ -118,7 +142,7 @@ func (c *contentWriter) work(l *lane) {
 			continue
 		}
 		select {
-		case c.failed <- fmt.Errorf("stage %s: %w", Printable(f.path), err):
+		case c.failed <- stagingError(f.path, err):
 		default:
 		}
 	}
@@ -146,50 +170,193 @@ func (c *contentWriter) close() {
 	for i := range c.lanes {
 		c.lanes[i].close()
 	}
+	c.from.close()
 }
 
-func (l *lane) close() {
-	if l.dir >= 0 {
-		unix.Close(l.dir)
-		l.dir = -1
+// node makes what is no regular file, with its attributes.
+func (c *contentWriter) node(t tree, path string, e *Entry, set attr, dry bool) (place, error) {
+	l := &c.lanes[0]
+	at := l.place(t)
+	if dry {
+		return at, nil
 	}
-}
-
-func (l *lane) number() uint64 {
-	n := l.next
-	l.next += lanes
-	return n
-}
-
-// create makes the file with the given number.
-func (l *lane) create(number uint64) (*os.File, error) {
-	if num := contentDirNumber(number); l.dir < 0 || num != l.dirNum {
-		l.close()
-		all, err := openDir(l.stage, contentDir)
-		if err != nil {
-			return nil, err
-		}
-		defer unix.Close(all)
-		name := contentDirName(number)
-		if err := l.root.mkdir(all, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, err
-		}
-		if l.dir, err = openDir(all, name); err != nil {
-			return nil, err
-		}
-		l.dirNum = num
+	dir, name, err := l.open(at, path)
+	if err == nil {
+		err = c.root.do("create", func() error {
+			if isSymlink(e) {
+				return unix.Symlinkat(e.Target, dir, name)
+			}
+			rdev := 0
+			if isDevice(e.Mode) {
+				rdev = int(e.Rdev)
+			}
+			return unix.Mknodat(dir, name, e.Mode&unix.S_IFMT|0o600, rdev)
+		})
 	}
-	return l.root.create(l.dir, contentName(number))
+	if err != nil {
+		return place{}, stagingError(path, err)
+	}
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err == nil {
+		err = c.root.apply(fd, c.fresh.without(set))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return place{}, stagingError(path, err)
+	}
+	return at, nil
 }
 
-func (l *lane) write(f *smallContent) error {
-	out, err := l.create(f.number)
+// linkStaged makes path, which is in a new tree, another name of what was staged for g.
+func (c *contentWriter) linkStaged(t tree, path string, g *linkGroup) error {
+	c.from.start(c.lanes[0].at.root)
+	from := contentDir + "/" + contentDirName(g.at.number) + "/" + contentName(g.at.number)
+	if !g.at.tree.none() {
+		from = g.at.tree.path(g.path)
+	}
+	return c.link(from, t, path)
+}
+
+// linkKept does so with the destination's own file.
+func (c *contentWriter) linkKept(t tree, path string, g *linkGroup) error {
+	c.from.start(c.root.fd)
+	if err := c.link(g.path, t, path); err != nil {
+		return err
+	}
+	l := &c.lanes[0]
+	dir, name, err := l.open(place{tree: t}, path)
 	if err != nil {
 		return err
 	}
-	defer out.Close()
-	if _, err := out.Write((*f.data)[:f.size]); err != nil {
+	st, err := statAt(dir, name)
+	if err == nil && (st.Ino != g.ino || st.Dev != g.dev) {
+		err = errors.Join(errMoved, c.root.unlink(dir, name))
+	}
+	return err
+}
+
+func (c *contentWriter) link(from string, t tree, path string) error {
+	fromDir, fromName, err := c.from.parent(from)
+	if err != nil {
+		return stagingError(path, err)
+	}
+	dir, name, err := c.lanes[0].open(place{tree: t}, path)
+	if err == nil {
+		err = c.root.do("link", func() error { return unix.Linkat(fromDir, fromName, dir, name, 0) })
+	}
+	if err != nil {
+		return stagingError(path, err)
+	}
+	return nil
+}
+
+func (l *lane) close() {
+	l.at.close()
+	l.fd = -1
+}
+
+// place gives the next file of the lane its place.
+func (l *lane) place(t tree) place {
+	if !t.none() {
+		return place{tree: t}
+	}
+	n := l.next
+	l.next += lanes
+	return place{number: n}
+}
+
+// open returns the directory that holds, at p, what will be path, and its name there.
+func (l *lane) open(p place, path string) (fd int, name string, err error) {
+	if p.tree.none() {
+		err = l.numbers(p.number)
+		return l.fd, contentName(p.number), err
+	}
+	dir, name := splitPath(path)
+	if l.fd < 0 || l.tree != p.tree || l.dir != dir {
+		l.fd = -1
+		fd, err := l.at.dir(p.tree.path(dir))
+		if err != nil {
+			return -1, "", err
+		}
+		l.fd, l.tree, l.dir = fd, p.tree, dir
+	}
+	return l.fd, name, nil
+}
+
+// numbers goes to the directory of a number, and makes it if need be.
+func (l *lane) numbers(number uint64) error {
+	dirNo := contentDirNumber(number)
+	if l.fd >= 0 && l.tree.none() && l.dirNo == dirNo {
+		return nil
+	}
+	l.fd = -1
+	all, err := l.at.dir(contentDir)
+	if err != nil {
 		return err
 	}
-	return l.root.apply(int(out.Fd()), f.set)
+	name := contentDirName(number)
+	if err := l.root.mkdir(all, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	fd, err := l.at.dir(contentDir + "/" + name)
+	if err != nil {
+		return err
+	}
+	l.fd, l.tree, l.dirNo = fd, tree{}, dirNo
+	return nil
+}
+
+// create makes the file at p.
+func (l *lane) create(p place, path string, mode uint32) (*os.File, error) {
+	dir, name, err := l.open(p, path)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := l.root.create(dir, name, mode)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func (l *lane) remove(p place, path string) error {
+	dir, name, err := l.open(p, path)
+	if err != nil {
+		return err
+	}
+	return l.root.unlink(dir, name)
+}
+
+func (l *lane) write(f *smallContent) error {
+	dir, name, err := l.open(f.at, f.path)
+	if err != nil {
+		return err
+	}
+	mode, left := l.fresh.create(f.set)
+	fd, err := l.root.create(dir, name, mode)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if l.sparse {
+		err = errors.Join(writeSparse(fd, (*f.data)[:f.size], 0, false), setLength(fd, int64(f.size)))
+	} else {
+		err = writeAll(fd, (*f.data)[:f.size])
+	}
+	if err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return l.root.apply(fd, left)
+}
+
+func writeAll(fd int, data []byte) error {
+	for len(data) > 0 {
+		n := 0
+		err := retry(func() (err error) { n, err = unix.Write(fd, data); return err })
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
 }

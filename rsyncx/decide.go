@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -11,6 +12,7 @@ import (
 // destination has under that name, or nil.
 func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
+	s.racy.listed(e.Mtime)
 	if !s.carries(path, e) {
 		return nil
 	}
@@ -114,7 +116,15 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		if err := s.touch(f, e); err != nil {
 			return err
 		}
-		return s.op(partDirs, op{kind: opMkdir, path: path})
+		t, o, err := s.trees.mkdir(f.tree, path)
+		if err != nil {
+			return err
+		}
+		f.subs[len(f.subs)-1].tree = t
+		if o.kind == opTree {
+			return s.op(partDirs, o)
+		}
+		return nil
 	}
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
@@ -128,15 +138,24 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 
 // regular decides by the quick check whether a file is fetched.
 func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
-	w := wish{path: path, group: group, listed: e.Size, gid: f.gid}
+	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
-		switch s.cmp.quick(e, here) {
+		v := s.cmp.quick(e, here)
+		if v == same && s.racy.suspect(path, e) {
+			v = unsure
+		}
+		switch v {
 		case same:
 			s.groupKept(group, here)
 			return s.adjust(path, e, here)
 		case unsure:
 			w.compare = true
+		case differs:
+			if s.o.Append && here.Size >= e.Size {
+				s.groupKept(group, here)
+				return nil // it has not grown
+			}
 		}
 	}
 	if here != nil && here.mount {
@@ -148,6 +167,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	}
 	w.mount = f.mount
 	w.entry = *e
+	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
+		w.like = s.similar(e, f.around)
+	}
 	if !w.compare {
 		s.wantedBytes += e.Size
 	}
@@ -173,7 +195,19 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 			return nil
 		}
 	}
-	set := s.fresh(e, here, f.gid)
+	if err := s.touch(f, e); err != nil {
+		return err
+	}
+	at, err := s.content.node(f.tree, path, e, s.fresh(e, here, f.gid), s.pretends())
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
+		s.stats.Skipped++
+		s.notes.add("a link or special file was left out: this host does not let us make it")
+		s.warn(path, "cannot be made: "+Printable(err.Error()))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	ch := change{update: 'c', isNew: here == nil}
 	if here != nil {
 		ch = s.cmp.attrs(e, s.attrs(e, here), here, 'c')
@@ -182,18 +216,8 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 		s.stats.Created++
 	}
 	s.changed(path, e, ch, "")
-	s.groupReplaced(group)
-	if err := s.touch(f, e); err != nil {
-		return err
-	}
-	o := op{kind: opNode, path: path, kindOf: e.Mode & unix.S_IFMT, attr: set}
-	if isSymlink(e) {
-		o.kind, o.target = opSymlink, e.Target
-	}
-	if isDevice(e.Mode) {
-		o.rdev = e.Rdev
-	}
-	return s.op(partLinks, o)
+	s.groupReplaced(group, at)
+	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }
 
 // class puts together the types that rsync reports as a change of one another.

@@ -22,6 +22,9 @@ type info struct {
 	Entry
 	ctime Time
 	mount bool // a file system is mounted on it
+	// hidden says that the sender's rules leave it out; known of listings for a
+	// digest only.
+	hidden bool
 }
 
 func (i *info) isDir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -72,30 +75,6 @@ func fromStat(name string, st *unix.Stat_t) info {
 		},
 		ctime: Time{Sec: int64(st.Ctim.Sec), Nsec: int32(st.Ctim.Nsec)},
 	}
-}
-
-// statMountAt is statAt that also tells a mount point, bind mounts and mounted
-// files included, where the kernel can (5.8 and later).
-func statMountAt(dir int, name string) (info, error) {
-	var st unix.Statx_t
-	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
-	err := retry(func() error { return unix.Statx(dir, name, flags, unix.STATX_BASIC_STATS, &st) })
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		return statAt(dir, name)
-	}
-	if err != nil {
-		return info{}, err
-	}
-	return info{
-		Entry: Entry{
-			Name: name, Mode: uint32(st.Mode), Size: int64(st.Size),
-			Mtime: Time{Sec: st.Mtime.Sec, Nsec: int32(st.Mtime.Nsec)},
-			UID:   st.Uid, GID: st.Gid, Rdev: unix.Mkdev(st.Rdev_major, st.Rdev_minor),
-			Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino, Nlink: uint64(st.Nlink),
-		},
-		ctime: Time{Sec: st.Ctime.Sec, Nsec: int32(st.Ctime.Nsec)},
-		mount: st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0,
-	}, nil
 }
 
 // readNames lists the directory open at fd in byte order. buf is scratch
@@ -234,6 +213,14 @@ func (d *descent) cut(keep int) {
 }
 
 func (d *descent) close() { d.cut(0) }
+
+// start makes root the directory that paths begin at.
+func (d *descent) start(root int) {
+	if d.root != root {
+		d.close()
+		d.root = root
+	}
+}
 
 func splitPath(path string) (dir, name string) {
 	i := strings.LastIndexByte(path, '/')

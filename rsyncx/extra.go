@@ -10,10 +10,11 @@ import (
 
 // extra decides about a name that only the destination has.
 func (s *stager) extra(f *frame, here *info) error {
+	path := joinPath(f.path, here.Name)
 	if !s.o.Delete {
+		s.survey(f.fd, path, here)
 		return nil
 	}
-	path := joinPath(f.path, here.Name)
 	if s.protected(f.guard, path, here.isDir()) {
 		return nil
 	}
@@ -43,6 +44,7 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 		return true, nil
 	}
 	if !here.isDir() {
+		s.leftOver(path, here, true)
 		return false, del(op{kind: opRemove, path: path})
 	}
 	fd, err := openDir(parent, here.Name)

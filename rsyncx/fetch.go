@@ -24,9 +24,11 @@ type wish struct {
 	entry   Entry // as listed
 	compare bool  // fetch only to see whether the content differs
 	gid     int64 // that a new file inherits, or -1
+	tree    tree  // that it belongs to when its directory is new
 	mount   bool  // below a mount point: it cannot be replaced
 	hasOld  bool
-	old     info // what the destination has
+	old     info   // what the destination has
+	like    string // name of a file in the same directory that may have some of the content, or ""
 }
 
 func (w *wish) append(b []byte) []byte {
@@ -38,7 +40,10 @@ func (w *wish) append(b []byte) []byte {
 	}
 	b = binary.AppendVarint(append(b, flags), int64(w.group))
 	b = binary.AppendVarint(b, w.gid)
+	b = binary.AppendUvarint(b, w.tree.number)
+	b = binary.AppendUvarint(b, uint64(w.tree.top))
 	b = appendText(b, w.path)
+	b = appendText(b, w.like)
 	b = appendEntry(b, &w.entry)
 	return appendEntry(b, &w.old.Entry)
 }
@@ -63,12 +68,14 @@ func parseWish(record []byte) (wish, error) {
 	d := decoder{b: record}
 	flags := d.byte()
 	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
+	w.tree = tree{number: d.uint(), top: int(d.uint())}
 	w.path = d.text()
+	w.like = d.text()
 	w.entry = d.entry()
 	w.old.Entry = d.entry()
 	_, w.entry.Name = splitPath(w.path)
 	w.listed = w.entry.Size
-	if d.bad || len(d.b) > 0 {
+	if d.bad || len(d.b) > 0 || w.tree.top < 0 || w.tree.top > len(w.path) {
 		return wish{}, errFormat
 	}
 	return w, nil
@@ -105,6 +112,11 @@ func (s *stager) fetchAll(ctx context.Context, list *spool) error {
 	if s.o.DryRun {
 		return s.pretend(ctx, list)
 	}
+	list, err := s.spare(ctx, list)
+	if err != nil {
+		return err
+	}
+	defer list.close()
 	for try := 1; ; try++ {
 		if err := list.flush(); err != nil {
 			return err
@@ -155,17 +167,23 @@ func (s *stager) pretend(ctx context.Context, list *spool) error {
 			}
 			continue
 		}
-		s.fetched(&w, &w.entry, w.entry.Size)
+		s.fetched(&w, &w.entry, w.entry.Size, place{})
 	}
 	if err := compare.flush(); err != nil || compare.count == 0 {
 		return err
 	}
-	return s.pass(ctx, compare, nil)
+	rest, err := s.spare(ctx, compare)
+	if err != nil {
+		return err
+	}
+	defer rest.close()
+	return s.pass(ctx, rest, nil)
 }
 
 // pass asks the source for every file of list, in one stream. Files that
 // changed while they were read are added to torn, or taken when it is nil.
 func (s *stager) pass(ctx context.Context, list, torn *spool) error {
+	s.again = torn != nil
 	expected := list.records()
 	for f, err := range s.src.Read(ctx, paths(list)) {
 		if ctx.Err() != nil {
@@ -223,12 +241,8 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 	if !isRegular(&f.Entry) || f.Body == nil {
 		return hostile(w.path, "it was sent as a file and is none")
 	}
-	if err := checkFacts(w.path, &f.Entry); err != nil {
+	if err := s.believable(w, &f.Entry); err != nil {
 		return err
-	}
-	if f.Entry.Size > 4*w.listed+1<<30 {
-		return hint.With(hostile(w.path, "it was listed with %d bytes and has %d", w.listed, f.Entry.Size),
-			"if it really grows this fast, exclude it")
 	}
 	if w.mount && !w.compare {
 		return crossesMount(w.path)
@@ -247,17 +261,36 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.warn(w.path, "changed on every try while it was read")
 	}
 	if got.same {
+		s.racy.read(w.path, &f.Entry)
 		s.groupKept(w.group, &w.old)
 		if got.torn { // it shrank: the destination's copy is as good as any
 			return nil
 		}
 		return s.adjust(w.path, &f.Entry, &w.old)
 	}
-	s.fetched(w, &f.Entry, got.size)
-	if s.o.DryRun {
+	s.fetched(w, &f.Entry, got.size, got.at)
+	return s.put(w, &f.Entry, got.at, got.size, wholeFile)
+}
+
+// placed notes what Publish has to do for something that was staged: nothing when
+// it lies in a new tree.
+func (s *stager) placed(path string, at place, kind uint32, size int64) error {
+	if s.o.DryRun || !at.tree.none() {
 		return nil
 	}
-	return s.op(partFiles, op{kind: opFile, path: w.path, number: got.number, size: got.size, attr: set})
+	return s.op(partFiles, op{kind: opFile, path: path, number: at.number, size: size, kindOf: kind})
+}
+
+// believable looks at what the source says of a file when it opened it.
+func (s *stager) believable(w *wish, e *Entry) error {
+	if err := checkFacts(w.path, e); err != nil {
+		return err
+	}
+	if e.Size > 4*w.listed+1<<30 {
+		return hint.With(hostile(w.path, "it was listed with %d bytes and has %d", w.listed, e.Size),
+			"if it really grows this fast, exclude it")
+	}
+	return nil
 }
 
 func (w *wish) dest() *info {
@@ -283,8 +316,9 @@ func (s *stager) notRead(w *wish, err error) error {
 }
 
 // fetched counts and reports a file that Publish will put in place.
-func (s *stager) fetched(w *wish, e *Entry, size int64) {
-	s.groupReplaced(w.group)
+func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
+	s.groupReplaced(w.group, at)
+	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
 	ch := change{update: '>', isNew: !w.hasOld}

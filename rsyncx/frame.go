@@ -16,20 +16,23 @@ import (
 
 // frame is one directory on the way from the root to the one looked at.
 type frame struct {
-	path  string
-	fd    int  // of the destination's directory; -1 when it has none yet
-	mount bool // it, or one above it, is a mount point below the root
-	owned bool // by us, so that Publish can make it writable
-	dev   uint64
-	dst   []info        // the destination's entries, ascending
-	rules *filter.Scope // for what the source sends
-	guard *filter.Scope // for what the destination would lose
+	path   string
+	fd     int  // of the destination's directory; -1 when it has none yet
+	mount  bool // it, or one above it, is a mount point below the root
+	owned  bool // by us, so that Publish can make it writable
+	dev    uint64
+	dst    []info        // the destination's entries, ascending
+	around []info        // the same, for as long as the entries are looked at, with Fuzzy
+	rules  *filter.Scope // for what the source sends
+	guard  *filter.Scope // for what the destination would lose
+	only   Selection     // of what is looked at
 
 	subs  []sub // directories among the source's entries, ascending
 	next  int   // first of subs that was not passed yet
 	gid   int64 // that new names inherit, or -1
 	set   attr  // attributes for the directory itself
 	needs bool  // set must be applied whatever happens inside
+	tree  tree  // that it belongs to when the destination has none yet
 	dirty bool  // something inside will be made, replaced or removed
 }
 
@@ -41,6 +44,7 @@ type sub struct {
 	needs bool
 	mount bool
 	gid   int64 // of the directory
+	tree  tree  // when dst is nil
 	// ignored says that it stays out: its filter or what stands in its place says so.
 	ignored bool
 }
@@ -53,8 +57,15 @@ func (f *frame) close() {
 }
 
 // walk compares the whole source with the destination, directory by directory.
-func (s *stager) walk(ctx context.Context) error {
-	options := WalkOptions{Filter: s.o.Filter, OneFileSystem: s.o.OneFileSystem, MaxEntries: s.o.MaxEntries}
+func (s *stager) walk(ctx context.Context) (err error) {
+	options := s.walkOptions()
+	if s.only, err = options.Select(); err != nil {
+		return err
+	}
+	if s.same = s.sameDirs(); s.same != nil {
+		options.Same, options.Digest = s.same.same, s.same.digest
+		defer s.same.close()
+	}
 	for d, err := range s.src.Walk(ctx, options) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -95,6 +106,9 @@ func (s *stager) unreadable(e *PathError) error {
 
 // arrive takes the next directory of the walk.
 func (s *stager) arrive(ctx context.Context, d *Dir) error {
+	if d.Same && s.same == nil {
+		return hostile(d.Path, "nobody said that it is the same here")
+	}
 	if err := checkDir(d); err != nil {
 		return err
 	}
@@ -109,10 +123,30 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 	if err := s.scopes(ctx, f); err != nil {
 		return err
 	}
-	if err := s.list(f); err != nil {
+	if err := s.list(f, d.Same); err != nil {
 		return err
 	}
+	if d.Same {
+		if err := s.sameEntries(f, d); err != nil {
+			return err
+		}
+	}
 	return s.entries(f, d)
+}
+
+// sameEntries fills in what the source did not send of a directory, since it is
+// what the destination has.
+func (s *stager) sameEntries(f *frame, d *Dir) (err error) {
+	if f.fd < 0 || len(d.Entries) > 0 {
+		return hostile(d.Path, "it was not said to be the same here")
+	}
+	if d.Entries = shown(make([]Entry, 0, len(f.dst)), f.dst); len(d.Entries) == 0 {
+		return nil
+	}
+	if s.listed += int64(len(d.Entries)); s.listed > s.o.MaxEntries {
+		return fmt.Errorf("list the source: %w: %d names and more", ErrTooMany, s.o.MaxEntries)
+	}
+	return nil
 }
 
 // enter opens the destination's side of d, which must be the root or follow
@@ -150,12 +184,16 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		}
 	}
 	parent.next = i + 1
+	only, into := parent.only.Enter(name)
+	if !into {
+		return nil, hostile(d.Path, "the walk was not to go there")
+	}
 	c := &parent.subs[i]
 	if c.ignored {
 		s.ignored = d.Path
 		return nil, nil
 	}
-	f := &frame{path: d.Path, fd: -1, set: c.set, needs: c.needs, mount: c.mount, rules: parent.rules, guard: parent.guard}
+	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, tree: c.tree, rules: parent.rules, guard: parent.guard}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -199,7 +237,7 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.dst.path, err)
 	}
-	f := &frame{fd: fd, dev: now.Dev, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
+	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
 	d.Self.Name = ""
 	s.own(&d.Self)
 	set := s.cmp.target(&d.Self, s.ids.uid(&d.Self), s.ids.gid(&d.Self), &now)
@@ -242,33 +280,50 @@ func (s *stager) scopes(ctx context.Context, f *frame) (err error) {
 }
 
 // list reads the destination's directory.
-func (s *stager) list(f *frame) (err error) {
+func (s *stager) list(f *frame, same bool) (err error) {
 	if f.fd < 0 {
 		return nil
 	}
-	f.dst, err = s.listAt(f.fd, f.path)
+	kept := false
+	switch f.dst, kept = s.same.arrived(f.path); {
+	case kept:
+	case same:
+		f.dst, err = s.same.relist(f.path)
+	default:
+		f.dst, err = s.listAt(f.fd, f.path)
+	}
 	s.destSeen += int64(len(f.dst))
 	return err
 }
 
-func (s *stager) listAt(fd int, path string) ([]info, error) {
-	names, err := readNames(fd, s.names)
+func (s *stager) listAt(fd int, path string) ([]info, error) { return s.lister.list(fd, path) }
+
+// destLister lists directories of the destination. It belongs to one goroutine.
+type destLister struct {
+	reader dirReader
+	stat   unix.Statx_t
+}
+
+func (l *destLister) list(fd int, path string) ([]info, error) {
+	names, err := l.reader.read(fd)
 	if err != nil {
 		return nil, fmt.Errorf("list the directory %s of the destination: %w", Printable(path), err)
 	}
 	all := make([]info, 0, len(names))
-	for _, name := range names {
-		if path == "" && name == stateDir {
+	for i := range names {
+		n := &names[i]
+		if path == "" && n.name == stateDir {
 			continue
 		}
-		st, err := statMountAt(fd, name)
+		all = append(all, info{})
+		err := n.infoAt(fd, &l.stat, &all[len(all)-1])
 		if errors.Is(err, fs.ErrNotExist) {
+			all = all[:len(all)-1]
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("stat %s in the destination: %w", Printable(joinPath(path, name)), err)
+			return nil, fmt.Errorf("stat %s in the destination: %w", Printable(joinPath(path, n.name)), err)
 		}
-		all = append(all, st)
 	}
 	return all, nil
 }
@@ -277,10 +332,17 @@ func (s *stager) listAt(fd int, path string) ([]info, error) {
 func (s *stager) entries(f *frame, d *Dir) error {
 	have := f.dst
 	f.dst = nil
+	if s.o.Fuzzy {
+		f.around = have
+	}
+	extra := s.extra
+	if d.Partial || !f.only.All() { // what was not looked at may well be there
+		extra = func(*frame, *info) error { return nil }
+	}
 	for i := range d.Entries {
 		e := &d.Entries[i]
 		for len(have) > 0 && have[0].Name < e.Name {
-			if err := s.extra(f, &have[0]); err != nil {
+			if err := extra(f, &have[0]); err != nil {
 				return err
 			}
 			have = have[1:]
@@ -289,12 +351,12 @@ func (s *stager) entries(f *frame, d *Dir) error {
 		if len(have) > 0 && have[0].Name == e.Name {
 			here, have = &have[0], have[1:]
 		}
-		if !s.lets(f, e) {
+		if !d.Same && !s.lets(f, e) {
 			f.ignore(e)
 			if here == nil {
 				continue
 			}
-			if err := s.extra(f, here); err != nil {
+			if err := extra(f, here); err != nil {
 				return err
 			}
 			continue
@@ -305,7 +367,7 @@ func (s *stager) entries(f *frame, d *Dir) error {
 		}
 	}
 	for i := range have {
-		if err := s.extra(f, &have[i]); err != nil {
+		if err := extra(f, &have[i]); err != nil {
 			return err
 		}
 	}
@@ -322,6 +384,12 @@ func (f *frame) ignore(e *Entry) {
 // lets applies our own filter to what the source sent.
 func (s *stager) lets(f *frame, e *Entry) bool {
 	if f.path == "" && e.Name == stateDir {
+		return false
+	}
+	if isDir(e) && f.only.Leads(e.Name) {
+		return true // no matter what the rules say
+	}
+	if !f.only.All() && !f.only.Asked(e.Name) {
 		return false
 	}
 	if f.rules == nil {
@@ -345,7 +413,7 @@ func (s *stager) unwind(keep int) error {
 		if !f.needs && !f.dirty {
 			continue
 		}
-		if err := s.op(partAttrs, op{kind: opDirAttr, path: f.path, attr: f.set}); err != nil {
+		if err := s.dirAttrs(f.tree, f.path, f.set); err != nil {
 			return err
 		}
 	}
@@ -357,7 +425,18 @@ func (s *stager) passed(f *frame, c *sub) error {
 	if !c.needs {
 		return nil
 	}
-	return s.op(partAttrs, op{kind: opDirAttr, path: joinPath(f.path, c.name), attr: c.set})
+	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.set)
+}
+
+// dirAttrs puts the attributes of a directory aside until nothing changes in it any more.
+func (s *stager) dirAttrs(t tree, path string, set attr) error {
+	if !t.none() {
+		now, waits := t.later(path, set)
+		if err := s.trees.setLater(t, path, now); err != nil || !waits || s.o.deleteOnly {
+			return err
+		}
+	}
+	return s.op(partAttrs, op{kind: opDirAttr, path: path, attr: set})
 }
 
 // touch says that the names in f will change. Below a mount point they cannot:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,7 @@ type linkGroup struct {
 	path     string
 	state    groupState
 	dev, ino uint64 // of the destination's file, when kept
+	at       place  // of the staged one, when replaced
 }
 
 type groupState uint8
@@ -63,15 +65,16 @@ func (s *stager) groupKept(id int, here *info) {
 	}
 }
 
-func (s *stager) groupReplaced(id int) {
+func (s *stager) groupReplaced(id int, at place) {
 	if id >= 0 {
-		s.groups[id].state = groupReplaced
+		g := &s.groups[id]
+		g.state, g.at = groupReplaced, at
 	}
 }
 
 // follow puts a later name of a group aside until all files were fetched.
 func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
-	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid}
+	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, tree: f.tree}
 	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
 		w.old, w.hasOld = *here, true
 	}
@@ -130,6 +133,11 @@ func (s *stager) link(w *wish, alone *spool) error {
 	case w.mount:
 		return crossesMount(w.path)
 	}
+	if !w.tree.none() && !s.o.DryRun {
+		if done, err := s.linkNow(w, g, alone); err != nil || !done {
+			return err
+		}
+	}
 	ch := change{update: 'h', isNew: !w.hasOld}
 	if w.hasOld {
 		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'h')
@@ -137,5 +145,31 @@ func (s *stager) link(w *wish, alone *spool) error {
 		s.stats.Created++
 	}
 	s.changed(w.path, &w.entry, ch, g.path)
+	if !w.tree.none() {
+		return nil
+	}
 	return s.op(partLinks, op{kind: opLink, path: w.path, target: g.path})
+}
+
+// linkNow makes a name in a new directory a link to the first of its group,
+// wherever that lies until Publish. When it cannot be, the name is left to alone.
+func (s *stager) linkNow(w *wish, g *linkGroup, alone *spool) (bool, error) {
+	var err error
+	if g.state == groupKept {
+		err = s.content.linkKept(w.tree, w.path, g)
+	} else {
+		err = s.content.linkStaged(w.tree, w.path, g)
+	}
+	if err == nil {
+		return true, nil
+	}
+	if !slices.ContainsFunc(placeErrors, func(e error) bool { return errors.Is(err, e) }) && !errors.Is(err, unix.EMLINK) && !errors.Is(err, unix.EXDEV) {
+		return false, err
+	}
+	if !isRegular(&w.entry) {
+		s.blocked(w.path, &w.entry)
+		return false, nil
+	}
+	w.group = -1
+	return false, alone.add(w.append)
 }

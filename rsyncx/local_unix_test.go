@@ -119,22 +119,3 @@ func TestLocalRoot(t *testing.T) {
 		t.Error("a file as root was opened")
 	}
 }
-
-func BenchmarkLocalWalk(b *testing.B) {
-	dir := tempDir(b)
-	for _, d := range "abcdefghijklmnopqrst" {
-		for _, f := range "abcdefghijklmnopqrst" {
-			write(b, dir+"/"+string(d)+"/"+string(f), "")
-		}
-	}
-	src, dst := open(b, dir, dir)
-	dst.Close()
-	for b.Loop() {
-		for _, err := range src.Walk(b.Context(), WalkOptions{}) {
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	b.ReportMetric(420*float64(b.N)/b.Elapsed().Seconds(), "names/s")
-}

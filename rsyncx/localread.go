@@ -48,6 +48,9 @@ func (l *local) open(d *descent, path string) (info, int, error) {
 	if err := CheckPath(path); err != nil {
 		return info{}, -1, err
 	}
+	if l.view != (View{}) {
+		return l.openThrough(path)
+	}
 	dir, name, err := d.parent(path)
 	if err != nil {
 		return info{}, -1, gone(err)
@@ -82,6 +85,9 @@ type localBody struct {
 	before info
 	done   bool
 	err    error
+
+	dataEnd int64 // where the next hole begins, as far as it was asked
+	noHoles bool  // the file system does not tell
 }
 
 func (b *localBody) Read(p []byte) (int, error) {

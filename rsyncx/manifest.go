@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -18,28 +19,26 @@ type opKind uint8
 const (
 	opRemove  opKind = iota + 1 // a name that is no directory
 	opRmdir                     // an empty directory
-	opMkdir                     // a directory, ours alone until opDirAttr
+	opTree                      // a staged directory with all that is in it, to its place
 	opEnter                     // lets us work in a directory whose mode would not
-	opFile                      // a staged file to its place
-	opSymlink                   // to target
-	opNode                      // a device, named pipe or socket
+	opFile                      // a staged file, link, device, pipe or socket to its place
 	opLink                      // a hard link to the path target
 	opAttr                      // attributes of a name that is no directory
 	opDirAttr                   // attributes of a directory
-	opLast    = opDirAttr
+	opPatch                     // what was staged for a file, into it, and its attributes
+	opLast    = opPatch
 )
 
 // op is one operation. Each may be done again after it was done.
 type op struct {
 	kind   opKind
 	path   string
-	target string
-	number uint64 // opFile: of the staged file
-	size   int64  // opFile: bytes
-	kindOf uint32 // opNode, opAttr: the type bits of st_mode
-	rdev   uint64 // opNode
-	dev    uint64 // opAttr: with ino, what was looked at when deciding
-	ino    uint64
+	target string // opLink: a path; opPatch: the state of the file when deciding
+	number uint64 // opFile, opTree, opPatch: of what is staged
+	size   int64  // opFile, opPatch: bytes
+	kindOf uint32 // opFile, opAttr: the type bits of st_mode; opPatch: the form of what is staged
+	dev    uint64 // opAttr, opPatch: with ino, what was looked at when deciding
+	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr is any
 	attr   attr
 }
 
@@ -47,16 +46,16 @@ const (
 	maxRecord     = 16 << 10 // bytes
 	stageDir      = "stage"
 	contentDir    = "content"
-	formatVersion = 1
+	formatVersion = 2
 )
 
 var errFormat = errors.New("the manifest is damaged")
 
-func (o *op) append(b []byte) []byte {
+func (o op) append(b []byte) []byte {
 	b = append(b, byte(o.kind), byte(o.attr.set))
 	b = appendText(b, o.path)
 	b = appendText(b, o.target)
-	for _, v := range []uint64{o.number, uint64(o.size), uint64(o.kindOf), o.rdev, o.dev, o.ino} {
+	for _, v := range []uint64{o.number, uint64(o.size), uint64(o.kindOf), o.dev, o.ino} {
 		b = binary.AppendUvarint(b, v)
 	}
 	for _, v := range []uint32{o.attr.mode, o.attr.uid, o.attr.gid} {
@@ -71,7 +70,7 @@ func parseOp(record []byte) (op, error) {
 	o := op{kind: opKind(d.byte()), attr: attr{set: attrSet(d.byte())}}
 	o.path, o.target = d.text(), d.text()
 	o.number, o.size = d.uint(), int64(d.uint())
-	o.kindOf, o.rdev, o.dev, o.ino = d.uint32(), d.uint(), d.uint(), d.uint()
+	o.kindOf, o.dev, o.ino = d.uint32(), d.uint(), d.uint()
 	o.attr.mode, o.attr.uid, o.attr.gid, o.attr.mtime = d.uint32(), d.uint32(), d.uint32(), d.time()
 	switch {
 	case d.bad || len(d.b) > 0:
@@ -80,7 +79,7 @@ func parseOp(record []byte) (op, error) {
 		return op{}, errFormat
 	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter:
 		return op{}, errFormat
-	case o.kind == opSymlink && checkTarget(o.target) != nil:
+	case o.kind == opPatch && o.kindOf > patchFile:
 		return op{}, errFormat
 	case o.kind == opLink && (o.target == "" || CheckPath(o.target) != nil):
 		return op{}, errFormat
@@ -180,16 +179,20 @@ func (d *decoder) time() Time {
 type spool struct {
 	f     *os.File
 	w     *bufio.Writer
-	sum   hash.Hash
-	size  int64 // bytes
-	count int64 // records
+	sum   hash.Hash // of the parts of a manifest
+	size  int64     // bytes
+	count int64     // records
 	buf   []byte
 }
 
 func newSpool(f *os.File) *spool {
-	s := &spool{f: f, sum: sha256.New()}
-	s.w = bufio.NewWriterSize(io.MultiWriter(f, s.sum), 64<<10)
-	return s
+	return &spool{f: f, w: bufio.NewWriterSize(f, 64<<10)}
+}
+
+// hash makes an empty spool one that keeps a sum of what it holds.
+func (s *spool) hash() {
+	s.sum = sha256.New()
+	s.w.Reset(io.MultiWriter(s.f, s.sum))
 }
 
 // add appends the record that encode writes behind what it is given.
@@ -218,8 +221,10 @@ func (s *spool) flush() error {
 
 // reset drops all records.
 func (s *spool) reset() error {
-	s.w.Reset(io.MultiWriter(s.f, s.sum))
-	s.sum.Reset()
+	s.w.Reset(s.f)
+	if s.sum != nil {
+		s.hash()
+	}
 	s.size, s.count = 0, 0
 	_, err := s.f.Seek(0, io.SeekStart)
 	if err == nil {
@@ -230,6 +235,9 @@ func (s *spool) reset() error {
 	}
 	return nil
 }
+
+// base is the name of the spool's file, without its directory.
+func (s *spool) base() string { return filepath.Base(s.f.Name()) }
 
 // records reads what was flushed from the beginning.
 func (s *spool) records() *records {

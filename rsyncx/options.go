@@ -101,6 +101,10 @@ type Options struct {
 	SameSource bool
 	NewSource  bool
 
+	// Racy remembers the files that were read within two seconds of their
+	// modification time, and compares them by content the next time.
+	Racy bool
+
 	DryRun bool
 	// Explain emits a Skip event for every name that is left alone, up to date or hidden.
 	Explain bool
@@ -110,6 +114,8 @@ type Options struct {
 	MaxEntries int64
 
 	Event event.Sink
+
+	deleteOnly bool // the first half of DeleteBefore
 }
 
 // AltDest says what is done with a file that one of Options.AltDests has.
@@ -138,6 +144,12 @@ type ModeSet struct {
 	Dirs, Files bool
 	And, Or     uint32
 	ExecIf      bool
+	// CopyFrom, unless it is 0, is how far the three bits that are copied lie to the
+	// left in the mode, plus one; CopyTo has a bit for each class that they, but
+	// for those of CopyMask, are added to, or with CopyOff taken from.
+	CopyFrom         uint8
+	CopyTo, CopyMask uint32
+	CopyOff          bool
 }
 
 // Archive returns the options of rsync's -a: -rlptgoD.
@@ -177,20 +189,20 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
-		{o.Only != nil || o.Flat, "a restricted walk"},
+
 		{o.KeepRoot, "KeepRoot"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
 		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},
 		{o.UserMap != nil || o.GroupMap != nil || o.Chmod != nil, "mapped owners and modes"},
-		{o.OmitMounts, "OmitMounts"},
 		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
 		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
-		{o.Inplace || o.Append || o.AppendVerify || o.Sparse, "this way of writing"},
-		{o.Fuzzy || o.Renames || o.AltDests != nil, "another basis"},
-		{o.Resume || o.PartialDir != "" || o.TempDir != "" || o.NoSync, "this way of staging"},
+		{o.Append && o.WholeFile, "Append with WholeFile"},
+		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
+		{o.AltDests != nil, "another basis"},
+		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
-		{o.DeleteBefore || o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},
-		{o.Marker != "" || o.MinEntries > 0 || o.SameSource || o.NewSource, "this guard"},
+		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
+		{o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},
 		{o.Explain, "Explain"},
 	} {
 		if c.on {

@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Publish makes the staged tree visible: directories, files, links, deletions,
+// Publish makes the staged tree visible: new directories, files, links, deletions,
 // then the attributes of directories, deepest first. After a crash or an error at
 // any point a new Publish, of OpenStaged's answer if need be, ends in the same
-// state; after its end it does nothing. It returns when all of it is durable and the staging directory is gone.
+// state; after its end it does nothing. It returns when all of it is durable, unless
+// Options.NoSync was set, and the staging directory is gone.
 //
 // What somebody else changed in the destination since Stage, so that an entry
 // has no place any more, is left, and added to Stats.
@@ -42,8 +43,13 @@ func (s *Staged) Publish(ctx context.Context) error {
 	if err := p.run(ctx); err != nil {
 		return fmt.Errorf("publish into %s: %w", s.root.path, err)
 	}
-	if err := s.root.syncFS(); err != nil {
+	if err := s.carry(); err != nil {
 		return err
+	}
+	if !s.noSync {
+		if err := s.root.syncFS(); err != nil {
+			return err
+		}
 	}
 	s.done = true
 	if err := s.clean(); err != nil {
@@ -59,9 +65,13 @@ type publisher struct {
 	at      descent
 	from    descent // of hard links
 	content [lanes]descent
+	trees   descent
+	left    []string // new directories that found something in their place
 }
 
 func (p *publisher) run(ctx context.Context) error {
+	p.trees.root = p.stage
+	defer p.trees.close()
 	for i := range p.content {
 		p.content[i].root = p.stage
 		defer p.content[i].close()
@@ -109,6 +119,9 @@ func (p *publisher) replay(ctx context.Context, part *spool) error {
 // once does one operation. An error that only says that the place is not as it
 // was when Stage looked leaves this entry and goes on.
 func (p *publisher) once(o *op) error {
+	if slices.Contains(p.left, o.path) {
+		return nil
+	}
 	err := p.do(o)
 	if err == nil {
 		return nil
@@ -144,16 +157,14 @@ func (p *publisher) do(o *op) error {
 		return notThere(p.remove(dir, name))
 	case opRmdir:
 		return notThere(p.rmdir(dir, name, o))
-	case opMkdir:
-		return p.mkdir(dir, name)
+	case opTree:
+		return p.tree(dir, name, o)
 	case opEnter, opAttr, opDirAttr:
 		return p.attrs(dir, name, o)
 	case opFile:
 		return p.file(dir, name, o)
-	case opSymlink:
-		return p.special(dir, name, o, func(as string) error { return unix.Symlinkat(o.target, p.stage, as) })
-	case opNode:
-		return p.special(dir, name, o, func(as string) error { return unix.Mknodat(p.stage, as, o.kindOf|0o600, int(o.rdev)) })
+	case opPatch:
+		return p.patch(dir, name, o)
 	case opLink:
 		return p.link(dir, name, o)
 	}
@@ -188,18 +199,28 @@ func (p *publisher) rmdir(dir int, name string, o *op) error {
 	return err
 }
 
-func (p *publisher) mkdir(dir int, name string) error {
-	err := p.root.mkdir(dir, name, 0o700)
-	if !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	// From an earlier try, perhaps with its final mode already.
-	fd, err := openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+// tree renames a new directory with all that is in it to its place. What came
+// there meanwhile stays as it is.
+func (p *publisher) tree(dir int, name string, o *op) error {
+	from, err := p.trees.dir(treeDir(o.number))
 	if err != nil {
-		return err
+		return fmt.Errorf("open the staged tree: %w", asLost(err))
 	}
-	defer unix.Close(fd)
-	return p.root.setMode(fd, 0o700)
+	err = p.root.renameNew(from, treeName(o.number), dir, name)
+	if err == nil {
+		return nil
+	}
+	if _, gone := statAt(from, treeName(o.number)); errors.Is(gone, fs.ErrNotExist) {
+		if !p.again {
+			return asLost(err)
+		}
+		if st, err := statAt(dir, name); err == nil && st.isDir() && st.Ino == o.ino {
+			return nil
+		}
+		err = errMoved
+	}
+	p.left = append(p.left, o.path)
+	return err
 }
 
 // attrs sets attributes through a descriptor, after a look at what it is, so
@@ -245,7 +266,7 @@ func (p *publisher) file(dir int, name string, o *op) error {
 		return asLost(err)
 	}
 	st, err := statAt(dir, name)
-	if err != nil || !isRegular(&st.Entry) || st.Size != o.size {
+	if err != nil || st.Mode&unix.S_IFMT != o.kindOf || o.kindOf == unix.S_IFREG && st.Size != o.size {
 		return errors.New("its staged content is gone, and it is not in its place")
 	}
 	return nil
@@ -255,26 +276,6 @@ func (p *publisher) file(dir int, name string, o *op) error {
 // the destination.
 func asLost(err error) error {
 	return fmt.Errorf("its staged content is lost: %v", err) //nolint:errorlint // wrapping is what it must not do
-}
-
-// special makes a link or node beside the tree, complete, and renames it.
-func (p *publisher) special(dir int, name string, o *op, create func(as string) error) error {
-	const as = "new"
-	if err := notThere(p.root.unlink(p.stage, as)); err != nil {
-		return err
-	}
-	if err := p.root.do("create", func() error { return create(as) }); err != nil {
-		return err
-	}
-	fd, err := openat(p.stage, as, unix.O_PATH|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := p.root.apply(fd, o.attr); err != nil {
-		return err
-	}
-	return p.root.rename(p.stage, as, dir, name)
 }
 
 // link makes name another name of o.target, which has its final content by now.

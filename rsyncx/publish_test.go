@@ -1,16 +1,23 @@
 package rsyncx
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/drsync/drsync/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,6 +53,19 @@ func scene(t testing.TB) (from, to string) {
 	write(t, from+"/kept/a", "a")
 	must(t, os.Link(from+"/hl1", from+"/kept/hl2"))
 	must(t, os.Symlink("same", from+"/link"))
+	// New directories: links in, out and within, special files, modes that forbid.
+	must(t, os.Link(from+"/hl1", from+"/new.d/hl3"))
+	must(t, os.Link(from+"/same", from+"/new.d/same2"))
+	must(t, os.Link(from+"/new.d/deep/file", from+"/zz-link-of-deep"))
+	must(t, os.Link(from+"/new.d/deep/file", from+"/new.d/other-link-of-deep"))
+	must(t, os.Link(from+"/link", from+"/new.d/link2"))
+	must(t, os.Symlink("deep", from+"/new.d/link3"))
+	must(t, unix.Mkfifo(from+"/new.d/deep/pipe", 0o600))
+	mkdirs(t, from+"/new.d/empty", from+"/kept/new.e/f/g")
+	write(t, from+"/kept/new.e/f/setuid", "s")
+	must(t, unix.Chmod(from+"/kept/new.e/f/setuid", 0o4711))
+	must(t, unix.Chmod(from+"/kept/new.e/f", 0o500))
+	must(t, unix.Chmod(from+"/kept/new.e", 0o000))
 	must(t, os.Symlink("new", from+"/relinked"))
 	must(t, unix.Mkfifo(from+"/pipe", 0o640))
 	must(t, unix.Chmod(from+"/mode", 0o4711))
@@ -68,6 +88,7 @@ func scene(t testing.TB) (from, to string) {
 	oneTime(t, to)
 	setMtime(t, from+"/changed", 2_000_000)
 	setMtime(t, from+"/kept", 2_000_000)
+	setMtime(t, from+"/new.d/deep/file", 4_000_000_000) // racy
 	return from, to
 }
 
@@ -137,6 +158,11 @@ func TestCrashAnywhere(t *testing.T) {
 		finish(t, to, n%7*5+1)
 		if begun {
 			sameTree(t, fmt.Sprintf("after a crash at call %d", n), rootless(snapshot(t, to)), rootless(want))
+			for _, name := range remembered {
+				if st, err := os.Stat(filepath.Join(to, stateDir, name)); err != nil || st.Size() == 0 {
+					t.Errorf("after a crash at call %d: %v", n, err)
+				}
+			}
 		}
 		if t.Failed() {
 			return
@@ -157,7 +183,9 @@ func rootless(tree map[string]string) map[string]string {
 
 // crashing is Sync step by step, telling whether Publish had begun.
 func crashing(ctx context.Context, src Source, dst *Root) (begun bool, err error) {
-	staged, err := Stage(ctx, src, dst, sceneOptions())
+	o := sceneOptions()
+	o.Racy, o.SameSource = true, true
+	staged, err := Stage(ctx, src, dst, o)
 	if err != nil {
 		return false, err
 	}
@@ -290,7 +318,7 @@ func FuzzParseOp(f *testing.F) {
 	for _, o := range []op{
 		{kind: opRemove, path: "a/b"},
 		{kind: opFile, path: "f", number: 4097, size: 1 << 40, attr: attr{set: setMode | setUID | setGID | setTime, mode: 0o4755, uid: 1, gid: 1<<32 - 1, mtime: Time{Sec: -5, Nsec: 999_999_999}}},
-		{kind: opSymlink, path: "l", target: "../x\n"},
+		{kind: opTree, path: "d", number: 3, ino: 5},
 		{kind: opLink, path: "l", target: "a/b"},
 		{kind: opDirAttr},
 	} {
@@ -333,4 +361,209 @@ func FuzzParseSeal(f *testing.F) {
 			t.Fatalf("%d parts", len(sl.Parts))
 		}
 	})
+}
+
+// TestPlaceIsTakenMeanwhile: what came to be between Stage and Publish where a
+// new directory belongs stays as it is, with all that is in it.
+func TestPlaceIsTakenMeanwhile(t *testing.T) {
+	for name, take := range map[string]func(path string){
+		"directory":       func(path string) { write(t, path+"/own", "own") },
+		"empty directory": func(path string) { must(t, os.Mkdir(path, 0o711)) },
+		"file":            func(path string) { write(t, path, "own") },
+		"link":            func(path string) { must(t, os.Symlink("own", path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := scene(t)
+			must(t, os.Remove(from+"/new.d/same2"))
+			src, dst := open(t, from, to)
+			staged, err := Stage(t.Context(), src, dst, sceneOptions())
+			must(t, err)
+			take(to + "/new.d")
+			want := map[string]string{}
+			for path, text := range snapshot(t, to) {
+				if path == "new.d" || filepath.Dir(path) == "new.d" {
+					want[path] = text
+				}
+			}
+			crashAt(dst, 25)
+			if err := staged.Publish(t.Context()); !errors.Is(err, errCrash) {
+				t.Fatalf("no crash: %v", err)
+			}
+			dst.fault = nil
+			must(t, staged.Publish(t.Context()))
+			got := snapshot(t, to)
+			for path, text := range got {
+				if want[path] != text && (path == "new.d" || filepath.Dir(path) == "new.d") {
+					t.Errorf("%s is %q, want %q", path, text, want[path])
+				}
+			}
+			if len(want) == 0 || staged.Stats().Skipped == 0 {
+				t.Errorf("not told: %+v", staged.Stats())
+			}
+			if got["kept/new.e/f/setuid"] == "" || got["changed"] == "" {
+				t.Error("the rest was not published")
+			}
+		})
+	}
+}
+
+// TestManyNewTrees goes beyond one directory of them, and beyond one of staged files.
+func TestManyNewTrees(t *testing.T) {
+	dir := tempDir(t)
+	mkdirs(t, dir+"/to")
+	for i := range treesPerDir + 3 {
+		must(t, os.MkdirAll(fmt.Sprintf("%s/from/d%d", dir, i), 0o755))
+	}
+	write(t, dir+"/from/d4097/f", "f")
+	src, dst := open(t, dir+"/from", dir+"/to")
+	calls := crashAt(dst, 1<<40)
+	_, err := Sync(t.Context(), src, dst, Archive())
+	must(t, err)
+	sameTree(t, "synced", snapshot(t, dir+"/to"), snapshot(t, dir+"/from"))
+	if per := float64(*calls) / (treesPerDir + 3); per > 4.2 { // mkdir, chmod, utimes, rename
+		t.Errorf("%.1f changing calls for each new directory", per)
+	}
+}
+
+// TestCallsPerNewFile: a new file costs no more changing calls than it must.
+func TestCallsPerNewFile(t *testing.T) {
+	dir := tempDir(t)
+	mkdirs(t, dir+"/to")
+	const files = 500
+	for i := range files {
+		write(t, fmt.Sprintf("%s/from/d/%d", dir, i), "x")
+	}
+	src, dst := open(t, dir+"/from", dir+"/to")
+	var calls sync.Map
+	dst.fault = func(call string) error {
+		n, _ := calls.LoadOrStore(call, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		return nil
+	}
+	_, err := Sync(t.Context(), src, dst, Archive())
+	must(t, err)
+	sameTree(t, "synced", snapshot(t, dir+"/to"), snapshot(t, dir+"/from"))
+	calls.Range(func(call, n any) bool {
+		most := int64(20)
+		if call == "create" || call == "utimes" {
+			most += files
+		}
+		if got := n.(*atomic.Int64).Load(); got > most {
+			t.Errorf("%s was called %d times for %d files", call, got, files)
+		}
+		return true
+	})
+}
+
+func TestNoSync(t *testing.T) {
+	from, to := scene(t)
+	src, dst := open(t, from, to)
+	dst.fault = func(call string) error {
+		if strings.Contains(call, "sync") {
+			t.Errorf("%s was called", call)
+		}
+		return nil
+	}
+	o := sceneOptions()
+	o.NoSync = true
+	staged, err := Stage(t.Context(), src, dst, o)
+	must(t, err)
+	must(t, staged.Sync())
+	// The process ends and another one goes on, under the same kernel.
+	again, err := OpenStaged(dst)
+	must(t, err)
+	must(t, again.Publish(t.Context()))
+	sameTree(t, "published", snapshot(t, to), snapshot(t, from))
+}
+
+// TestNoSyncAndReboot: what was never synced is worth nothing after the host went down.
+func TestNoSyncAndReboot(t *testing.T) {
+	from, to := scene(t)
+	before := snapshot(t, to)
+	src, dst := open(t, from, to)
+	o := sceneOptions()
+	o.NoSync = true
+	staged, err := Stage(t.Context(), src, dst, o)
+	must(t, err)
+	must(t, staged.Sync())
+	seal := filepath.Join(to, stateDir, stageDir, sealDone)
+	text, err := os.ReadFile(seal)
+	must(t, err)
+	must(t, os.WriteFile(seal, bytes.Replace(text, []byte(bootID()), []byte("another"), 1), 0o600))
+	if _, err := OpenStaged(dst); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it can be opened: %v", err)
+	}
+	sameTree(t, "as before", snapshot(t, to), before)
+	if _, err := os.Lstat(to + "/" + stateDir); !os.IsNotExist(err) {
+		t.Errorf("%s was left: %v", stateDir, err)
+	}
+	if _, err := Sync(t.Context(), src, dst, o); err != nil {
+		t.Error(err)
+	}
+	sameTree(t, "then synced", snapshot(t, to), snapshot(t, from))
+}
+
+// TestDeleteBefore: what goes is gone when the first file is asked for, and what is
+// said and done in the end is what rsync says and does.
+func TestDeleteBefore(t *testing.T) {
+	testenv.Require(t, "rsync")
+	from, to := scene(t)
+	to2 := to + "2"
+	must(t, exec.Command("cp", "-a", to, to2).Run())
+	must(t, os.Chmod(to+"/kept", 0o700))
+	must(t, os.Chmod(to2+"/kept", 0o700))
+	oneTime(t, to)
+	oneTime(t, to2)
+	want := runRsync(t, []string{"-aHi", "--delete-before", "--modify-window=-1", from + "/", to2 + "/"})
+	local, dst := open(t, from, to)
+	src := &onRead{Source: local, f: func() {
+		for _, gone := range []string{"gone", "gone.d", "kept/old"} {
+			if _, err := os.Lstat(to + "/" + gone); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is still there: %v", gone, err)
+			}
+		}
+		for _, kept := range []string{"was-dir/a/b", "was-file", "changed"} {
+			if _, err := os.Lstat(to + "/" + kept); err != nil {
+				t.Errorf("more than what the source has not is gone: %v", err)
+			}
+		}
+	}}
+	o := sceneOptions()
+	o.DeleteBefore = true
+	if _, err := Stage(t.Context(), src, dst, o); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("staged: %v", err)
+	}
+	dry := o
+	dry.DryRun = true
+	_, err := Sync(t.Context(), local, dst, dry)
+	must(t, err)
+	var events eventLog
+	o.Event = events.add
+	stats, err := Sync(t.Context(), src, dst, o)
+	must(t, err)
+	if !src.called || stats.Deleted != 9 || stats.Skipped != 0 {
+		t.Errorf("read %v, %+v", src.called, stats)
+	}
+	sameTree(t, "synced", snapshot(t, to), snapshot(t, from))
+	apart := func(l string) bool { return strings.Contains(l, "deep/file") || strings.Contains(l, "link-of-deep") || strings.Contains(l, "hl") }
+	got := slices.DeleteFunc(events.take(), apart) // which name of new links rsync fetches is its own affair
+	want = slices.DeleteFunc(want, apart)
+	if !slices.Equal(got, want) {
+		t.Errorf("said alone\n%s\nrsync said alone\n%s", without(got, want), without(want, got))
+	}
+}
+
+// onRead calls f before the first file is read.
+type onRead struct {
+	Source
+	f      func()
+	called bool
+}
+
+func (r *onRead) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, error] {
+	if !r.called {
+		r.called = true
+		r.f()
+	}
+	return r.Source.Read(ctx, want)
 }

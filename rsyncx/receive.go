@@ -20,11 +20,11 @@ const (
 
 // received is what came of one file.
 type received struct {
-	number uint64
-	size   int64 // bytes
-	torn   bool
-	same   bool  // the content is what the destination has
-	err    error // the source could not give it
+	at   place
+	size int64 // bytes
+	torn bool
+	same bool  // the content is what the destination has
+	err  error // the source could not give it
 }
 
 // receive reads one file, compares it if that is asked, and stages it with all
@@ -76,19 +76,23 @@ func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader,
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
+	if in.torn && s.again {
+		c.buffers.Put(b)
+		return received{torn: true}, nil
+	}
 	if err := c.space(int64(n) + filesCounted); err != nil {
 		return received{}, err
 	}
-	number, err := c.put(smallContent{path: w.path, data: b, size: n, set: set})
-	return received{number: number, size: int64(n), torn: in.torn}, err
+	at, err := c.put(smallContent{path: w.path, at: place{tree: w.tree}, data: b, size: n, set: set})
+	return received{at: at, size: int64(n), torn: in.torn}, err
 }
 
 // store writes head, then the rest of in, to a new staged file.
 func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *wish, set attr) (_ received, err error) {
 	c := s.content
 	l := &c.lanes[0]
-	number := l.number()
-	out, err := l.create(number)
+	at := l.place(w.tree)
+	out, err := l.create(at, w.path, 0o600)
 	if err != nil {
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
@@ -96,15 +100,16 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 	defer func() {
 		out.Close()
 		if !keep {
-			err = errors.Join(err, c.root.unlink(l.dir, contentName(number)))
+			err = errors.Join(err, l.remove(at, w.path))
 		}
 	}()
 	if err := c.space(filesCounted); err != nil {
 		return received{}, err
 	}
 	size := int64(0)
+	to := &spaceWriter{c: c, fd: int(out.Fd())}
 	for _, from := range []io.Reader{head, in} {
-		n, err := io.CopyBuffer(writerOnly{&spaceWriter{c: c, to: out}}, readerOnly{from}, c.buf)
+		n, err := io.CopyBuffer(writerOnly{to}, readerOnly{from}, c.buf)
 		if size += n; err != nil && in.failed == nil {
 			return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 		}
@@ -112,11 +117,19 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 	if in.failed != nil {
 		return received{err: in.failed}, ctxOr(ctx, in.fatal)
 	}
-	if err := c.root.apply(int(out.Fd()), set); err != nil {
+	if in.torn && s.again {
+		return received{torn: true}, nil
+	}
+	if c.sparse {
+		if err := setLength(to.fd, size); err != nil {
+			return received{}, stagingError(w.path, err)
+		}
+	}
+	if err := c.root.apply(int(out.Fd()), c.fresh.without(set)); err != nil {
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
 	keep = true
-	return received{number: number, size: size, torn: in.torn}, nil
+	return received{at: at, size: size, torn: in.torn}, nil
 }
 
 // compare reads from in as long as it is equal to the destination's file, and
@@ -221,17 +234,22 @@ func ctxOr(ctx context.Context, err error) error {
 	return err
 }
 
-// spaceWriter looks at the free space as it writes.
+// spaceWriter writes a new staged file from its beginning and looks at the free space as it does.
 type spaceWriter struct {
-	c  *contentWriter
-	to io.Writer
+	c   *contentWriter
+	fd  int
+	off int64
 }
 
 func (w *spaceWriter) Write(p []byte) (int, error) {
 	if err := w.c.space(int64(len(p))); err != nil {
 		return 0, err
 	}
-	return w.to.Write(p)
+	if err := w.c.writeAt(w.fd, p, w.off, false); err != nil {
+		return 0, err
+	}
+	w.off += int64(len(p))
+	return len(p), nil
 }
 
 // readerOnly and writerOnly hide what would make io.CopyBuffer pass our buffer by.

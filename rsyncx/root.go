@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,13 +97,32 @@ func (r *Root) rename(from int, fromName string, to int, toName string) error {
 	return r.do("rename", func() error { return unix.Renameat(from, fromName, to, toName) })
 }
 
-// create makes a new file of ours for writing.
-func (r *Root) create(dir int, name string) (*os.File, error) {
-	var fd int
-	err := r.do("create", func() (err error) {
-		fd, err = unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+// renameNew is rename to a name that must be free.
+func (r *Root) renameNew(from int, fromName string, to int, toName string) error {
+	return r.do("rename", func() error {
+		err := unix.Renameat2(from, fromName, to, toName, unix.RENAME_NOREPLACE)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system that cannot promise it
+			if _, err := statAt(to, toName); !errors.Is(err, fs.ErrNotExist) {
+				return cmp.Or(err, error(unix.EEXIST))
+			}
+			err = unix.Renameat(from, fromName, to, toName)
+		}
 		return err
 	})
+}
+
+// create makes a new file of ours for writing.
+func (r *Root) create(dir int, name string, mode uint32) (fd int, err error) {
+	err = r.do("create", func() (err error) {
+		fd, err = unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		return err
+	})
+	return fd, err
+}
+
+// createFile is create of a file that nobody else may open.
+func (r *Root) createFile(dir int, name string) (*os.File, error) {
+	fd, err := r.create(dir, name, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +232,11 @@ func (r *Root) removeAll(dir int, name string) error {
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return err
 	}
+	if os.Geteuid() != 0 {
+		if err := r.unlock(dir, name); err != nil {
+			return err
+		}
+	}
 	fd, err := openDir(dir, name)
 	if err != nil {
 		return err
@@ -222,6 +247,20 @@ func (r *Root) removeAll(dir int, name string) error {
 		return err
 	}
 	return r.rmdir(dir, name)
+}
+
+// unlock lets us into a directory of ours that has its final mode already.
+func (r *Root) unlock(dir int, name string) error {
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	st, err := statFd(fd)
+	if err != nil || st.Mode&0o700 == 0o700 {
+		return err
+	}
+	return r.setMode(fd, 0o700)
 }
 
 // empty removes all that is in the directory open at fd.

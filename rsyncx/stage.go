@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -14,9 +15,9 @@ import (
 // The parts of a manifest, in the order in which Publish replays them.
 const (
 	partClear  = iota // what stands in the way of another type
-	partDirs          // new directories, parents first
+	partDirs          // new directories with all that is in them
 	partFiles         // staged files to their places
-	partLinks         // links, devices, named pipes, attributes
+	partLinks         // hard links, attributes
 	partDelete        // what the source has not
 	partAttrs         // of directories, deepest first
 	parts
@@ -39,13 +40,19 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	}
 	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
 	s.cmp = newComparer(o, s.can)
-	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, sink: o.Event}
+	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
 	defer func() {
 		s.close()
 		if err != nil {
 			err = errors.Join(err, s.out.abandon())
 		}
 	}()
+	if err := s.guards(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openRacy(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -55,13 +62,13 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.guard(); err != nil {
 		return nil, err
 	}
-	if err := s.fetch(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.links(ctx); err != nil {
+	if err := s.contents(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.deletions(); err != nil {
+		return nil, err
+	}
+	if err := s.remember(); err != nil {
 		return nil, err
 	}
 	s.out.stats = s.result()
@@ -76,6 +83,8 @@ func (o Options) withDefaults() Options {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	o.Delete = o.Delete || o.DeleteExcluded
+	o.Append = o.Append || o.AppendVerify
+	o.Inplace = o.Inplace || o.Append
 	return o
 }
 
@@ -95,18 +104,49 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	lister  destLister
+	only    Selection // of the root
+	same    *sameDirs // nil when the source does not ask
+	// racyDir, unless it is nil, tells whether a directory of the destination holds
+	// a file whose size and time are not to be trusted. It is called from several goroutines.
+	racyDir func(path string) bool
 
 	wanted  *spool // files to fetch
 	linked  *spool // hard links to decide when all files are there
 	content *contentWriter
+	trees   newTrees
+	again   bool // files that change while they are read are read again
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
+
+	moved leftovers
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
 	destSeen int64 // entries of the destination
 	stats    Stats
 	notes    notes
+
+	racy      *racy  // nil without Options.Racy
+	newSource uint64 // inode of a source's root to remember, or 0
+}
+
+// contents stages all that Publish will put in place.
+func (s *stager) contents(ctx context.Context) error {
+	if s.o.deleteOnly {
+		s.onlyDeletions()
+		return nil
+	}
+	if err := s.fetch(ctx); err != nil {
+		return err
+	}
+	if err := s.links(ctx); err != nil {
+		return err
+	}
+	if err := s.content.finish(); err != nil {
+		return err
+	}
+	return s.trees.finish()
 }
 
 // prepare makes the staging directory and the files of the manifest. In a dry
@@ -117,12 +157,17 @@ func (s *stager) prepare() (err error) {
 		if err := s.out.begin(); err != nil {
 			return err
 		}
-		s.cmp.nanoseconds = s.cmp.nanoseconds && s.out.nanoseconds()
+		nanoseconds, err := s.out.probe(s.cmp.umask)
+		if err != nil {
+			return err
+		}
+		s.cmp.nanoseconds = s.cmp.nanoseconds && nanoseconds
 	}
 	for i := range s.out.parts {
 		if s.out.parts[i], err = s.newSpool(partName(i)); err != nil {
 			return err
 		}
+		s.out.parts[i].hash()
 	}
 	if s.wanted, err = s.newSpool("wanted"); err != nil {
 		return err
@@ -130,7 +175,15 @@ func (s *stager) prepare() (err error) {
 	if s.linked, err = s.newSpool("linked"); err != nil {
 		return err
 	}
-	s.content = newContentWriter(s.dst, s.out.stage, s.o.Reserve)
+	attrs, err := s.newSpool("attrs")
+	if err != nil {
+		return err
+	}
+	s.trees = newTrees{root: s.dst, stage: s.out.stage, fresh: s.out.fresh, at: descent{root: s.out.stage}, attrs: attrs}
+	if s.o.deleteOnly {
+		s.trees.stage, s.o.Event = -1, nil
+	}
+	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
 	s.lacking()
 	return nil
 }
@@ -150,7 +203,7 @@ func (s *stager) lacking() {
 
 func (s *stager) newSpool(name string) (*spool, error) {
 	if !s.o.DryRun {
-		f, err := s.dst.create(s.out.stage, name)
+		f, err := s.dst.createFile(s.out.stage, name)
 		if err != nil {
 			return nil, fmt.Errorf("stage below %s: %w", s.dst.path, err)
 		}
@@ -173,12 +226,40 @@ func (s *stager) close() {
 	}
 	s.wanted.close()
 	s.linked.close()
+	s.trees.attrs.close()
+	s.trees.at.close()
 	if s.content != nil {
 		s.content.close()
 	}
 }
 
-func (s *stager) op(part int, o op) error { return s.out.parts[part].add(o.append) }
+func (s *stager) op(part int, o op) error {
+	if s.o.deleteOnly && !o.deletes(part, s.cmp.root) {
+		return nil
+	}
+	return s.out.parts[part].add(o.append)
+}
+
+// deletes reports whether an operation is part of removing what the source has not:
+// with it goes the leave to do so in a directory, and the taking back of that. The
+// time of a directory stays that of the removal, as rsync --delete-before has it.
+func (o *op) deletes(part int, root bool) bool {
+	if o.kind == opDirAttr && !root {
+		o.attr.set &= setMode
+		return true
+	}
+	return part == partDelete || o.kind == opEnter
+}
+
+// pretends reports whether nothing is staged beside the manifest.
+func (s *stager) pretends() bool { return s.o.DryRun || s.o.deleteOnly }
+
+// onlyDeletions leaves out what belongs to the second half of DeleteBefore, where
+// it will be decided and reported.
+func (s *stager) onlyDeletions() {
+	s.o.Event = s.out.sink
+	s.stats.Deleted = 0
+}
 
 // deletions keeps or drops what the walk found to delete, now that it is known
 // whether everything of the source could be read.
@@ -213,8 +294,12 @@ func (s *stager) deleted(o op) {
 	s.o.Event.Emit(event.Event{Kind: event.Change, Itemize: deleting, Name: name})
 }
 
-// guard refuses to delete more than the operator thought possible.
+// guard refuses a source with less in it than it must have, and to delete more
+// than the operator thought possible.
 func (s *stager) guard() error {
+	if err := s.fewest(); err != nil {
+		return err
+	}
 	n := s.stats.Deleted // for names of another type
 	if s.stats.Unreadable == 0 {
 		n += s.out.parts[partDelete].count
@@ -252,6 +337,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
+	ev.Entry = event.Entry{Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"
@@ -295,7 +381,8 @@ func (n *notes) lines() []string {
 }
 
 // Sync makes dst what src is: Stage, Staged.Sync and Staged.Publish. A publish
-// that an earlier crash interrupted is finished first.
+// that an earlier crash interrupted is finished first. With DeleteBefore that is
+// done twice, for the deletions alone at first.
 func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	if !o.DryRun {
 		left, err := OpenStaged(dst)
@@ -306,6 +393,24 @@ func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) 
 			return Stats{}, fmt.Errorf("finish the interrupted publish: %w", err)
 		}
 	}
+	if !o.DeleteBefore || o.DryRun {
+		o.DeleteBefore = false // a dry run names the same deletions either way
+		return syncOnce(ctx, src, dst, o)
+	}
+	o.DeleteBefore, o.Delete = false, true
+	first := o
+	first.deleteOnly, first.Racy = true, false
+	before, err := syncOnce(ctx, src, dst, first)
+	if err != nil {
+		return before, fmt.Errorf("make room first: %w", err)
+	}
+	o.DeleteUpTo = max(0, o.DeleteUpTo-before.Deleted)
+	stats, err := syncOnce(ctx, src, dst, o)
+	stats.Deleted += before.Deleted
+	return stats, err
+}
+
+func syncOnce(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	staged, err := Stage(ctx, src, dst, o)
 	if err != nil {
 		return Stats{}, err

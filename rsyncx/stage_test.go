@@ -238,7 +238,7 @@ func TestReserve(t *testing.T) {
 		t.Errorf("less free than the reserve: %v", err)
 	}
 	sameTree(t, "full", rootless(snapshot(t, dir)), rootless(before))
-	c := newContentWriter(dst, -1, free*2)
+	c := newContentWriter(dst, -1, freshAttr{}, &Options{Reserve: free * 2})
 	if err := errors.Join(c.space(spaceEvery-1), nil); err != nil {
 		t.Errorf("looked too early: %v", err)
 	}

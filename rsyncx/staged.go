@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -38,9 +39,12 @@ type Staged struct {
 	stats Stats
 	notes notes // of Publish
 	sink  event.Sink
+	fresh freshAttr // of what is made in stage
 	dry   bool
-	seal  string // one of the names above, "" when there is nothing to publish
-	done  bool   // published
+	// noSync leaves it to the kernel when things reach the disk.
+	noSync bool
+	seal   string // one of the names above, "" when there is nothing to publish
+	done   bool   // published
 }
 
 // seal is what the seal file says, as JSON.
@@ -48,6 +52,9 @@ type seal struct {
 	Version int        `json:"version"`
 	Parts   []sealPart `json:"parts"`
 	Stats   Stats      `json:"stats"`
+	// Boot is set when nothing was synced: after another start of the kernel the
+	// rest may be anything.
+	Boot string `json:"boot,omitempty"`
 }
 
 type sealPart struct {
@@ -84,28 +91,55 @@ func (s *Staged) begin() (err error) {
 	if err := s.root.empty(s.stage); err != nil {
 		return fmt.Errorf("empty %s/%s in %s: %w", stateDir, stageDir, s.root.path, err)
 	}
+	if err := s.plain(); err != nil {
+		return fmt.Errorf("prepare %s/%s in %s: %w", stateDir, stageDir, s.root.path, err)
+	}
 	if err := s.root.mkdir(s.stage, contentDir, 0o700); err != nil {
 		return fmt.Errorf("make %s/%s in %s: %w", stateDir, stageDir, s.root.path, err)
 	}
 	return nil
 }
 
-// nanoseconds tells whether the file system keeps them.
-func (s *Staged) nanoseconds() bool {
-	const name, nsec = "probe", 123_456_789
-	f, err := s.root.create(s.stage, name)
-	if err != nil {
-		return true // the next file says what is wrong
+// plain takes from the staging directory what new names in it would inherit.
+func (s *Staged) plain() error {
+	st, err := statFd(s.stage)
+	if err == nil && st.Mode&unix.S_ISGID != 0 {
+		err = s.root.setMode(s.stage, 0o700)
 	}
-	defer f.Close()
-	err = s.root.setTime(int(f.Fd()), Time{Sec: 1e9, Nsec: nsec})
-	st, statErr := statFd(int(f.Fd()))
-	return errors.Join(err, statErr, s.root.unlink(s.stage, name)) != nil || st.Mtime.Nsec == nsec
+	if err != nil {
+		return err
+	}
+	err = s.root.do("removexattr", func() error { return unix.Fremovexattr(s.stage, "system.posix_acl_default") })
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+// probe finds out what the file system makes of a new file, and tells whether it
+// keeps nanoseconds.
+func (s *Staged) probe(umask uint32) (nanoseconds bool, err error) {
+	const name, nsec, mode = "probe", 123_456_789, 0o666
+	fd, err := s.root.create(s.stage, name, mode)
+	if err != nil {
+		return false, fmt.Errorf("stage below %s: %w", s.root.path, err)
+	}
+	defer unix.Close(fd)
+	timeErr := s.root.setTime(fd, Time{Sec: 1e9, Nsec: nsec})
+	st, err := statFd(fd)
+	if err = errors.Join(err, s.root.unlink(s.stage, name)); err != nil {
+		return false, fmt.Errorf("stage below %s: %w", s.root.path, err)
+	}
+	s.fresh = freshAttr{uid: st.UID, gid: st.GID, known: true, modes: st.Mode&0o7777 == mode&^umask, umask: umask}
+	return timeErr != nil || st.Mtime.Nsec == nsec, nil
 }
 
 // finish writes the seal under its first name.
 func (s *Staged) finish() error {
 	sl := seal{Version: formatVersion, Stats: s.stats}
+	if s.noSync {
+		sl.Boot = bootID()
+	}
 	for i, p := range s.parts {
 		if err := p.flush(); err != nil {
 			return err
@@ -119,7 +153,7 @@ func (s *Staged) finish() error {
 	if err != nil {
 		return fmt.Errorf("write the manifest's seal: %w", err)
 	}
-	f, err := s.root.create(s.stage, sealNew)
+	f, err := s.root.createFile(s.stage, sealNew)
 	if err == nil {
 		_, err = f.Write(text)
 		err = errors.Join(err, f.Close())
@@ -132,13 +166,16 @@ func (s *Staged) finish() error {
 }
 
 // Sync makes the staged content and the manifest durable: from here on a crash
-// leaves something that OpenStaged finds. It may be called again.
+// leaves something that OpenStaged finds; with Options.NoSync a crash of the
+// process, not one of the host. It may be called again.
 func (s *Staged) Sync() error {
 	if s.dry || s.seal != sealNew {
 		return nil
 	}
-	if err := s.root.syncFS(); err != nil {
-		return err
+	if !s.noSync {
+		if err := s.root.syncFS(); err != nil {
+			return err
+		}
 	}
 	return s.reseal(sealDone)
 }
@@ -148,6 +185,8 @@ func (s *Staged) reseal(to string) error {
 	err := s.root.rename(s.stage, s.seal, s.stage, to)
 	if err == nil {
 		s.seal = to
+	}
+	if err == nil && !s.noSync {
 		err = s.root.do("fsync", func() error { return unix.Fsync(s.stage) })
 	}
 	if err != nil {
@@ -174,6 +213,13 @@ func OpenStaged(dst *Root) (_ *Staged, err error) {
 	text, err := s.readSeal()
 	if err != nil {
 		return nil, err
+	}
+	if sl, err := parseSeal(text); err == nil && sl.Boot != "" && sl.Boot != bootID() {
+		// Not synced, and then the host went down: what is here may be anything.
+		if err := s.clean(); err != nil {
+			return nil, fmt.Errorf("remove the staged tree in %s: %w", dst.path, err)
+		}
+		return nil, fmt.Errorf("a staged tree in %s: %w", dst.path, fs.ErrNotExist)
 	}
 	if err := s.load(text); err != nil {
 		return nil, hint.With(fmt.Errorf("the staged tree in %s: %w", dst.path, err),
@@ -203,13 +249,14 @@ func (s *Staged) load(text []byte) error {
 	if err != nil {
 		return err
 	}
-	s.stats = sl.Stats
+	s.stats, s.noSync = sl.Stats, sl.Boot != ""
 	for i, want := range sl.Parts {
 		fd, err := openat(s.stage, want.Name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", want.Name, err)
 		}
 		p := newSpool(os.NewFile(uintptr(fd), want.Name))
+		p.hash()
 		s.parts[i] = p
 		n, err := io.Copy(p.sum, io.LimitReader(p.f, want.Bytes+1))
 		if err != nil {
@@ -295,4 +342,13 @@ func (s *Staged) close() {
 		unix.Close(s.state)
 	}
 	s.stage, s.state = -1, -1
+}
+
+// bootID tells one start of the kernel from another.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(id))
 }

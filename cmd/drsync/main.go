@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 	_ "time/tzdata" // a schedule may name a zone on a host without zone files
@@ -18,7 +19,11 @@ import (
 var version = "dev"
 
 func main() {
-	os.Exit(run(env{in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, version: version}, os.Args[1:]))
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == "rsyncx" {
+		args = append([]string{"rsync"}, args...)
+	}
+	os.Exit(run(env{in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, version: version}, args))
 }
 
 // env is what the commands use of the world.

@@ -20,6 +20,7 @@ import (
 // options are the sizes. Their defaults make a smoke test.
 type options struct {
 	files   int
+	large   int
 	changes int
 	rows    int
 	repeats int
@@ -30,7 +31,11 @@ type options struct {
 var opts options
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 3 && os.Args[1] == peakOf {
+		os.Exit(runForPeak(os.Args[2], os.Args[3:]))
+	}
 	flag.IntVar(&opts.files, "files", 300, "how many small files")
+	flag.IntVar(&opts.large, "large", 4, "how long the large file is, in MiB")
 	flag.IntVar(&opts.changes, "changes", 100, "how many files are new in a later run")
 	flag.IntVar(&opts.rows, "rows", 3000, "how many rows the database table has")
 	flag.IntVar(&opts.repeats, "repeats", 2, "how often each figure is measured")
@@ -45,6 +50,7 @@ func TestSuite(t *testing.T) {
 	var report strings.Builder
 	fmt.Fprintf(&report, "\n## drsync beside its peers\n\n%s. Medians of %d (fastest–slowest).\n", machine(t), opts.repeats)
 	var rsync []line
+	t.Run("program", func(t *testing.T) { program(t).write(&report) })
 	t.Run("files", func(t *testing.T) {
 		result := files(t)
 		rsync = result.lines

@@ -24,7 +24,7 @@ type table struct {
 }
 
 func (t table) write(w io.Writer) {
-	fmt.Fprintf(w, "\n### %s\n\n| | %s | drsync | times as fast |\n|---|---:|---:|---:|\n", t.title, t.peer)
+	fmt.Fprintf(w, "\n### %s\n\n| | %s | drsync | drsync / peer |\n|---|---:|---:|---:|\n", t.title, t.peer)
 	for _, l := range t.lines {
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", l.task, spread(l.peer), spread(l.drsync), ratio(l))
 	}
@@ -48,7 +48,7 @@ func ratio(l line) string {
 	if len(l.peer) == 0 || len(l.drsync) == 0 {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f", float64(median(l.peer))/float64(median(l.drsync)))
+	return fmt.Sprintf("%.2f", float64(median(l.drsync))/float64(median(l.peer)))
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
@@ -81,9 +81,9 @@ func TestTable(t *testing.T) {
 	const want = `
 ### Files
 
-| | rsync | drsync | times as fast |
+| | rsync | drsync | drsync / peer |
 |---|---:|---:|---:|
-| first copy | 3.00 s (2.00 s–4.00 s) | 1.50 s (1.00 s–2.00 s) | 2.00 |
+| first copy | 3.00 s (2.00 s–4.00 s) | 1.50 s (1.00 s–2.00 s) | 0.50 |
 | nothing changed | 1.00 s | – | – |
 
 Both equal.

@@ -42,6 +42,15 @@ type Event struct {
 	Size    int64         `json:"total_bytes,omitempty"`
 	Elapsed time.Duration `json:"elapsed_ns,omitempty"`
 	Err     error         `json:"-"`
+	Entry   Entry         `json:"-"` // of a Change: what the name is on the source
+}
+
+// Entry is what a line about a change may tell of it beside its name.
+type Entry struct {
+	Mode     uint32 // st_mode: type and permission bits
+	Size     int64  // bytes, of any type of entry
+	Mtime    time.Time
+	UID, GID uint32
 }
 
 // Sink receives events. It is called from several goroutines at once and must

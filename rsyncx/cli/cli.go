@@ -17,26 +17,87 @@ import (
 	"github.com/drsync/drsync/rsyncx/filter"
 )
 
-// Command is what the options of a line ask for.
+// Command is what a line asks for.
 type Command struct {
 	// Options has everything but Filter, which AddRules and the caller's
 	// filter.Builder make, because it depends on both trees.
 	Options rsyncx.Options
+	View    rsyncx.View
 
-	Verbose  int // how often -v was given
-	Numbers  Numbers
-	Progress bool
-	Itemize  bool
-	Stats    bool
-	DryRun   bool // Options.DryRun too
-	LogFile  string
+	Verbose   int // how often -v was given
+	Quiet     bool
+	Numbers   Numbers
+	Progress  bool
+	Itemize   int // how often -i was given
+	Format    string
+	Stats     bool
+	EightBit  bool
+	AllToErr  bool // what is printed goes where errors go
+	Blocks    bool // the output is buffered
+	List      bool
+	DryRun    bool // Options.DryRun too
+	LogFile   string
+	LogFormat string
+	Version   int // how often -V was given
+	Help      bool
+	HelpFlags bool // --info=help
+	HelpDebug bool // --debug=help
 
 	// Rules are the filter options in the order of the line.
 	Rules []Rule
 
-	recursive bool
-	nul       bool // --from0
+	// What of the sources is looked at.
+	Recursive     bool
+	Dirs          bool
+	Relative      bool
+	NoImplied     bool // -R without the attributes of the directories on the way
+	FilesFrom     string
+	NUL           bool // --from0
+	IgnoreMissing bool
+	MakePath      bool
+
+	Nanoseconds bool // --modify-window is negative
+	Delta       bool // --no-whole-file
+	NoRenames   bool
+	Fsync       bool
+
+	// The remote host.
+	Shell          string // of --rsh
+	Program        string // of --rsync-path
+	Install        bool
+	Compress       Compress
+	BytesPerSecond int64 // of --bwlimit; 0 is no limit
+	Timeout        int   // seconds; 0 is none
+	ConnectTimeout int   // seconds; 0 is none
+
+	// Paths are the words that are no options: sources and, last, the destination.
+	Paths []string
+
+	// From stands before names for the escape %f: where they come from. Remote says
+	// that this is another host. Both are for the caller to set.
+	From   string
+	Remote bool
+
+	levels         map[string]int
+	archived       bool // Recursive is only what -a made it
+	notRelative    bool
+	noDirs         bool
+	delayUpdates   bool
+	deleteAfter    bool
+	notIncremental bool
+	backupDirSet   bool
+	suffixSet      bool
+	when           int // how many options said when to delete
 }
+
+// Compress says when what travels is compressed.
+type Compress uint8
+
+const (
+	CompressAuto Compress = iota // when it pays
+	CompressAlways
+	CompressNever
+)
 
 // Rule is one filter option.
 type Rule struct {
@@ -92,8 +153,28 @@ func (r Rule) add(b *filter.Builder) error {
 // Parse reads options, without the paths of a full command line. All problems
 // are reported at once; files are not read yet.
 func Parse(args []string) (Command, error) {
-	var c Command
-	p := &parser{command: &c, options: table()}
+	p := parse(args, false)
+	if !p.command.Recursive && len(p.errs) == 0 {
+		p.wrong(hint.New("the options have neither -a nor -r", "drsync copies whole trees: add -a"))
+	}
+	p.limitTree()
+	return *p.command, errors.Join(p.errs...)
+}
+
+// ParseLine reads a full command line. All problems are reported at once; files
+// are not read yet.
+func ParseLine(args []string) (Command, error) {
+	if len(args) == 1 && args[0] == "-h" {
+		args = []string{"--help"}
+	}
+	p := parse(args, true)
+	p.settle()
+	return *p.command, errors.Join(p.errs...)
+}
+
+// parse reads the words of a line. A word that is no option ends nothing: options may follow.
+func parse(args []string, full bool) *parser {
+	p := &parser{command: &Command{}, options: table(), full: full}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -111,22 +192,24 @@ func Parse(args []string) (Command, error) {
 			p.path(arg)
 		}
 	}
-	if !c.recursive && len(p.errs) == 0 {
-		p.wrong(hint.New("the options have neither -a nor -r", "drsync copies whole trees: add -a"))
-	}
 	p.checkRules()
-	return c, errors.Join(p.errs...)
+	return p
 }
 
 type parser struct {
 	command *Command
 	options []option
+	full    bool // with paths
 	errs    []error
 }
 
 func (p *parser) wrong(err error) { p.errs = append(p.errs, err) }
 
 func (p *parser) path(arg string) {
+	if p.full {
+		p.command.Paths = append(p.command.Paths, arg)
+		return
+	}
 	p.wrong(fmt.Errorf("argument %q: only options may stand here", arg))
 }
 
@@ -138,7 +221,7 @@ func (p *parser) long(arg string, args []string) []string {
 			if given {
 				p.wrong(fmt.Errorf("option --%s takes no value", name))
 			} else {
-				p.run("--"+name, o.no, "")
+				p.run("--"+name, &option{}, o.no, "")
 			}
 			return args
 		}
@@ -146,10 +229,10 @@ func (p *parser) long(arg string, args []string) []string {
 	o := p.find(func(o *option) bool { return name != "" && (o.long == name || o.also == name) })
 	switch {
 	case o == nil:
-		p.wrong(fmt.Errorf("unknown option --%s", name))
-	case !o.takes && given:
+		p.wrong(fmt.Errorf("--%s: unknown option", name))
+	case !o.takes() && given:
 		p.wrong(fmt.Errorf("option --%s takes no value", name))
-	case o.takes && !given:
+	case o.takes() && !given:
 		if len(args) == 0 {
 			p.wrong(fmt.Errorf("option --%s needs a value", name))
 			return nil
@@ -157,7 +240,7 @@ func (p *parser) long(arg string, args []string) []string {
 		value, args = args[0], args[1:]
 		fallthrough
 	default:
-		p.run("--"+name, o.do, value)
+		p.run("--"+name, o, o.do, value)
 	}
 	return args
 }
@@ -169,16 +252,16 @@ func (p *parser) short(letters string, args []string) []string {
 		name := "-" + letters[i:i+1]
 		switch {
 		case o == nil:
-			p.wrong(fmt.Errorf("unknown option %s", name))
-		case !o.takes:
-			p.run(name, o.do, "")
+			p.wrong(fmt.Errorf("%s: unknown option", name))
+		case !o.takes():
+			p.run(name, o, o.do, "")
 		case i+1 < len(letters):
-			p.run(name, o.do, strings.TrimPrefix(letters[i+1:], "="))
+			p.run(name, o, o.do, strings.TrimPrefix(letters[i+1:], "="))
 			return args
 		case len(args) == 0:
 			p.wrong(fmt.Errorf("option %s needs a value", name))
 		default:
-			p.run(name, o.do, args[0])
+			p.run(name, o, o.do, args[0])
 			return args[1:]
 		}
 	}
@@ -194,14 +277,23 @@ func (p *parser) find(is func(*option) bool) *option {
 	return nil
 }
 
-func (p *parser) run(name string, do action, value string) {
-	if do == nil {
-		p.wrong(fmt.Errorf("option %s: drsync cannot honour it", name))
+func (p *parser) run(name string, o *option, do action, value string) {
+	switch {
+	case do == nil:
+		p.wrong(fmt.Errorf("option %s: drsync cannot honour it: %s", name, o.why))
+		return
+	case !p.full && o.tree != "":
+		p.wrong(fmt.Errorf("option %s has no place here: %s", name, o.tree))
 		return
 	}
 	if err := do(p.command, value); err != nil {
 		p.wrong(fmt.Errorf("option %s: %w", name, err))
 	}
+}
+
+// unsupported is an error of a value that rsync would take.
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errors.ErrUnsupported)
 }
 
 // checkRules finds mistakes in rules that are on the line itself.

@@ -6,10 +6,10 @@ import "strconv"
 type Numbers int
 
 const (
-	Separated Numbers = iota // 12,345,000: rsync's default
-	Plain                    // 12345000: --no-h
-	Thousands                // 12.35M: -h
-	Binary                   // 11.77M: -hh, powers of 1024
+	Separated Numbers = iota     // 12,345,000: rsync's default
+	Thousands                    // 12.35M: -h
+	Binary                       // 11.77M: -hh, powers of 1024
+	Plain     Numbers = iota - 4 // 12345000: --no-h
 )
 
 // Count writes a size or a count.

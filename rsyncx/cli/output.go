@@ -20,6 +20,15 @@ const (
 	Protected = "protected by the rule "
 )
 
+// unsafe is the text of a Skip event of a link that leads out of the tree.
+const unsafe = "ignoring unsafe symlink"
+
+// backedUp begins the text of an Info event about a backup.
+const backedUp = "backed up "
+
+// UpToDate is the text of a Skip event of a name that is as it should be.
+const UpToDate = "is uptodate"
+
 // nonRegular is the text of a Skip event that rsync writes at any verbosity.
 const nonRegular = "skipping non-regular file"
 
@@ -39,7 +48,10 @@ func LogLine(e event.Event) string {
 func (c *Command) LogLine(e event.Event) string {
 	switch e.Kind {
 	case event.Change:
-		line := e.Itemize + " " + name(e)
+		if c.LogFormat != "" {
+			return c.change(c.LogFormat, e)
+		}
+		line := c.change("%i %n%L", e)
 		if e.Text != "" {
 			line += " (" + clean(e.Text) + ")"
 		}
@@ -51,6 +63,10 @@ func (c *Command) LogLine(e event.Event) string {
 			return steps(e, "error: "+e.Err.Error())
 		}
 		return steps(e, fmt.Sprintf("done in %s", e.Elapsed.Round(time.Millisecond)))
+	case event.Skip:
+		if e.Itemize != "" && c.Info("NAME") > 1 {
+			return c.change("%i %n%L", e)
+		}
 	}
 	return c.message(e)
 }
@@ -58,23 +74,48 @@ func (c *Command) LogLine(e event.Event) string {
 // Line returns the line of e on standard output; "" if e has none there. Steps
 // and progress have none.
 func (c *Command) Line(e event.Event) string {
-	if e.Kind != event.Change {
-		if e.Kind == event.Info && c.Verbose == 0 {
+	format := c.format()
+	switch e.Kind {
+	case event.Change:
+	case event.Info:
+		if c.Info("MISC") == 0 && e.Name == "" || strings.HasPrefix(e.Text, backedUp) && c.Info("BACKUP") == 0 {
 			return ""
 		}
 		return c.message(e)
+	case event.Skip:
+		if e.Itemize != "" && has(format, 'i') && (c.Itemize > 1 || c.Info("NAME") > 1) {
+			return c.change(format, e)
+		}
+		return c.message(e)
+	default:
+		return c.message(e)
 	}
-	// Without -i, a file whose attributes alone change is worth -vv only.
-	quiet := strings.HasPrefix(e.Itemize, ".") && !strings.HasPrefix(e.Itemize, ".d") && c.Verbose < 2
+	// Without letters, a file whose attributes alone change is worth -vv only.
+	quiet := strings.HasPrefix(e.Itemize, ".") && !strings.HasPrefix(e.Itemize, ".d") && c.Info("NAME") < 2
 	switch {
-	case c.Itemize:
-		return e.Itemize + " " + name(e)
-	case c.Verbose == 0 || quiet:
+	case e.Itemize == deleting && format == "" && c.Info("DEL") == 0:
 		return ""
-	case e.Itemize == deleting:
-		return "deleting " + name(e)
+	case e.Itemize == deleting && !has(format, 'i') && !has(format, 'o'):
+		return "deleting " + c.name(e.Name)
+	case format == "" || quiet && !has(format, 'i'):
+		return ""
 	}
-	return name(e)
+	return c.change(format, e)
+}
+
+// format is how a change is shown, or "".
+func (c *Command) format() string {
+	switch {
+	case c.Quiet:
+		return ""
+	case c.Format != "":
+		return c.Format
+	case c.Itemize > 0:
+		return "%i %n%L"
+	case c.Info("NAME") > 0:
+		return "%n%L"
+	}
+	return ""
 }
 
 func steps(e event.Event, what string) string {
@@ -93,7 +134,7 @@ func (c *Command) message(e event.Event) string {
 		return c.skip(e, text)
 	case event.Warning:
 		if e.Name != "" {
-			return "warning: " + rsyncx.Printable(e.Name) + ": " + text
+			return "warning: " + c.name(e.Name) + ": " + text
 		}
 		return "warning: " + text
 	case event.Info:
@@ -104,39 +145,72 @@ func (c *Command) message(e event.Event) string {
 
 func (c *Command) skip(e event.Event, text string) string {
 	if text == nonRegular {
-		return fmt.Sprintf("%s \"%s\"", text, rsyncx.Printable(e.Name))
-	}
-	if c.Verbose < 2 {
-		return ""
+		if c.Info("NONREG") == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%s \"%s\"", text, c.name(e.Name))
 	}
 	if rule, ok := strings.CutPrefix(text, Hidden); ok {
-		return met("sender] hiding", e.Name, rule)
+		return c.met("sender] hiding", e.Name, rule)
 	}
 	if rule, ok := strings.CutPrefix(text, Protected); ok {
-		return met("generator] protecting", e.Name, rule)
+		return c.met("generator] protecting", e.Name, rule)
 	}
-	return rsyncx.Printable(e.Name) + ": " + text
+	name := c.name(strings.TrimSuffix(e.Name, "/"))
+	switch {
+	case text == UpToDate:
+		if c.Info("NAME") < 2 || strings.HasSuffix(e.Name, "/") {
+			return ""
+		}
+		return name + " " + text
+	case text == unsafe:
+		if c.Info("SYMSAFE") == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%s \"%s\" -> \"%s\"", text, name, c.name(e.Target))
+	case c.Info("SKIP") == 0:
+		return ""
+	case strings.HasPrefix(text, "is ") || text == "exists":
+		return name + " " + text
+	case strings.HasPrefix(text, "not creating new "):
+		return fmt.Sprintf("%s \"%s\"", text, name)
+	}
+	return name + ": " + text
 }
 
 // met says which rule decided. A name that ends in '/' is a directory.
-func met(what, name, rule string) string {
+func (c *Command) met(what, name, rule string) string {
+	if c.Debug("FILTER") == 0 {
+		return ""
+	}
 	kind := "file"
 	if dir, ok := strings.CutSuffix(name, "/"); ok {
 		kind, name = "directory", dir
 	}
-	return fmt.Sprintf("[%s %s %s because of pattern %s", what, kind, rsyncx.Printable(name), rule)
+	return fmt.Sprintf("[%s %s %s because of pattern %s", what, kind, c.name(name), rule)
 }
 
-// name returns the name of a changed entry, and what it points to.
-func name(e event.Event) string {
-	s := rsyncx.Printable(e.Name)
-	switch {
-	case e.Target == "":
-		return s
-	case strings.HasPrefix(e.Itemize, "h"):
-		return s + " => " + rsyncx.Printable(e.Target)
+// name makes the name of an entry printable.
+func (c *Command) name(name string) string {
+	if !c.EightBit {
+		parts := strings.Split(name, "\t") // which rsync shows as it is
+		for i := range parts {
+			parts[i] = rsyncx.Printable(parts[i])
+		}
+		return strings.Join(parts, "\t")
 	}
-	return s + " -> " + rsyncx.Printable(e.Target)
+	var b strings.Builder
+	for i := range len(name) {
+		switch {
+		case name[i] < 0x20 && name[i] != '\t' || name[i] == 0x7f:
+			fmt.Fprintf(&b, `\#%03o`, name[i])
+		case name[i] == '\\' && strings.HasPrefix(name[i:], `\#`):
+			b.WriteString(`\#134`)
+		default:
+			b.WriteByte(name[i])
+		}
+	}
+	return b.String()
 }
 
 // clean makes a text one printable line. Names in it were made so by whoever

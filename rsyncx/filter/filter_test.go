@@ -127,7 +127,7 @@ func TestErrorsNameTheRule(t *testing.T) {
 		want string
 	}{
 		{one(func(b *Builder) error { return b.Filter("foo") }), `filter rule "foo": not a filter rule; it starts with one of + - . : H S P R ! or such a word`},
-		{one(func(b *Builder) error { return b.Filter("-") }), `filter rule "-": the pattern is missing`},
+		{one(func(b *Builder) error { return b.Filter("-") }), `filter rule "-": unexpected end of filter rule`},
 		{one(func(b *Builder) error { return b.Filter("-q a") }), `filter rule "-q a": the modifier 'q' does not fit this rule`},
 		{one(func(b *Builder) error { return b.Filter("!a") }), `filter rule "!a": nothing may follow '!'`},
 		{one(func(b *Builder) error { return b.Filter(". x") }), `filter rule ". x": no file can be read here`},
@@ -135,7 +135,7 @@ func TestErrorsNameTheRule(t *testing.T) {
 		{one(func(b *Builder) error { return b.Exclude("a\x00b") }), `filter rule "a\x00b": a NUL byte cannot be part of a name`},
 		{one(func(b *Builder) error {
 			return b.ExcludeFrom("list", strings.NewReader("a\r\n- \n\n+ \n"), false)
-		}), "list:2: filter rule \"- \": the pattern is missing\nlist:4: filter rule \"+ \": the pattern is missing"},
+		}), "list:2: filter rule \"- \": unexpected end of filter rule\nlist:4: filter rule \"+ \": unexpected end of filter rule"},
 		{one(func(b *Builder) error {
 			_ = b.Filter("-/ a/b")
 			_, err := b.Rules(Options{SourceRoot: "/s"})

@@ -62,7 +62,7 @@ const (
 func compile(pattern string, r rule) (*rule, error) {
 	switch {
 	case pattern == "":
-		return nil, errors.New("the pattern is missing")
+		return nil, errors.New("unexpected end of filter rule")
 	case len(pattern) > maxPattern:
 		return nil, errors.New("the pattern is too long")
 	case strings.IndexByte(pattern, 0) >= 0:

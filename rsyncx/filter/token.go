@@ -67,7 +67,7 @@ func (p *parser) token(s string, by rule, old bool) (token, error) {
 	case tok.clear:
 		tok.clear = len(tok.pattern) == 1
 	case tok.pattern == "" && r.flags&cvsIgnore == 0:
-		return tok, p.wrong(tok.text, "the pattern is missing")
+		return tok, p.wrong(tok.text, "unexpected end of filter rule")
 	}
 	return tok, nil
 }

@@ -44,6 +44,12 @@ func TestSource(t *testing.T, open Open) {
 		{"read while it changes", testReadTorn},
 		{"read stops", testReadStops},
 		{"read is cancelled", testReadCancelled},
+		{"sums", testSums},
+		{"sums of ranges", testSumsOfRanges},
+		{"sums refuse", testSumsRefuse},
+		{"sums while it changes", testSumsTorn},
+		{"sums stop", testSumsStop},
+		{"sums are cancelled", testSumsCancelled},
 		{"several at once", testParallel},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, open) })

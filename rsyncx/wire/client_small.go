@@ -30,6 +30,7 @@ func (c *Conn) Clock(ctx context.Context) (Clock, error) {
 				return err
 			}
 			trip := time.Since(start) // monotonic
+			c.took(trip)
 			theirs := time.Unix(0, d.int("time"))
 			if err := d.end("time"); err != nil {
 				return err
@@ -47,43 +48,52 @@ func (c *Conn) Clock(ctx context.Context) (Clock, error) {
 }
 
 // Open asks for a root directory and returns what its source can tell.
-func (c *Conn) Open(ctx context.Context, root string) (rsyncx.Abilities, error) {
-	if a, ok := c.opened[root]; ok {
+func (c *Conn) Open(ctx context.Context, t Tree) (rsyncx.Abilities, error) {
+	if a, ok := c.opened[t]; ok {
 		return a, nil
 	}
-	if len(root) > maxRoot {
-		return rsyncx.Abilities{}, fmt.Errorf("open a directory of the active: its name has %d bytes", len(root))
+	if len(t.Root) > maxRoot {
+		return rsyncx.Abilities{}, fmt.Errorf("open a directory of the active: its name has %d bytes", len(t.Root))
 	}
 	var a rsyncx.Abilities
+	start := time.Now()
 	err := c.request(ctx, func() error {
-		if err := c.ask(frameOpen, appendString(nil, root)); err != nil {
+		if err := c.ask(frameOpen, appendTree(nil, t)); err != nil {
 			return err
 		}
 		d, err := c.expect(frameAbilities)
 		if err != nil {
 			return err
 		}
+		c.took(time.Since(start))
 		a = d.abilities()
 		return d.end("list of abilities")
 	})
 	if err != nil {
-		return rsyncx.Abilities{}, fmt.Errorf("open %s: %w", rsyncx.Printable(root), err)
+		return rsyncx.Abilities{}, fmt.Errorf("open %s: %w", rsyncx.Printable(t.Root), err)
 	}
-	c.opened[root] = a
+	c.opened[t] = a
 	return a, nil
 }
 
+// took remembers how long a round trip took.
+func (c *Conn) took(trip time.Duration) {
+	if c.trip == 0 || trip < c.trip {
+		c.trip = trip
+	}
+}
+
 // Lstat describes one name below root.
-func (c *Conn) Lstat(ctx context.Context, root, path string) (rsyncx.Entry, error) {
+func (c *Conn) Lstat(ctx context.Context, t Tree, path string) (rsyncx.Entry, error) {
 	if err := checkPath(path); err != nil {
 		return rsyncx.Entry{}, err
 	}
-	if _, err := c.Open(ctx, root); err != nil {
+	if _, err := c.Open(ctx, t); err != nil {
 		return rsyncx.Entry{}, err
 	}
 	var e rsyncx.Entry
 	err := c.request(ctx, func() error {
-		if err := c.ask(frameLstat, appendString(appendString(nil, root), path)); err != nil {
+		if err := c.ask(frameLstat, appendString(appendTree(nil, t), path)); err != nil {
 			return err
 		}
 		d, err := c.expect(frameEntry)

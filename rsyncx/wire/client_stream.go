@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"sync"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -26,7 +25,7 @@ func (c *Conn) Stream(ctx context.Context, name, arg string, done func()) (io.Re
 	if err != nil {
 		return nil, wrap(end(err))
 	}
-	return &stream{body: body{c: c, room: math.MaxInt64}, wrap: wrap, end: end, done: done}, nil
+	return &stream{body: body{c: c}, wrap: wrap, end: end, done: done}, nil
 }
 
 type stream struct {

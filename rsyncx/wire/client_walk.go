@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -14,41 +15,53 @@ import (
 // errStopped ends a request whose consumer wants no more.
 var errStopped = errors.New("stopped by its reader")
 
-// Walk lists the tree below root; see rsyncx.Source.
-func (c *Conn) Walk(ctx context.Context, root string, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
+// errLeft is errStopped when the agent knows it already.
+var errLeft = errors.New("left by its reader")
+
+// Walk lists a tree; see rsyncx.Source.
+func (c *Conn) Walk(ctx context.Context, t Tree, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
 	return func(yield func(rsyncx.Dir, error) bool) {
-		if _, err := c.Open(ctx, root); err != nil {
+		if _, err := c.Open(ctx, t); err != nil {
 			yield(rsyncx.Dir{}, err)
 			return
 		}
 		end := c.begin(ctx)
-		err := c.walk(ctx, root, o, yield)
+		err := c.walk(ctx, t, o, yield)
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		stopped := errors.Is(err, errStopped)
-		if stopped {
+		stopped := errors.Is(err, errStopped) || errors.Is(err, errLeft)
+		switch {
+		case errors.Is(err, errLeft):
+			err = nil
+		case stopped:
 			err = c.callOff()
 		}
 		if err := end(err); err != nil && !stopped {
-			yield(rsyncx.Dir{}, fmt.Errorf("list %s: %w", rsyncx.Printable(root), err))
+			yield(rsyncx.Dir{}, fmt.Errorf("list %s: %w", rsyncx.Printable(t.Root), err))
 		}
 	}
 }
 
-func (c *Conn) walk(ctx context.Context, root string, o rsyncx.WalkOptions, yield func(rsyncx.Dir, error) bool) error {
+func (c *Conn) walk(ctx context.Context, t Tree, o rsyncx.WalkOptions, yield func(rsyncx.Dir, error) bool) error {
 	if o.MaxEntries <= 0 {
 		o.MaxEntries = rsyncx.DefaultMaxEntries
 	}
-	payload := appendString(nil, root)
-	if o.OneFileSystem {
-		payload = append(payload, 1)
-	} else {
-		payload = append(payload, 0)
+	if o.Xattrs || o.ACLs {
+		o.Same = nil // digests do not cover them
 	}
+	payload := appendWalk(appendTree(nil, t), &o)
 	payload = binary.AppendUvarint(payload, uint64(o.MaxEntries))
 	if err := c.ask(frameWalk, appendString(payload, string(encodeFilter(o.Filter)))); err != nil {
 		return err
+	}
+	if o.Only != nil {
+		if err := c.askOnly(o.Only); err != nil {
+			return err
+		}
+	}
+	if o.Same != nil {
+		return c.walkSame(ctx, o, yield)
 	}
 	w := walker{c: c, left: o.MaxEntries, dirs: o.MaxEntries}
 	for {
@@ -70,6 +83,32 @@ func (c *Conn) walk(ctx context.Context, root string, o rsyncx.WalkOptions, yiel
 			return errStopped
 		}
 	}
+}
+
+// askOnly sends the paths that the walk is restricted to.
+func (c *Conn) askOnly(only []string) error {
+	room := maxOnly
+	var batch []byte
+	for _, path := range only {
+		if room -= len(path) + entryCost; room < 0 {
+			return fmt.Errorf("a list of %d paths is too long: it may take %d bytes", len(only), maxOnly)
+		}
+		if err := checkPath(path); err != nil {
+			return err
+		}
+		if batch = appendString(batch, path); len(batch) >= batchBytes {
+			if err := c.ask(frameNames, batch); err != nil {
+				return err
+			}
+			batch = nil
+		}
+	}
+	if len(batch) > 0 {
+		if err := c.ask(frameNames, batch); err != nil {
+			return err
+		}
+	}
+	return c.ask(frameNamesEnd, nil)
 }
 
 // callOff ends a walk that its reader has left, so that the connection can be
@@ -118,6 +157,10 @@ func (w *walker) dir() (rsyncx.Dir, error) {
 	if err != nil {
 		return rsyncx.Dir{}, err
 	}
+	return w.dirOf(h)
+}
+
+func (w *walker) dirOf(h header) (rsyncx.Dir, error) {
 	if h.kind == frameDone && h.size == 0 {
 		return rsyncx.Dir{}, errEnd
 	}
@@ -146,6 +189,8 @@ func (w *walker) dir() (rsyncx.Dir, error) {
 		}
 		return rsyncx.Dir{}, single
 	}
+	partial := d.flags("directory", 1) != 0
+	count := d.uint("number of entries", math.MaxInt64)
 	self := d.entry(&rsyncx.Entry{})
 	if err := d.end("directory"); err != nil {
 		return rsyncx.Dir{}, err
@@ -153,12 +198,15 @@ func (w *walker) dir() (rsyncx.Dir, error) {
 	if err := checkSelf(path, &self); err != nil {
 		return rsyncx.Dir{}, err
 	}
-	entries, err := w.entries(path)
-	return rsyncx.Dir{Path: path, Self: self, Entries: entries}, err
+	entries, err := w.entries(path, int(min(count, trustedCount)))
+	return rsyncx.Dir{Path: path, Self: self, Entries: entries, Partial: partial}, err
 }
 
-func (w *walker) entries(path string) ([]rsyncx.Entry, error) {
-	var all []rsyncx.Entry
+// trustedCount is for how many entries memory is taken because it was said so.
+const trustedCount = 1024
+
+func (w *walker) entries(path string, count int) ([]rsyncx.Entry, error) {
+	all := make([]rsyncx.Entry, 0, count)
 	room := w.c.maxDirBytes
 	for {
 		h, err := w.c.next()
@@ -175,9 +223,9 @@ func (w *walker) entries(path string) ([]rsyncx.Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		var last rsyncx.Entry
+		last := &rsyncx.Entry{}
 		for len(d.b) > 0 {
-			e := d.entry(&last)
+			e := d.entry(last)
 			if d.err != nil {
 				return nil, d.err
 			}
@@ -194,7 +242,7 @@ func (w *walker) entries(path string) ([]rsyncx.Entry, error) {
 				return nil, rsyncx.ErrTooMany
 			}
 			all = append(all, e)
-			last = e
+			last = &all[len(all)-1]
 		}
 	}
 }

@@ -18,9 +18,27 @@ const (
 // decoder takes a payload apart. The first thing that does not fit sets err,
 // and everything after it is zero.
 type decoder struct {
-	b        []byte
-	err      error
-	interned map[string]string // owner names, which repeat
+	b     []byte
+	err   error
+	names *interned // may be nil
+}
+
+// interned keeps strings that come again and again.
+type interned struct{ m map[string]string }
+
+func (n *interned) of(raw []byte) string {
+	if n == nil {
+		return string(raw)
+	}
+	if s, ok := n.m[string(raw)]; ok {
+		return s
+	}
+	s := string(raw)
+	if n.m == nil || len(n.m) >= maxInterned {
+		n.m = map[string]string{}
+	}
+	n.m[s] = s
+	return s
 }
 
 func (d *decoder) fail(what string) {
@@ -63,18 +81,39 @@ func (d *decoder) bytes(what string, max int) []byte {
 
 func (d *decoder) string(what string, max int) string { return string(d.bytes(what, max)) }
 
-// owner is string for names that come again and again.
-func (d *decoder) owner(what string) string {
-	raw := d.bytes(what, maxOwner)
-	if s, ok := d.interned[string(raw)]; ok {
-		return s
+// fixed decodes n bytes without a length before them.
+func (d *decoder) fixed(what string, n int) []byte {
+	if n > len(d.b) {
+		d.fail(what)
+		return make([]byte, n)
 	}
-	s := string(raw)
-	if d.interned == nil || len(d.interned) >= maxInterned {
-		d.interned = map[string]string{}
-	}
-	d.interned[s] = s
+	s := d.b[:n]
+	d.b = d.b[n:]
 	return s
+}
+
+// owner is string for names that come again and again.
+func (d *decoder) owner(what string) string { return d.names.of(d.bytes(what, maxOwner)) }
+
+// flags decodes one byte of which only the bits of known may be set.
+func (d *decoder) flags(what string, known byte) byte {
+	if len(d.b) == 0 || d.b[0]&^known != 0 {
+		d.fail(what)
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+// bits makes a byte of booleans, the first one its lowest bit.
+func bits(on ...bool) (b byte) {
+	for i, v := range on {
+		if v {
+			b |= 1 << i
+		}
+	}
+	return b
 }
 
 // end returns the decoder's error, or one about bytes that are left over.
@@ -85,6 +124,8 @@ func (d *decoder) end(what string) error {
 	return d.err
 }
 
+func appendUint(b []byte, v int64) []byte { return binary.AppendUvarint(b, uint64(v)) }
+
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
@@ -94,6 +135,7 @@ const (
 	sameOwner  = 1 << iota // as the entry before in the same frame
 	sameDev                // as the entry before in the same frame
 	hasInode               // Dev, Ino and Nlink follow
+	ownXattrs              // other extended attributes than the entry before in the same frame
 	entryFlags = 1<<iota - 1
 )
 
@@ -108,6 +150,9 @@ func appendEntry(b []byte, e, last *rsyncx.Entry) []byte {
 		if e.Dev == last.Dev {
 			flags |= sameDev
 		}
+	}
+	if e.Xattrs != last.Xattrs {
+		flags |= ownXattrs
 	}
 	b = append(b, flags)
 	b = appendString(b, e.Name)
@@ -128,6 +173,9 @@ func appendEntry(b []byte, e, last *rsyncx.Entry) []byte {
 		b = binary.AppendUvarint(b, e.Ino)
 		b = binary.AppendUvarint(b, e.Nlink)
 	}
+	if flags&ownXattrs != 0 {
+		b = appendString(b, e.Xattrs)
+	}
 	switch e.Mode & modeType {
 	case modeLink:
 		b = appendString(b, e.Target)
@@ -140,12 +188,7 @@ func appendEntry(b []byte, e, last *rsyncx.Entry) []byte {
 // entry decodes what appendEntry wrote. The name is not checked.
 func (d *decoder) entry(last *rsyncx.Entry) rsyncx.Entry {
 	var e rsyncx.Entry
-	if len(d.b) == 0 || d.b[0]&^byte(entryFlags) != 0 {
-		d.fail("entry")
-		return e
-	}
-	flags := d.b[0]
-	d.b = d.b[1:]
+	flags := d.flags("entry", entryFlags)
 	e.Name = d.string("name", 255)
 	e.Mode = uint32(d.uint("mode", math.MaxUint32))
 	e.Size = int64(d.uint("size", math.MaxInt64))
@@ -167,6 +210,12 @@ func (d *decoder) entry(last *rsyncx.Entry) rsyncx.Entry {
 		e.Ino = d.uint("inode", math.MaxUint64)
 		e.Nlink = d.uint("link count", math.MaxUint64)
 	}
+	if e.Xattrs = last.Xattrs; flags&ownXattrs != 0 {
+		e.Xattrs = d.string("list of extended attributes", maxXattrs)
+		if d.err == nil {
+			d.err = rsyncx.CheckXattrs(e.Xattrs)
+		}
+	}
 	switch e.Mode & modeType {
 	case modeLink:
 		e.Target = d.string("link target", maxTarget)
@@ -184,20 +233,25 @@ func (d *decoder) entry(last *rsyncx.Entry) rsyncx.Entry {
 
 // weight is what an entry counts for against rsyncx.MaxDirBytes.
 func weight(e *rsyncx.Entry) int {
-	return entryCost + len(e.Name) + len(e.Target)
+	return entryCost + len(e.Name) + len(e.Target) + len(e.Xattrs)
 }
 
 func appendAbilities(b []byte, a rsyncx.Abilities) []byte {
-	var v byte
-	for i, have := range []bool{a.Nanoseconds, a.OwnerNames, a.HardLinks, a.Devices} {
-		if have {
-			v |= 1 << i
-		}
-	}
-	return append(b, v)
+	return append(b, bits(a.Nanoseconds, a.OwnerNames, a.HardLinks, a.Devices, a.Xattrs, a.Sums, a.Views, a.Digests))
 }
 
 func (d *decoder) abilities() rsyncx.Abilities {
-	v := d.uint("list of abilities", 15)
-	return rsyncx.Abilities{Nanoseconds: v&1 != 0, OwnerNames: v&2 != 0, HardLinks: v&4 != 0, Devices: v&8 != 0}
+	v := d.flags("list of abilities", 255)
+	return rsyncx.Abilities{Nanoseconds: v&1 != 0, OwnerNames: v&2 != 0, HardLinks: v&4 != 0, Devices: v&8 != 0,
+		Xattrs: v&16 != 0, Sums: v&32 != 0, Views: v&64 != 0, Digests: v&128 != 0}
+}
+
+func appendTree(b []byte, t Tree) []byte {
+	return append(appendString(b, t.Root), bits(t.View.CopyLinks, t.View.CopyDirLinks, t.View.CopyUnsafeLinks))
+}
+
+func (d *decoder) tree() Tree {
+	root := d.string("directory", maxRoot)
+	v := d.flags("view", 7)
+	return Tree{root, rsyncx.View{CopyLinks: v&1 != 0, CopyDirLinks: v&2 != 0, CopyUnsafeLinks: v&4 != 0}}
 }

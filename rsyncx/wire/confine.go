@@ -15,17 +15,17 @@ import (
 // confine opens root if it is, by its name and also by where links lead, one of
 // the allowed directories or beneath one.
 func confine(allowed []string, root string, open func(string) (rsyncx.Source, error)) (rsyncx.Source, error) {
-	root = filepath.Clean(root)
+	root, err := filepath.Abs(root) // what is relative begins where the agent was started: at the login's home
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", root, err)
+	}
 	refused := func(why string) error {
 		return hint.With(fmt.Errorf("%w: %s %s", ErrRefused, root, why),
 			fmt.Sprintf("start the agent with --root %s, or with a directory above it; with a forced command that is in the active's authorized_keys", root))
 	}
-	if !filepath.IsAbs(root) {
-		return nil, fmt.Errorf("%w: %q is not an absolute path", ErrRefused, root)
-	}
 	var lexical []string
 	for _, a := range allowed {
-		if a = filepath.Clean(a); beneath(a, root) {
+		if a, err = filepath.Abs(a); err == nil && beneath(a, root) {
 			lexical = append(lexical, a)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
 )
@@ -20,6 +22,8 @@ const DefaultSilence = 2 * time.Minute
 type ClientOptions struct {
 	Version string        // of this program, for the agent's error messages
 	Silence time.Duration // ends a request in which the agent says nothing for so long; 0 is DefaultSilence
+	// Compress says what the agent compresses.
+	Compress Compress
 	// Greeting stands for Silence until the agent has greeted: a login may take
 	// longer than any answer. 0 is Silence.
 	Greeting time.Duration
@@ -36,11 +40,24 @@ type Conn struct {
 	link    *link
 	version string // of the agent
 	explain func(error) error
-	opened  map[string]rsyncx.Abilities
+	opened  map[Tree]rsyncx.Abilities
+	trip    time.Duration // the shortest round trip so far; 0 is none
 	payload []byte
-	names   map[string]string
+	names   *interned
+
+	head    [headerSize]byte
+	inner   []byte // what is left of a compressed frame
+	whole   *chunk // its buffer
+	decoder *zstd.Decoder
+	spare   chan *chunk // for decompressed frames
 
 	maxDirBytes int // rsyncx.MaxDirBytes; tests set less
+}
+
+// Tree is a directory of the agent's host as a Source shows it.
+type Tree struct {
+	Root string
+	View rsyncx.View
 }
 
 // Dial greets the agent at the other end of rwc, which the Conn closes in the end.
@@ -55,8 +72,12 @@ func Dial(ctx context.Context, rwc io.ReadWriteCloser, o ClientOptions) (*Conn, 
 	if o.Greeting <= 0 {
 		o.Greeting = o.Silence
 	}
-	c := &Conn{link: newLink(rwc, o.Greeting), explain: o.Explain, opened: map[string]rsyncx.Abilities{}, names: map[string]string{}, maxDirBytes: rsyncx.MaxDirBytes}
-	err := c.request(ctx, func() error { return c.greet(o.Version) })
+	if o.Compress >= compressModes {
+		return nil, fmt.Errorf("greet the agent: internal error: compression %d", o.Compress)
+	}
+	c := &Conn{link: newLink(rwc, o.Greeting), explain: o.Explain, opened: map[Tree]rsyncx.Abilities{}, names: &interned{},
+		spare: make(chan *chunk, chunkSpares/4), maxDirBytes: rsyncx.MaxDirBytes}
+	err := c.request(ctx, func() error { return c.greet(o.Version, o.Compress) })
 	if err != nil {
 		c.link.kill(err)
 		return nil, fmt.Errorf("greet the agent: %w", err)
@@ -65,8 +86,9 @@ func Dial(ctx context.Context, rwc io.ReadWriteCloser, o ClientOptions) (*Conn, 
 	return c, nil
 }
 
-func (c *Conn) greet(version string) error {
-	if err := c.link.send(append([]byte(magic), appendFrame(nil, frameHello, appendHello(nil, version))...)); err != nil {
+func (c *Conn) greet(version string, compress Compress) error {
+	hello := append(appendHello(nil, version), byte(compress))
+	if err := c.link.send(append([]byte(magic), appendFrame(nil, frameHello, hello)...)); err != nil {
 		return err
 	}
 	if err := c.readMagic(); err != nil {
@@ -77,8 +99,8 @@ func (c *Conn) greet(version string) error {
 		return err
 	}
 	lo, hi, theirs := d.hello()
-	if err := d.end("greeting"); err != nil {
-		return err
+	if d.err != nil {
+		return d.err
 	}
 	c.version = Clean([]byte(theirs))
 	_, err = choose(lo, hi, c.version)
@@ -91,12 +113,19 @@ func appendHello(b []byte, version string) []byte {
 	return appendString(b, clip(version, maxVersion))
 }
 
-// hello decodes a greeting. Bytes that a later version may add are ignored.
+// hello decodes a greeting. What follows is what a client wants.
 func (d *decoder) hello() (lo, hi uint64, version string) {
 	lo, hi = d.uint("version", 1<<16), d.uint("version", 1<<16)
 	version = d.string("version", maxVersion)
-	d.b = nil
 	return lo, hi, version
+}
+
+// compression decodes what a client wants compressed. Bytes that a later version may
+// add are ignored.
+func (d *decoder) compression() Compress {
+	c := d.uint("compression", uint64(compressModes)-1)
+	d.b = nil
+	return Compress(c)
 }
 
 // choose returns the highest version of the protocol that both sides speak.
@@ -169,9 +198,15 @@ func (c *Conn) begin(ctx context.Context) (end func(error) error) {
 	}
 }
 
-// read reads from the agent. The end of the input is an error here.
-func (c *Conn) read(p []byte) (int, error) {
-	n, err := c.link.Read(p)
+// take returns the next bytes from the agent, at most limit and at least one. They are valid until
+// the next call, and longer for who retains the chunk. The end of the input is an error here.
+func (c *Conn) take(limit int) ([]byte, *chunk, error) {
+	if len(c.inner) > 0 {
+		part := c.inner[:min(limit, len(c.inner))]
+		c.inner = c.inner[len(part):]
+		return part, c.whole, nil
+	}
+	part, from, err := c.link.take(limit)
 	var lost *lostError
 	switch {
 	case err == io.EOF: //nolint:errorlint // a lost connection wraps io.EOF
@@ -179,7 +214,13 @@ func (c *Conn) read(p []byte) (int, error) {
 	case errors.As(err, &lost):
 		err = c.explain(err)
 	}
-	return n, err
+	return part, from, err
+}
+
+// read is take with a copy.
+func (c *Conn) read(p []byte) (int, error) {
+	part, _, err := c.take(len(p))
+	return copy(p, part), err
 }
 
 // input is Conn.read as an io.Reader.
@@ -188,7 +229,7 @@ type input struct{ c *Conn }
 func (i input) Read(p []byte) (int, error) { return i.c.read(p) }
 
 // usable reports whether another request can be made.
-func (c *Conn) usable() bool { return c.link.quiet() }
+func (c *Conn) usable() bool { return len(c.inner) == 0 && c.link.quiet() }
 
 // Version is the agent's version, safe to print.
 func (c *Conn) Version() string { return c.version }
@@ -202,41 +243,95 @@ func (c *Conn) Close() error {
 // next reads the header of the next frame that means something.
 func (c *Conn) next() (header, error) {
 	for {
-		h, err := readHeader(input{c})
+		h, err := c.header()
 		if err != nil {
 			return header{}, err
 		}
-		if h.kind != frameAlive {
+		switch {
+		case h.kind == frameSqueezed:
+			if err := c.open(h); err != nil {
+				return header{}, err
+			}
+		case h.kind != frameAlive:
 			return h, nil
-		}
-		if h.size != 0 {
+		case h.size != 0:
 			return header{}, hostile("a frame of type %q with %d bytes", h.kind, h.size)
 		}
 	}
 }
 
-// load reads the payload of a frame. It is valid until the next load.
-func (c *Conn) load(h header) (*decoder, error) {
-	var err error
-	if c.payload, err = readPayload(input{c}, h, c.payload); err != nil {
-		return nil, err
+// open decompresses a frame; what it holds is read next.
+func (c *Conn) open(h header) error {
+	if len(c.inner) > 0 {
+		return hostile("a compressed frame in a compressed frame")
 	}
-	return &decoder{b: c.payload, interned: c.names}, nil
+	if h.size > maxRecord {
+		return hostile("a compressed frame with %d bytes", h.size)
+	}
+	var err error
+	if c.payload, err = readMore(input{c}, c.payload[:0], h.size); err != nil {
+		return err
+	}
+	if c.decoder == nil {
+		if c.decoder, err = newDecoder(); err != nil {
+			return err
+		}
+	}
+	if c.whole != nil {
+		c.whole.release()
+	}
+	c.whole = newChunk(c.spare, maxRecord)
+	c.inner, err = unsqueeze(c.decoder, c.payload, c.whole.buf)
+	return err
+}
+
+// header reads a frame's header.
+func (c *Conn) header() (header, error) {
+	for got := 0; got < headerSize; {
+		part, _, err := c.take(headerSize - got)
+		if err != nil {
+			if got > 0 {
+				err = unexpected(err)
+			}
+			return header{}, err
+		}
+		got += copy(c.head[got:], part)
+	}
+	return parseHeader(c.head)
+}
+
+// load reads the payload of a frame. It is valid until something else is read.
+func (c *Conn) load(h header) (decoder, error) {
+	if h.size == 0 {
+		return decoder{}, nil
+	}
+	payload, _, err := c.take(h.size)
+	if err != nil {
+		return decoder{}, unexpected(err)
+	}
+	if len(payload) < h.size { // it lies across chunks
+		c.payload, err = readMore(input{c}, append(c.payload[:0], payload...), h.size)
+		if err != nil {
+			return decoder{}, err
+		}
+		payload = c.payload
+	}
+	return decoder{b: payload, names: c.names}, nil
 }
 
 // expect reads a frame of the given kind, or the error that came instead.
-func (c *Conn) expect(kind byte) (*decoder, error) {
+func (c *Conn) expect(kind byte) (decoder, error) {
 	h, err := c.next()
 	if err != nil {
-		return nil, err
+		return decoder{}, err
 	}
 	switch h.kind {
 	case kind:
 		return c.load(h)
 	case frameError:
-		return nil, c.reported(h)
+		return decoder{}, c.reported(h)
 	}
-	return nil, hostile("a frame of type %q where %q was due", h.kind, kind)
+	return decoder{}, hostile("a frame of type %q where %q was due", h.kind, kind)
 }
 
 // reported decodes the error in a frame.

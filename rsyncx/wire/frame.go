@@ -1,10 +1,10 @@
 package wire
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -28,6 +28,10 @@ func readHeader(r io.Reader) (header, error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return header{}, err
 	}
+	return parseHeader(b)
+}
+
+func parseHeader(b [headerSize]byte) (header, error) {
 	size := binary.BigEndian.Uint32(b[1:])
 	if size > maxFrame {
 		return header{}, hostile("a frame of type %q with %d bytes", b[0], size)
@@ -35,12 +39,11 @@ func readHeader(r io.Reader) (header, error) {
 	return header{b[0], int(size)}, nil
 }
 
-// readPayload reads h.size bytes into buf, which grows in steps, so that a length alone takes
+// readMore appends to buf until it has size bytes. It grows in steps, so that a length alone takes
 // no memory that the peer has not paid for in bytes.
-func readPayload(r io.Reader, h header, buf []byte) ([]byte, error) {
-	buf = buf[:0]
-	for len(buf) < h.size {
-		step := min(h.size-len(buf), 64<<10)
+func readMore(r io.Reader, buf []byte, size int) ([]byte, error) {
+	for len(buf) < size {
+		step := min(size-len(buf), 64<<10)
 		if cap(buf)-len(buf) < step {
 			buf = append(make([]byte, 0, max(2*cap(buf), len(buf)+step)), buf...)
 		}
@@ -70,16 +73,16 @@ func appendFrame(b []byte, kind byte, payload []byte) []byte {
 	return append(appendHeader(b, kind, len(payload)), payload...)
 }
 
-// frameWriter writes whole frames; several goroutines may use it.
+// frameWriter writes whole frames, many at a time; several goroutines may use it.
 type frameWriter struct {
 	mu    sync.Mutex
-	w     *bufio.Writer
-	dirty bool // something was written since the last idle call
+	w     io.Writer
+	buf   []byte // whole frames that were not written yet
+	dirty bool   // something was added since the last idle call
+	press press
 }
 
-func newFrameWriter(w io.Writer) *frameWriter {
-	return &frameWriter{w: bufio.NewWriterSize(w, 128<<10)}
-}
+func newFrameWriter(w io.Writer) *frameWriter { return &frameWriter{w: w} }
 
 func (f *frameWriter) write(kind byte, payload []byte) error {
 	if len(payload) > maxFrame {
@@ -88,18 +91,50 @@ func (f *frameWriter) write(kind byte, payload []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dirty = true
-	var b [headerSize]byte
-	if _, err := f.w.Write(appendHeader(b[:0], kind, len(payload))); err != nil {
-		return err
+	f.buf = append(appendHeader(f.buf, kind, len(payload)), payload...)
+	return f.emitFull()
+}
+
+// fill adds one frame of at most limit bytes that a single Read of r puts where they
+// are sent from. It returns how many they were, what r said, and whether writing failed.
+func (f *frameWriter) fill(kind byte, limit int, r io.Reader) (n int, readErr, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dirty = true
+	begin := len(f.buf)
+	f.buf = slices.Grow(f.buf, headerSize+limit)
+	room := f.buf[:begin+headerSize+limit]
+	n, readErr = r.Read(room[begin+headerSize:])
+	if n > 0 {
+		appendHeader(room[:begin], kind, n)
+		f.buf = room[:begin+headerSize+n]
 	}
-	_, err := f.w.Write(payload)
+	return n, readErr, f.emitFull()
+}
+
+func (f *frameWriter) emitFull() error {
+	if len(f.buf) < recordSize {
+		return nil
+	}
+	return f.emit()
+}
+
+// emit writes what was gathered.
+func (f *frameWriter) emit() error {
+	if len(f.buf) == 0 {
+		return nil
+	}
+	err := f.press.write(f.w, f.buf)
+	if f.buf = f.buf[:0]; cap(f.buf) > 2*maxRecord {
+		f.buf = nil // it held something out of the ordinary
+	}
 	return err
 }
 
 func (f *frameWriter) flush() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.w.Flush()
+	return f.emit()
 }
 
 // alive makes the peer hear something, unless it did since the last call.
@@ -107,10 +142,15 @@ func (f *frameWriter) alive() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.dirty {
-		if _, err := f.w.Write(appendHeader(nil, frameAlive, 0)); err != nil {
-			return err
-		}
+		f.buf = appendHeader(f.buf, frameAlive, 0)
 	}
 	f.dirty = false
-	return f.w.Flush()
+	return f.emit()
+}
+
+// compress says how what is written from now on is compressed.
+func (f *frameWriter) compress(c Compress) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.press.mode = c
 }

@@ -42,7 +42,7 @@ func FuzzClient(f *testing.F) {
 		defer c.Close()
 		switch op % 5 {
 		case 0:
-			for d, err := range c.Walk(ctx, "/x", rsyncx.WalkOptions{}) {
+			for d, err := range c.Walk(ctx, Tree{Root: "/x"}, rsyncx.WalkOptions{}) {
 				if err != nil {
 					continue
 				}
@@ -56,7 +56,7 @@ func FuzzClient(f *testing.F) {
 				}
 			}
 		case 1:
-			for f, err := range c.Read(ctx, "/x", rsyncx.Wants(slices.Values([]string{"f", "g/h"}))) {
+			for f, err := range c.Read(ctx, Tree{Root: "/x"}, rsyncx.Wants(slices.Values([]string{"f", "g/h"}))) {
 				if err == nil && f.Body != nil {
 					n, err := io.Copy(io.Discard, f.Body)
 					if err == nil && n != f.Entry.Size {
@@ -65,7 +65,7 @@ func FuzzClient(f *testing.F) {
 				}
 			}
 		case 2:
-			c.Lstat(ctx, "/x", "f")
+			c.Lstat(ctx, Tree{Root: "/x"}, "f")
 		case 3:
 			c.Clock(ctx)
 		case 4:
@@ -80,17 +80,17 @@ func FuzzClient(f *testing.F) {
 // FuzzServer: whatever a client sends, the server does not panic and ends with
 // its input.
 func FuzzServer(f *testing.F) {
-	greeting := magic + string(appendFrame(nil, frameHello, appendHello(nil, "x")))
-	root := appendString(nil, "/nonexistent/allowed")
+	greeting := magic + string(appendFrame(nil, frameHello, append(appendHello(nil, "x"), 0)))
+	root := appendTree(nil, Tree{Root: "/nonexistent/allowed"})
 	f.Add([]byte(greeting + string(appendFrame(nil, frameOpen, root))))
-	f.Add([]byte(greeting + string(appendFrame(nil, frameLstat, appendString(root, "a")))))
-	f.Add([]byte(greeting + string(appendFrame(nil, frameWalk, append(root, 0, 5, 0)))))
-	f.Add([]byte(greeting + string(appendFrame(nil, frameRead, root)) + string(appendFrame(nil, frameNames, appendString(nil, "a"))) + string(appendFrame(nil, frameNamesEnd, nil))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameLstat, appendString(slices.Clone(root), "a")))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameWalk, append(slices.Clone(root), 0, 0, 5, 0)))))
+	f.Add([]byte(greeting + string(appendFrame(nil, frameRead, root)) + string(appendFrame(nil, frameNames, (&question{path: "a"}).append(nil, false))) + string(appendFrame(nil, frameNamesEnd, nil))))
 	f.Add([]byte(greeting + string(appendFrame(nil, frameStream, append(appendString(nil, "s"), 0))) + string(appendFrame(nil, frameClock, nil))))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		// The fuzzer cannot guess the name of a directory: it gets a short one.
-		open := func(string) (rsyncx.Source, error) { return rsyncx.Local(dir) }
+		open := func(string, rsyncx.View) (rsyncx.Source, error) { return rsyncx.Local(dir) }
 		Serve(context.Background(), bytes.NewReader(sent), io.Discard, Server{Roots: []string{"/"}, Open: open, Streams: map[string]StreamFunc{
 			"s": func(_ context.Context, arg string, w io.Writer) error { _, err := io.WriteString(w, arg); return err },
 		}})

@@ -82,7 +82,7 @@ func TestNoGreeting(t *testing.T) {
 		{"short noise", "hi", `"hi"`, "start-up files"},
 		{"half a greeting", magic[:4], "instead of", ""},
 		{"long noise", strings.Repeat("motd ", 1000), "motd", ""},
-		{"a newer version", magic + string(appendFrame(nil, frameHello, []byte{7, 9, 3, '9', '.', '9', 'x', 'y'})), `drsync "9.9" with agent protocol 7 to 9, this side speaks 1 to 1`, "same version"},
+		{"a newer version", magic + string(appendFrame(nil, frameHello, []byte{7, 9, 3, '9', '.', '9', 'x', 'y'})), `drsync "9.9" with agent protocol 7 to 9, this side speaks 2 to 2`, "same version"},
 		{"cut in the greeting", magic + "H", "went away", ""},
 		{"a huge frame", magic + "H\xff\xff\xff\xff", "4294967295 bytes", ""},
 		{"another frame", magic + "Z\x00\x00\x00\x00", "where 'H' was due", ""},
@@ -129,7 +129,7 @@ func TestAliveFramesCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range c.Walk(t.Context(), "/x", rsyncx.WalkOptions{}) {
+	for _, err := range c.Walk(t.Context(), Tree{Root: "/x"}, rsyncx.WalkOptions{}) {
 		t.Error(err)
 	}
 }
@@ -140,7 +140,7 @@ func entryBytes(name string) []byte {
 
 func dirFrame(path string) []byte {
 	name := path[strings.LastIndexByte(path, '/')+1:]
-	return appendFrame(nil, frameDir, appendEntry(appendString(nil, path), &rsyncx.Entry{Name: name, Mode: 0o040755}, &rsyncx.Entry{}))
+	return appendFrame(nil, frameDir, appendEntry(append(appendString(nil, path), 0, 0), &rsyncx.Entry{Name: name, Mode: 0o040755}, &rsyncx.Entry{}))
 }
 
 func entriesFrame(names ...string) []byte {
@@ -180,7 +180,7 @@ func TestHostileListings(t *testing.T) {
 		{"out of order", once(dirFrame(""), entriesFrame("b"), entriesFrame("a"), end, done), rsyncx.ErrHostile},
 		{"an absolute directory", once(dirFrame("/etc"), end, done), rsyncx.ErrHostile},
 		{"a directory above", once(dirFrame("../etc"), end, done), rsyncx.ErrHostile},
-		{"a directory of another name", once(appendFrame(nil, frameDir, append(appendString(nil, "a"), entryBytes("b")...)), end), rsyncx.ErrHostile},
+		{"a directory of another name", once(appendFrame(nil, frameDir, append(append(appendString(nil, "a"), 0, 0), entryBytes("b")...)), end), rsyncx.ErrHostile},
 		{"half an entry", once(dirFrame(""), appendFrame(nil, frameEntries, entryBytes("abc")[:5]), end, done), rsyncx.ErrHostile},
 		{"a name longer than its frame", once(dirFrame(""), appendFrame(nil, frameEntries, []byte{0, 200, 1, 'x'}), end), rsyncx.ErrHostile},
 		{"a NUL in a link", once(dirFrame(""), appendFrame(nil, frameEntries, appendEntry(nil, &rsyncx.Entry{Name: "l", Mode: 0o120777, Target: "a\x00b"}, &rsyncx.Entry{})), end), rsyncx.ErrHostile},
@@ -222,7 +222,7 @@ func TestHostileListings(t *testing.T) {
 			}
 			conn.maxDirBytes = 64 << 10
 			var last error
-			for d, err := range conn.Walk(t.Context(), "/home", rsyncx.WalkOptions{MaxEntries: 3000}) {
+			for d, err := range conn.Walk(t.Context(), Tree{Root: "/home"}, rsyncx.WalkOptions{MaxEntries: 3000}) {
 				if err == nil && rsyncx.CheckPath(d.Path) != nil {
 					t.Errorf("%q was let through", d.Path)
 				}
@@ -244,7 +244,7 @@ func TestHostileListings(t *testing.T) {
 var errGoneAway = errors.New("went away in the middle")
 
 func fileFrames(name string, size int64, content string, sum []byte) []byte {
-	b := appendFrame(nil, frameFile, appendEntry(nil, &rsyncx.Entry{Name: name, Mode: 0o100644, Size: size}, &rsyncx.Entry{}))
+	b := appendFrame(nil, frameFile, appendEntry([]byte{0}, &rsyncx.Entry{Name: name, Mode: 0o100644, Size: size}, &rsyncx.Entry{}))
 	if content != "" {
 		b = append(b, appendFrame(nil, frameData, []byte(content))...)
 	}
@@ -269,7 +269,7 @@ func TestHostileFiles(t *testing.T) {
 		{"less than announced", fileFrames("f", 9, "hello", sumFrame("hello", 5)), rsyncx.ErrHostile},
 		{"damaged", fileFrames("f", 5, "hallo", sumFrame("hello", 5)), ErrDamaged},
 		{"another length", fileFrames("f", 5, "hello", sumFrame("hello", 6)), ErrDamaged},
-		{"a negative size", appendFrame(nil, frameFile, append(entryBytes("f")[:4], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0)), rsyncx.ErrHostile},
+		{"a negative size", appendFrame(nil, frameFile, append(append([]byte{0}, entryBytes("f")[:4]...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0)), rsyncx.ErrHostile},
 		{"torn", fileFrames("f", 9, "hello", appendFrame(nil, frameCut, appendError(nil, rsyncx.ErrTorn))), rsyncx.ErrTorn},
 		{"cut", fileFrames("f", 9, "hello", nil), errGoneAway},
 		{"a frame of listings", fileFrames("f", 9, "hello", appendFrame(nil, frameDirEnd, nil)), rsyncx.ErrHostile},
@@ -290,7 +290,7 @@ func TestHostileFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got error
-			for f, err := range conn.Read(t.Context(), "/home", rsyncx.Wants(slices.Values([]string{"f"}))) {
+			for f, err := range conn.Read(t.Context(), Tree{Root: "/home"}, rsyncx.Wants(slices.Values([]string{"f"}))) {
 				if got == nil {
 					got = errors.Join(err, f.Err)
 				}
@@ -339,7 +339,7 @@ func TestBoundedMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	for _, err := range conn.Walk(t.Context(), "/home", rsyncx.WalkOptions{}) {
+	for _, err := range conn.Walk(t.Context(), Tree{Root: "/home"}, rsyncx.WalkOptions{}) {
 		if !errors.Is(err, rsyncx.ErrHostile) {
 			t.Errorf("%v", err)
 		}
@@ -374,10 +374,10 @@ func TestCancelledWhileAgentHangs(t *testing.T) {
 	quit := make(chan struct{})
 	t.Cleanup(func() { close(quit) })
 	ops := map[string]func(context.Context, *Conn) error{
-		"lstat": func(ctx context.Context, c *Conn) error { _, err := c.Lstat(ctx, "/x", "y"); return err },
+		"lstat": func(ctx context.Context, c *Conn) error { _, err := c.Lstat(ctx, Tree{Root: "/x"}, "y"); return err },
 		"clock": func(ctx context.Context, c *Conn) error { _, err := c.Clock(ctx); return err },
 		"walk": func(ctx context.Context, c *Conn) (last error) {
-			for _, err := range c.Walk(ctx, "/x", rsyncx.WalkOptions{}) {
+			for _, err := range c.Walk(ctx, Tree{Root: "/x"}, rsyncx.WalkOptions{}) {
 				last = err
 			}
 			return last
@@ -387,7 +387,7 @@ func TestCancelledWhileAgentHangs(t *testing.T) {
 				for yield("a") {
 				}
 			}
-			for _, err := range c.Read(ctx, "/x", rsyncx.Wants(endless)) {
+			for _, err := range c.Read(ctx, Tree{Root: "/x"}, rsyncx.Wants(endless)) {
 				last = err
 			}
 			return last
@@ -409,7 +409,7 @@ func TestCancelledWhileAgentHangs(t *testing.T) {
 				t.Fatal(err)
 			}
 			if name != "stream" && name != "clock" {
-				if _, err := c.Open(t.Context(), "/x"); err != nil {
+				if _, err := c.Open(t.Context(), Tree{Root: "/x"}); err != nil {
 					t.Fatal(err)
 				}
 			}

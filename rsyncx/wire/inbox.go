@@ -11,27 +11,43 @@ type frame struct {
 }
 
 // inbox queues what the client sent, so that its end is seen while a request
-// is being answered. A client that sends more than it may ahead is cut off.
+// is being answered. A client that sends much ahead has to wait.
 type inbox struct {
 	mu     sync.Mutex
 	queue  []frame
 	bytes  int
 	err    error         // set when the input ended
 	signal chan struct{} // has room for one: something changed
+	room   chan struct{} // has room for one: something was taken
 }
 
-func newInbox() *inbox { return &inbox{signal: make(chan struct{}, 1)} }
+func newInbox() *inbox {
+	return &inbox{signal: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+}
 
-func (b *inbox) put(f frame) error {
+// put adds a frame when there is room, and gives up when quit is closed. One
+// goroutine may call it.
+func (b *inbox) put(f frame, quit <-chan struct{}) error {
+	for !b.tryPut(f) {
+		select {
+		case <-b.room:
+		case <-quit:
+			return errStopped
+		}
+	}
+	return nil
+}
+
+func (b *inbox) tryPut(f frame) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.queue) >= maxFrames || b.bytes+len(f.payload) > maxQueued {
-		return hostile("more requests than it may send ahead")
+	if len(b.queue) > 0 && (len(b.queue) >= maxFrames || b.bytes+len(f.payload) > maxQueued) {
+		return false
 	}
 	b.queue = append(b.queue, f)
 	b.bytes += len(f.payload)
 	b.wake()
-	return nil
+	return true
 }
 
 func (b *inbox) end(err error) {
@@ -58,6 +74,10 @@ func (b *inbox) take(ctx context.Context) (frame, error) {
 			b.queue = b.queue[1:]
 			b.bytes -= len(f.payload)
 			b.mu.Unlock()
+			select {
+			case b.room <- struct{}{}:
+			default:
+			}
 			return f, nil
 		}
 		err := b.err

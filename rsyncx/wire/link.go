@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,12 +16,12 @@ type link struct {
 	rwc     io.ReadWriteCloser
 	silence time.Duration
 
-	chunks chan []byte // arrived, in order; closed at the end of the input
-	spare  chan []byte // buffers to read into
+	chunks chan *chunk // arrived, in order; closed at the end of the input
+	spare  chan *chunk // to read into again
 	out    chan []byte // to be written
 
 	part  []byte // what is left of the current chunk
-	whole []byte // its buffer
+	whole *chunk // the current chunk
 	timer *time.Timer
 
 	dead chan struct{} // closed by kill
@@ -34,21 +36,51 @@ func (e *lostError) Error() string { return e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
 const (
-	chunkSize = 64 << 10
-	chunkRing = 8
+	chunkSize   = 64 << 10
+	chunkRing   = 8 // arrived and not looked at
+	chunkSpares = 64
 )
+
+// chunk is a buffer that several may hold parts of. Who holds one calls retain, and release in
+// the end; its bytes are then used again.
+type chunk struct {
+	buf  []byte
+	refs atomic.Int32
+	home chan *chunk
+}
+
+func (c *chunk) retain() { c.refs.Add(1) }
+
+func (c *chunk) release() {
+	if c.refs.Add(-1) > 0 {
+		return
+	}
+	select {
+	case c.home <- c:
+	default:
+	}
+}
+
+// newChunk returns a chunk of n bytes from home, or a new one, held once.
+func newChunk(home chan *chunk, n int) *chunk {
+	var c *chunk
+	select {
+	case c = <-home:
+	default:
+		c = &chunk{buf: make([]byte, n), home: home}
+	}
+	c.refs.Store(1)
+	return c
+}
 
 func newLink(rwc io.ReadWriteCloser, silence time.Duration) *link {
 	l := &link{
 		rwc: rwc, silence: silence,
-		chunks: make(chan []byte, chunkRing), spare: make(chan []byte, chunkRing),
+		chunks: make(chan *chunk, chunkRing), spare: make(chan *chunk, chunkSpares),
 		out: make(chan []byte, 4), dead: make(chan struct{}),
 	}
 	l.timer = time.NewTimer(silence)
 	l.timer.Stop()
-	for range chunkRing {
-		l.spare <- nil // made when first needed: most links carry little
-	}
 	go l.readAll()
 	go l.writeAll()
 	return l
@@ -76,25 +108,26 @@ func (l *link) killed() error {
 
 func (l *link) readAll() {
 	defer close(l.chunks)
+	var next *chunk
 	for {
-		var buf []byte
-		select {
-		case buf = <-l.spare:
-		case <-l.dead:
-			return
+		if next == nil {
+			next = newChunk(l.spare, chunkSize)
 		}
-		if buf == nil {
-			buf = make([]byte, chunkSize)
-		}
-		n, err := l.rwc.Read(buf[:cap(buf)])
+		n, err := l.rwc.Read(next.buf[:chunkSize])
 		if n > 0 {
+			full := next
+			if n > chunkSize/4 {
+				next = nil
+			} else { // who keeps a part of little should not keep much
+				full = &chunk{buf: bytes.Clone(next.buf[:n])}
+				full.refs.Store(1)
+			}
+			full.buf = full.buf[:n]
 			select {
-			case l.chunks <- buf[:n]:
+			case l.chunks <- full:
 			case <-l.dead:
 				return
 			}
-		} else {
-			l.spare <- buf
 		}
 		if err != nil {
 			if err != io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
@@ -138,29 +171,36 @@ func (l *link) send(b []byte) error {
 
 // Read waits for bytes, at most as long as the peer may be silent.
 func (l *link) Read(p []byte) (int, error) {
+	part, _, err := l.take(len(p))
+	return copy(p, part), err
+}
+
+// take is Read without a copy: what it returns is valid until the next call, and longer
+// for who retains the chunk.
+func (l *link) take(limit int) ([]byte, *chunk, error) {
 	if len(l.part) == 0 {
 		if err := l.next(); err != nil {
-			return 0, err
+			return nil, nil, err
 		}
 	}
-	n := copy(p, l.part)
-	l.part = l.part[n:]
-	return n, nil
+	part := l.part[:min(limit, len(l.part))]
+	l.part = l.part[len(part):]
+	return part, l.whole, nil
 }
 
 func (l *link) next() error {
 	if l.whole != nil {
-		l.spare <- l.whole
+		l.whole.release()
 		l.whole = nil
 	}
-	var chunk []byte
+	var c *chunk
 	var ok bool
 	select {
-	case chunk, ok = <-l.chunks:
+	case c, ok = <-l.chunks:
 	default:
 		l.timer.Reset(l.silence)
 		select {
-		case chunk, ok = <-l.chunks:
+		case c, ok = <-l.chunks:
 			l.timer.Stop()
 		case <-l.dead:
 			l.timer.Stop()
@@ -176,7 +216,7 @@ func (l *link) next() error {
 		}
 		return io.EOF
 	}
-	l.part, l.whole = chunk, chunk
+	l.part, l.whole = c.buf, c
 	return nil
 }
 

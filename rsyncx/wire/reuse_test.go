@@ -91,7 +91,7 @@ func TestEndlessListingIsCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range c.Walk(t.Context(), "/srv", rsyncx.WalkOptions{}) {
+	for _, err := range c.Walk(t.Context(), Tree{Root: "/srv"}, rsyncx.WalkOptions{}) {
 		if err != nil {
 			t.Fatal(err)
 		}

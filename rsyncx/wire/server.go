@@ -20,8 +20,8 @@ type Server struct {
 	Roots   []string              // directories whose trees may be asked for
 	Streams map[string]StreamFunc // by name
 	Version string                // of this program
-	// Open opens the source of a directory that was found to be allowed; nil is rsyncx.Local.
-	Open func(root string) (rsyncx.Source, error)
+	// Open opens the source of a directory that was found to be allowed; nil is rsyncx.LocalView.
+	Open func(root string, v rsyncx.View) (rsyncx.Source, error)
 }
 
 // ErrClientGone says that the client went away in the middle of a request.
@@ -32,16 +32,16 @@ var ErrClientGone = errors.New("the client went away in the middle of a request"
 // about a second, even if a Write to out or a Read of in is still blocked then.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, s Server) error {
 	if s.Open == nil {
-		s.Open = rsyncx.Local
+		s.Open = rsyncx.LocalView
 	}
 	if s.Version == "" {
 		s.Version = "unknown"
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{Server: s, out: newFrameWriter(out), box: newInbox(), sources: map[string]rsyncx.Source{}}
+	a := &agent{Server: s, out: newFrameWriter(out), box: newInbox(), sources: map[Tree]rsyncx.Source{}}
 	go func() {
-		err := a.receive(in)
+		err := a.receive(in, ctx.Done())
 		if err == nil {
 			err = ErrClientGone
 		}
@@ -75,11 +75,13 @@ type agent struct {
 	Server
 	out     *frameWriter
 	box     *inbox
-	sources map[string]rsyncx.Source
+	sources map[Tree]rsyncx.Source
+	body    hashed // of the file that is being sent
+	scratch []byte
 }
 
 // receive greets and then moves frames into the box until in ends.
-func (a *agent) receive(in io.Reader) error {
+func (a *agent) receive(in io.Reader, quit <-chan struct{}) error {
 	var got [len(magic)]byte
 	if _, err := io.ReadFull(in, got[:]); err != nil || string(got[:]) != magic {
 		return hint.New("no drsync is at the other end", "this command is started by drsync on the standby, through ssh; it is of no use by hand")
@@ -95,11 +97,11 @@ func (a *agent) receive(in io.Reader) error {
 		if first != (h.kind == frameHello) {
 			return hostile("a frame of type %q out of place", h.kind)
 		}
-		payload, err := readPayload(in, h, nil)
+		payload, err := readMore(in, nil, h.size)
 		if err != nil {
 			return err
 		}
-		if err := a.box.put(frame{h.kind, payload}); err != nil {
+		if err := a.box.put(frame{h.kind, payload}, quit); err != nil {
 			return err
 		}
 	}
@@ -107,7 +109,7 @@ func (a *agent) receive(in io.Reader) error {
 
 // serve greets and answers requests.
 func (a *agent) serve(ctx context.Context) error {
-	if _, err := a.out.w.WriteString(magic); err != nil {
+	if _, err := io.WriteString(a.out.w, magic); err != nil {
 		return err
 	}
 	if err := errors.Join(a.out.write(frameHello, appendHello(nil, a.Version)), a.out.flush()); err != nil {
@@ -122,11 +124,15 @@ func (a *agent) serve(ctx context.Context) error {
 	}
 	d := &decoder{b: hello.payload}
 	lo, hi, version := d.hello()
-	if err := d.end("greeting"); err != nil {
-		return err
+	if d.err != nil {
+		return d.err
 	}
 	if _, err := choose(lo, hi, Clean([]byte(version))); err != nil {
 		return err // the client finds the same from our greeting
+	}
+	a.out.compress(d.compression())
+	if err := d.end("greeting"); err != nil {
+		return err
 	}
 	for {
 		f, err := a.box.take(ctx)
@@ -160,6 +166,8 @@ func (a *agent) answer(ctx context.Context, f frame) error {
 		err = a.walk(ctx, d)
 	case frameRead:
 		err = a.read(ctx, d)
+	case frameSums:
+		err = a.sums(ctx, d)
 	case frameStream:
 		err = a.stream(ctx, d)
 	case frameStop: // of a walk that ended by itself meanwhile
@@ -193,6 +201,13 @@ func (a *agent) send(kind byte, payload []byte) error {
 	return nil
 }
 
+func (a *agent) flush() error {
+	if err := a.out.flush(); err != nil {
+		return &sessionError{fmt.Errorf("answer: %w", err)}
+	}
+	return nil
+}
+
 // keepAlive speaks up now and then until the function it returns is called,
 // which may be done again. It is called before the end of the answer is sent: after that
 // end nothing may follow.
@@ -218,21 +233,21 @@ func (a *agent) keepAlive() (stop func()) {
 
 // source returns the opened source of the root that a request names.
 func (a *agent) source(d *decoder) (rsyncx.Source, error) {
-	root := d.string("directory", maxRoot)
+	tree := d.tree()
 	if d.err != nil {
 		return nil, d.err
 	}
-	if src, ok := a.sources[root]; ok {
+	if src, ok := a.sources[tree]; ok {
 		return src, nil
 	}
 	if len(a.sources) >= maxRoots {
 		return nil, fmt.Errorf("%d directories are open already", maxRoots)
 	}
-	src, err := confine(a.Roots, root, a.Open)
+	src, err := confine(a.Roots, tree.Root, func(path string) (rsyncx.Source, error) { return a.Open(path, tree.View) })
 	if err != nil {
 		return nil, err
 	}
-	a.sources[root] = src
+	a.sources[tree] = src
 	return src, nil
 }
 
@@ -244,7 +259,9 @@ func (a *agent) open(d *decoder) error {
 	if err := d.end("request"); err != nil {
 		return err
 	}
-	return a.send(frameAbilities, appendAbilities(nil, src.Abilities()))
+	can := src.Abilities()
+	can.Digests = true // which this package makes
+	return a.send(frameAbilities, appendAbilities(nil, can))
 }
 
 func (a *agent) lstat(ctx context.Context, d *decoder) error {
@@ -277,6 +294,8 @@ func sendable(e *rsyncx.Entry) error {
 		return errors.New("a name or link target is too long to be carried")
 	case e.Size < 0 || e.Mtime.Nsec < 0 || e.Mtime.Nsec > 999_999_999:
 		return errors.New("its size or time is out of range")
+	case e.Xattrs != "" && rsyncx.CheckXattrs(e.Xattrs) != nil:
+		return errors.New("its extended attributes are too long to be carried")
 	}
 	return nil
 }

@@ -197,8 +197,8 @@ func TestServeIsCancelled(t *testing.T) {
 }
 
 func TestHostileClients(t *testing.T) {
-	greeting := magic + string(appendFrame(nil, frameHello, appendHello(nil, "x")))
-	names := appendFrame(nil, frameNames, appendString(nil, "../etc/passwd"))
+	greeting := magic + string(appendFrame(nil, frameHello, append(appendHello(nil, "x"), 0)))
+	names := appendFrame(nil, frameNames, (&question{path: "../etc/passwd"}).append(nil, false))
 	dir := t.TempDir()
 	for _, c := range []struct{ name, sent string }{
 		{"a person", "help\r\nquit\r\n"},
@@ -208,9 +208,9 @@ func TestHostileClients(t *testing.T) {
 		{"a huge frame", greeting + "W\xff\xff\xff\xff"},
 		{"an unknown request", greeting + string(appendFrame(nil, '?', nil))},
 		{"a malformed request", greeting + string(appendFrame(nil, frameOpen, []byte{0xff}))},
-		{"a name that leaves the root", greeting + string(appendFrame(nil, frameRead, appendString(nil, dir))) + string(names)},
+		{"a name that leaves the root", greeting + string(appendFrame(nil, frameRead, appendTree(nil, Tree{Root: dir}))) + string(names)},
 		{"names without a read", greeting + string(names)},
-		{"endless requests", greeting + strings.Repeat(string(appendFrame(nil, frameRead, appendString(nil, "/")))+string(appendFrame(nil, frameOpen, appendString(nil, "/"))), maxFrames)},
+		{"endless requests", greeting + strings.Repeat(string(appendFrame(nil, frameRead, appendTree(nil, Tree{Root: "/"})))+string(appendFrame(nil, frameOpen, appendTree(nil, Tree{Root: "/"}))), maxFrames)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -297,15 +297,27 @@ func TestPoolWaitsAndCloses(t *testing.T) {
 	}
 }
 
+// TestInboxIsBounded: who sends much ahead waits, and goes on when something was taken.
 func TestInboxIsBounded(t *testing.T) {
+	quit := make(chan struct{})
+	close(quit)
 	for name, f := range map[string]frame{"frames": {frameNames, nil}, "bytes": {frameNames, make([]byte, maxFrame)}} {
 		b := newInbox()
-		var err error
-		for n := 0; err == nil && n <= maxFrames; n++ {
-			err = b.put(f)
+		n := 0
+		for n <= maxFrames && b.tryPut(f) {
+			n++
 		}
-		if !errors.Is(err, rsyncx.ErrHostile) {
+		if n == 0 || n > maxFrames {
+			t.Errorf("%d %s were queued", n, name)
+		}
+		if err := b.put(f, quit); !errors.Is(err, errStopped) {
 			t.Errorf("too many %s: %v", name, err)
+		}
+		if _, err := b.take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.put(f, nil); err != nil {
+			t.Errorf("after one was taken: %v", err)
 		}
 	}
 }

@@ -22,15 +22,19 @@ const (
 
 	// minProtocol to maxProtocol are the versions this package speaks; both
 	// sides use the highest that they share.
-	minProtocol = 1
-	maxProtocol = 1
+	minProtocol = 2
+	maxProtocol = 2
 )
 
 // Bounds on what a peer may send. Nothing larger is ever allocated for it.
 const (
-	maxFrame    = 1 << 20 // bytes of one frame
-	dataFrame   = 64 << 10
+	maxFrame    = 1 << 20   // bytes of one frame
+	maxRecord   = 256 << 10 // bytes that one compressed frame may become
+	recordSize  = 128 << 10 // bytes of frames that are sent together
+	dataFrame   = 128 << 10
 	batchBytes  = 48 << 10 // a frame of directory entries or names is closed above this
+	maxBlocks   = 1 << 22  // sums of blocks in one answer
+	blockFrame  = 4096     // sums in one frame
 	maxPath     = 4095
 	maxTarget   = 4095
 	maxOwner    = 255
@@ -39,11 +43,15 @@ const (
 	maxStream   = 4 << 10 // of a stream's name and of its argument
 	maxRoot     = 4095
 	maxRoots    = 64 // opened by one agent process
-	entryCost   = 32 // what an entry counts for against rsyncx.MaxDirBytes, besides its strings
-	maxQueued   = 32 << 20
-	maxFrames   = 3 * window
-	maxSkipped  = 8 << 20 // of an answer that was called off
-	window      = 4096    // files asked for and not yet answered
+	maxXattrs   = 128 << 10
+	maxRanges   = 32768     // of one question
+	maxOnly     = 256 << 20 // bytes of the paths that a walk is restricted to
+	entryCost   = 32        // what an entry counts for against rsyncx.MaxDirBytes, besides its strings
+	maxQueued   = 4 << 20   // bytes that a client has sent and that nobody looked at
+	maxFrames   = 4096      // the same, in frames
+	maxSkipped  = 8 << 20   // of an answer that was called off
+	window      = 16384     // files asked for and not yet answered
+	maxAhead    = 4096      // directories announced before the oldest one is settled
 	maxInterned = 1024
 )
 
@@ -63,16 +71,19 @@ const (
 	frameLstat    = 'L'
 	frameWalk     = 'W'
 	frameRead     = 'R'
+	frameSums     = 'U'
 	frameClock    = 'C'
 	frameStream   = 'S'
-	frameNames    = 'n'
+	frameNames    = 'n' // more to read, to make sums of, or to restrict a walk to
 	frameNamesEnd = 'e'
+	frameVerdicts = 'v' // on directories that were announced
 	frameStop     = 'q' // ends the walk under way, if it has not ended yet
 
 	// From the server.
 	frameAbilities = 'A'
 	frameEntry     = 'Y'
 	frameTime      = 'T'
+	frameAhead     = 'g' // what directories come, and the digests of some
 	frameDir       = 'd'
 	frameEntries   = 'i'
 	frameDirEnd    = 'D'
@@ -80,9 +91,13 @@ const (
 	frameFile      = 'f'
 	frameFileError = 'x'
 	frameData      = 'b'
+	frameZeros     = 'z' // a run of zeros
 	frameSum       = 's' // ends a file or a stream: length and sum
 	frameCut       = 'c' // ends a file or a stream before its end: the error
+	frameSumsOf    = 'h' // begins the sums of one file
+	frameBlocks    = 'K' // more sums of blocks
 	frameDone      = 'Z'
 	frameError     = 'E'
 	frameAlive     = 'k'
+	frameSqueezed  = 'u' // frames, compressed
 )

@@ -1,0 +1,300 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+const (
+	compareDest = rsyncx.CompareDest
+	copyDest    = rsyncx.CopyDest
+	linkDest    = rsyncx.LinkDest
+)
+
+// sw is a switch with a --no form.
+func sw(long string, short byte, help string, to func(c *Command, on bool)) option {
+	return sw2(long, short, help, "", to)
+}
+
+func sw2(long string, short byte, help, tree string, to func(c *Command, on bool)) option {
+	return option{
+		long: long, short: short, help: help, tree: tree,
+		do: do(func(c *Command) { to(c, true) }), no: do(func(c *Command) { to(c, false) }),
+	}
+}
+
+func do(to func(c *Command)) action {
+	return func(c *Command, _ string) error { to(c); return nil }
+}
+
+// already is for what is the case without asking.
+func already(*Command, string) error { return nil }
+
+func refuse(why string) action {
+	return func(*Command, string) error { return fmt.Errorf("drsync cannot honour it: %s", why) }
+}
+
+func text(of func(c *Command) *string) action {
+	return func(c *Command, value string) error {
+		*of(c) = value
+		return nil
+	}
+}
+
+var errNoName = errors.New("the name is empty")
+
+func path(of func(c *Command) *string) action {
+	return func(c *Command, value string) error {
+		if value == "" {
+			return errNoName
+		}
+		*of(c) = value
+		return nil
+	}
+}
+
+func archive(c *Command, _ string) error {
+	if !c.Recursive {
+		c.Recursive, c.archived = true, true
+	}
+	o := &c.Options
+	o.Links, o.Perms, o.Times, o.Owner, o.Group, o.Devices, o.Specials = true, true, true, true, true, true, true
+	return nil
+}
+
+func deletes(c *Command, _ string) error {
+	c.Options.Delete = true
+	return nil
+}
+
+// deletesAt is deletes at a moment that the line names.
+func deletesAt(c *Command, _ string) error {
+	c.when++
+	c.Options.Delete = true
+	return nil
+}
+
+func rule(name string) action {
+	return func(c *Command, value string) error {
+		if value == "" && (name == "--exclude-from" || name == "--include-from") {
+			return errNoName
+		}
+		c.Rules = append(c.Rules, Rule{Option: name, Value: value, NUL: c.NUL})
+		return nil
+	}
+}
+
+func oneFileSystem(c *Command, _ string) error {
+	c.Options.OmitMounts = c.Options.OneFileSystem
+	c.Options.OneFileSystem = true
+	return nil
+}
+
+func moreHuman(c *Command, _ string) error {
+	switch c.Numbers {
+	case Plain:
+		c.Numbers = Separated
+	case Separated:
+		c.Numbers = Thousands
+	default:
+		c.Numbers = Binary
+	}
+	return nil
+}
+
+func whole(value string) (int64, error) {
+	n, err := strconv.ParseInt(strings.TrimPrefix(value, "+"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("invalid numeric value %q", value)
+	}
+	return n, nil
+}
+
+func maxDelete(c *Command, value string) error {
+	n, err := whole(value)
+	if err != nil {
+		return err
+	}
+	c.Options.DeleteUpTo, c.Options.DeleteLimited = max(n, 0), true
+	return nil
+}
+
+func maxSize(c *Command, value string) (err error) {
+	if value == "-1" { // none, as in rsync
+		c.Options.MaxSize, c.Options.MaxSizeSet = 0, false
+		return nil
+	}
+	c.Options.MaxSize, err = size(value, 'B')
+	c.Options.MaxSizeSet = err == nil
+	return err
+}
+
+func minSize(c *Command, value string) (err error) {
+	if value == "-1" {
+		c.Options.MinSize = 0
+		return nil
+	}
+	c.Options.MinSize, err = size(value, 'B')
+	return err
+}
+
+func bwlimit(c *Command, value string) error {
+	n, err := size(value, 'K')
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		if n < 512 {
+			return fmt.Errorf("%q is less than 512 bytes a second", value)
+		}
+		n = max(1, (n+512)/1024) * 1024
+	}
+	c.BytesPerSecond = n
+	return nil
+}
+
+func seconds(_ string, of func(c *Command) *int) action {
+	return func(c *Command, value string) error {
+		n, err := whole(value)
+		if err != nil {
+			return err
+		}
+		if n < 0 || n > math.MaxInt32 {
+			return fmt.Errorf("%q is no number of seconds", value)
+		}
+		*of(c) = int(n)
+		return nil
+	}
+}
+
+func modifyWindow(c *Command, value string) error {
+	n, err := whole(value)
+	if err != nil {
+		return err
+	}
+	c.Options.ModifyWindow = max(n, 0)
+	c.Nanoseconds = n < 0
+	return nil
+}
+
+func altDest(kind rsyncx.AltDest) action {
+	return func(c *Command, value string) error {
+		switch {
+		case value == "":
+			return errNoName
+		case len(c.Options.AltDests) > 0 && c.Options.AltDest != kind:
+			return errors.New("--compare-dest, --copy-dest and --link-dest cannot be mixed")
+		case len(c.Options.AltDests) == 20:
+			return errors.New("at most 20 directories may be named")
+		}
+		c.Options.AltDest = kind
+		c.Options.AltDests = append(c.Options.AltDests, value)
+		return nil
+	}
+}
+
+func backupDir(c *Command, value string) error {
+	c.Options.BackupDir, c.backupDirSet = value, true
+	return nil
+}
+
+func suffix(c *Command, value string) error {
+	if strings.Contains(value, "/") {
+		return fmt.Errorf("%q has a slash", value)
+	}
+	c.Options.Suffix, c.suffixSet = value, true
+	return nil
+}
+
+func outbuf(c *Command, value string) error {
+	switch {
+	case value == "":
+	case strings.ContainsAny(value[:1], "NnUu"), strings.ContainsAny(value[:1], "Ll"):
+		c.Blocks = false
+		return nil
+	case strings.ContainsAny(value[:1], "BbFf"):
+		c.Blocks = true
+		return nil
+	}
+	return errors.New("it is N, L or B")
+}
+
+func stderr(c *Command, value string) error {
+	for _, mode := range []string{"errors", "all", "client"} {
+		if value != "" && strings.HasPrefix(mode, value) {
+			c.AllToErr = mode == "all"
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not one of errors, all and client", value)
+}
+
+func checksumChoice(c *Command, value string) error {
+	for name := range strings.SplitSeq(value, ",") {
+		switch name {
+		case "auto", "xxh128", "xxh3":
+		default:
+			return unsupported("unknown checksum %q: drsync has xxh128 (also called xxh3 and auto)", name)
+		}
+	}
+	return nil
+}
+
+func compressChoice(c *Command, value string) error {
+	switch value {
+	case "auto", "zstd":
+		c.Compress = CompressAlways
+	case "none":
+		c.Compress = CompressNever
+	default:
+		return unsupported("unknown compression %q: drsync has zstd and none", value)
+	}
+	return nil
+}
+
+func compressLevel(c *Command, value string) error {
+	n, err := whole(value)
+	if err != nil {
+		return err
+	}
+	c.Compress = CompressAlways
+	if n == 0 {
+		c.Compress = CompressNever
+	}
+	return nil
+}
+
+func marker(c *Command, value string) error {
+	clean := strings.TrimSuffix(value, "/")
+	if clean == "" {
+		return errNoName
+	}
+	if err := rsyncx.CheckPath(clean); err != nil {
+		return fmt.Errorf("%q is no path inside the source", value)
+	}
+	c.Options.Marker = clean
+	return nil
+}
+
+func minEntries(c *Command, value string) error {
+	n, err := whole(value)
+	if err == nil && n < 0 {
+		err = fmt.Errorf("%q is not a number of entries", value)
+	}
+	c.Options.MinEntries = max(n, 0)
+	return err
+}
+
+func maxFraction(c *Command, value string) error {
+	f, err := strconv.ParseFloat(strings.TrimSuffix(value, "%"), 64)
+	if err != nil || !(f > 0 && f <= 100) {
+		return fmt.Errorf("%q is no percentage above 0 and up to 100", value)
+	}
+	c.Options.MaxDeleteFraction = f / 100
+	return nil
+}

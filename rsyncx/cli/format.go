@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/rsyncx"
+)
+
+const timeFormat = "2006/01/02 15:04:05"
+
+// has reports whether format has the escape letter.
+func has(format string, letter byte) bool {
+	found := false
+	expand(format, func(e escape) (string, bool) {
+		found = found || e.letter == letter
+		return "", true
+	})
+	return found
+}
+
+// escape is one %-sequence of a format: %'-20n for instance.
+type escape struct {
+	letter byte
+	left   bool // set to the left of the width
+	width  int
+	human  int // how many apostrophes: the steps of -h
+}
+
+// maxWidth bounds what a format can ask for.
+const maxWidth = 4096
+
+// expand replaces the escapes of format by what value knows of them; the others stay.
+func expand(format string, value func(escape) (string, bool)) string {
+	var b strings.Builder
+	for i := 0; i < len(format); {
+		if format[i] != '%' {
+			b.WriteByte(format[i])
+			i++
+			continue
+		}
+		e, n := parseEscape(format[i:])
+		text, ok := "", false
+		if n > 0 {
+			text, ok = value(e)
+		}
+		if !ok {
+			b.WriteByte('%')
+			i++
+			continue
+		}
+		if pad := e.width - len(text); pad > 0 && !e.left {
+			b.WriteString(strings.Repeat(" ", pad))
+			b.WriteString(text)
+		} else {
+			b.WriteString(text)
+			b.WriteString(strings.Repeat(" ", max(pad, 0)))
+		}
+		i += n
+	}
+	return b.String()
+}
+
+// parseEscape reads the escape at the start of s and returns its length, 0 if it is none.
+func parseEscape(s string) (e escape, n int) {
+	i := 1
+	quotes := func() {
+		for ; i < len(s) && s[i] == '\''; i++ {
+			e.human++
+		}
+	}
+	quotes()
+	if i < len(s) && s[i] == '-' {
+		e.left = true
+		i++
+	}
+	for ; i < len(s) && s[i] >= '0' && s[i] <= '9'; i++ {
+		e.width = min(e.width*10+int(s[i]-'0'), maxWidth)
+	}
+	quotes()
+	if i == len(s) {
+		return e, 0
+	}
+	e.letter = s[i]
+	return e, i + 1
+}
+
+// change writes one change as format says.
+func (c *Command) change(format string, e event.Event) string {
+	return expand(format, func(x escape) (string, bool) {
+		number := func(n int64) (string, bool) {
+			return (Plain + Numbers(min(x.human, 3))).Count(n), true
+		}
+		switch x.letter {
+		case '%':
+			return "%", true
+		case 'i':
+			return e.Itemize, true
+		case 'n':
+			return c.name(e.Name), true
+		case 'f':
+			return c.name(c.whole(e)), true
+		case 'L':
+			return c.target(e), true
+		case 'o':
+			return c.operation(e), true
+		case 'l':
+			return number(e.Entry.Size)
+		case 'b':
+			return number(moved(e))
+		case 'c':
+			return number(0)
+		case 'C':
+			return strings.Repeat(" ", 32), true
+		case 'M':
+			mtime := e.Entry.Mtime
+			if mtime.IsZero() { // as of what is deleted
+				mtime = time.Unix(0, 0)
+			}
+			return strings.Replace(mtime.Local().Format(timeFormat), " ", "-", 1), true
+		case 'B':
+			return Permissions(e.Entry.Mode)[1:], true
+		case 'U':
+			return fmt.Sprint(e.Entry.UID), true
+		case 'G':
+			return fmt.Sprint(e.Entry.GID), true
+		case 'p':
+			return fmt.Sprint(os.Getpid()), true
+		case 't':
+			return e.Time.Local().Format(timeFormat), true
+		case 'm':
+			return "", true
+		}
+		return "", false
+	})
+}
+
+// whole is a name with where it comes from.
+func (c *Command) whole(e event.Event) string {
+	name := strings.TrimSuffix(e.Name, "/")
+	if e.Itemize != deleting {
+		name = c.From + name
+	}
+	return strings.TrimPrefix(name, "/")
+}
+
+// moved is how many bytes of content a change fetched.
+func moved(e event.Event) int64 {
+	if strings.HasPrefix(e.Itemize, ">") {
+		return e.Bytes
+	}
+	return 0
+}
+
+func (c *Command) operation(e event.Event) string {
+	switch {
+	case e.Itemize == deleting:
+		return "del."
+	case c.Remote:
+		return "recv"
+	}
+	return "send"
+}
+
+// target is what a link points to, as it stands behind its name.
+func (c *Command) target(e event.Event) string {
+	switch {
+	case e.Target == "":
+		return ""
+	case strings.HasPrefix(e.Itemize, "h"):
+		return " => " + c.name(e.Target)
+	}
+	return " -> " + c.name(e.Target)
+}
+
+// Permissions writes a mode as ls does.
+func Permissions(mode uint32) string {
+	const types = "?pc?d?b?-?l?s???"
+	b := []byte(types[mode>>12&15:][:1] + "rwxrwxrwx")
+	for i := range 9 {
+		if mode&(1<<(8-i)) == 0 {
+			b[1+i] = '-'
+		}
+	}
+	for _, s := range []struct {
+		bit, x        uint32
+		at            int
+		with, without byte
+	}{{0o4000, 0o100, 3, 's', 'S'}, {0o2000, 0o010, 6, 's', 'S'}, {0o1000, 0o001, 9, 't', 'T'}} {
+		if mode&s.bit != 0 {
+			b[s.at] = s.without
+			if mode&s.x != 0 {
+				b[s.at] = s.with
+			}
+		}
+	}
+	return string(b)
+}
+
+// Listed is the line of one entry in a listing.
+func (c *Command) Listed(e *rsyncx.Entry, path string) string {
+	name := path
+	if name == "" {
+		name = "."
+	}
+	size := e.Size
+	line := fmt.Sprintf("%s %14s %s %s", Permissions(e.Mode), c.Numbers.Count(size),
+		time.Unix(e.Mtime.Sec, 0).Local().Format(timeFormat), c.name(name))
+	if e.Target != "" {
+		line += " -> " + c.name(e.Target)
+	}
+	return line
+}
+
+// ProgressLine is the line of a file that has arrived, which starts with a carriage return and has no line end.
+func (c *Command) ProgressLine(p Progressed) string {
+	percent := 100
+	if p.Bytes != p.Size && p.Size > 0 {
+		percent = int(100 * float64(p.Bytes) / float64(p.Size))
+	}
+	rate, unit := 0.0, "kB/s"
+	if s := p.Elapsed.Seconds(); s > 0 {
+		rate = float64(p.Bytes) / 1024 / s
+	}
+	switch {
+	case rate > 1024*1024:
+		rate, unit = rate/1024/1024, "GB/s"
+	case rate > 1024:
+		rate, unit = rate/1024, "MB/s"
+	}
+	left := int64(p.Left.Seconds())
+	line := fmt.Sprintf("\r%15s %3d%% %7.2f%s %4d:%02d:%02d", c.Numbers.Count(p.Bytes), percent, rate, unit, left/3600, left/60%60, left%60)
+	if p.Files > 0 {
+		line += fmt.Sprintf(" (xfr#%d, to-chk=%d/%d)", p.Files, p.ToCheck, p.Total)
+	}
+	return line
+}
+
+// Progressed is how far a file, or the whole transfer, is.
+type Progressed struct {
+	Bytes, Size    int64
+	Elapsed, Left  time.Duration
+	Files          int64 // how many were transferred, this one among them; 0 while one is under way
+	ToCheck, Total int64
+}

@@ -1,0 +1,260 @@
+package rsyncx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/drsync/drsync/rsyncx/filter"
+	"golang.org/x/sys/unix"
+)
+
+// lister lists one directory after the other. What it holds is scratch.
+type lister struct {
+	reader dirReader
+	link   []byte
+	stat   unix.Statx_t
+	owners ownerMemo
+}
+
+// ownerMemo spares asking for the owner of the entry before again.
+type ownerMemo struct {
+	known       bool
+	uid, gid    uint32
+	user, group string
+}
+
+func (m *ownerMemo) fill(e *Entry, names *ownerNames) {
+	if !m.known || m.uid != e.UID || m.gid != e.GID {
+		m.known, m.uid, m.gid = true, e.UID, e.GID
+		m.user, m.group = names.of(e.UID, e.GID)
+	}
+	e.User, e.Group = m.user, m.group
+}
+
+// list opens d and finds out what is in it.
+func (l *lister) list(w *localWalk, d *walkDir) {
+	if l.link == nil {
+		l.link = make([]byte, maxPath+1)
+	}
+	fd, err := l.open(w, d)
+	if err != nil || fd < 0 {
+		d.err = err
+		return
+	}
+	if err = l.enter(w, d, fd); err == nil {
+		err = l.entries(w, d, fd)
+	}
+	d.err = err
+	if d.unopened = len(d.kids); d.unopened > 0 && err == nil {
+		d.fd = fd
+		return
+	}
+	unix.Close(fd)
+}
+
+// open opens d and fills its own entry. One that cannot be listed, or is not
+// any more what it was, has no descriptor; then d says what there is to be said.
+func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
+	if d.parent == nil {
+		return l.openRoot(w, d)
+	}
+	fd, err := l.openKid(w, d)
+	w.opened(d.parent)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		for _, path := range d.only.only {
+			d.unreadable(path, fs.ErrNotExist)
+		}
+		return -1, nil // removed or replaced since it was listed
+	case err != nil:
+		d.unreadable(d.path, err)
+		return -1, nil
+	}
+	self, err := statFd(fd)
+	if err != nil {
+		d.unreadable(d.path, err)
+	}
+	if err != nil || w.o.OneFileSystem && self.Dev != w.device {
+		unix.Close(fd)
+		return -1, nil
+	}
+	d.dev, d.ino = self.Dev, self.Ino
+	d.dir.Self = self.Entry
+	d.dir.Self.Name = d.kid.name
+	l.owners.fill(&d.dir.Self, &w.owners)
+	return fd, nil
+}
+
+func (l *lister) openKid(w *localWalk, d *walkDir) (int, error) {
+	if !d.kid.linked {
+		return openDir(d.parent.fd, d.kid.name)
+	}
+	held, _, err := w.local.step(d.parent.fd, d.kid.name, d.path)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(held)
+	return openDir(held, ".")
+}
+
+func (l *lister) openRoot(w *localWalk, d *walkDir) (int, error) {
+	self, err := w.lstat("")
+	if err != nil {
+		return -1, fmt.Errorf("stat %s: %w", w.path, err)
+	}
+	w.device = self.Dev
+	d.dev, d.ino = self.Dev, self.Ino
+	d.dir.Self = self
+	fd, err := openDir(w.root, ".")
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", w.path, err)
+	}
+	return fd, nil
+}
+
+func (l *lister) enter(w *localWalk, d *walkDir, fd int) (err error) {
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return readRegularAt(fd, name, maxMergeFile) })
+	return err
+}
+
+// entries describes what is in d. A directory that cannot be read is reported
+// and not yielded.
+func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
+	names, err := l.names(d, fd)
+	if err != nil {
+		d.unreadable(d.path, err)
+		return nil
+	}
+	if d.names = int64(len(names)); d.names > w.o.MaxEntries {
+		return nil // the consumer counts
+	}
+	d.dir.Path, d.dir.Partial = d.path, !d.only.All()
+	all := make([]Entry, 0, len(names))
+	size := 0
+	for i := range names {
+		if i%1024 == 1023 && w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
+		n := &names[i]
+		if d.path == "" && n.name == stateDir {
+			continue
+		}
+		if w.view != (View{}) && n.kind == unix.DT_LNK {
+			n.kind = unix.DT_UNKNOWN // as what it leads to
+		}
+		if n.kind != unix.DT_UNKNOWN && l.hidden(d, n.name, n.kind == unix.DT_DIR) {
+			continue
+		}
+		all = append(all, Entry{})
+		e := &all[len(all)-1]
+		linked, ok := l.entry(w, d, fd, n, e)
+		if !ok {
+			all = all[:len(all)-1]
+			continue
+		}
+		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group); size > MaxDirBytes {
+			d.kids = nil
+			d.unreadable(d.path, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes))
+			return nil
+		}
+		if isDir(e) && (!w.o.OneFileSystem || e.Dev == w.device) {
+			if _, into := d.only.Enter(e.Name); into {
+				d.kids = append(d.kids, kid{name: e.Name, linked: linked})
+			}
+		}
+	}
+	d.dir.Entries, d.whole = all, true
+	d.bytes = entryBytes*len(all) + size
+	return nil
+}
+
+// names returns what to look at in d.
+func (l *lister) names(d *walkDir, fd int) ([]dirent, error) {
+	if d.only.All() {
+		return l.reader.read(fd)
+	}
+	return l.reader.of(d.only.Names()), nil
+}
+
+// entry describes one name, and reports whether it was seen through a link and
+// whether it is one of the listing.
+func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (linked, ok bool) {
+	err := error(unix.ENAMETOOLONG)
+	if len(d.path)+1+len(n.name) <= maxPath {
+		if err = l.describe(fd, n, e); err == nil && isSymlink(e) && w.view != (View{}) {
+			linked, err = l.through(w, d, fd, e)
+		}
+	}
+	if !d.only.All() && (err != nil || !isDir(e)) {
+		for _, path := range d.only.Missing(n.name, !errors.Is(err, fs.ErrNotExist)) {
+			d.unreadable(path, fs.ErrNotExist)
+		}
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, false // gone since the names were read
+	case err != nil:
+		if !l.hidden(d, n.name, false) && !l.hidden(d, n.name, true) {
+			d.unreadable(joinPath(d.path, n.name), err)
+		}
+		return false, false
+	case !d.only.All() && !isDir(e) && !d.only.Asked(n.name):
+		return false, false
+	case (n.kind == unix.DT_UNKNOWN || isDir(e) != (n.kind == unix.DT_DIR)) && l.hidden(d, n.name, isDir(e)):
+		return false, false // its type was not known, or changed
+	case isDir(e) && w.o.OneFileSystem && w.o.OmitMounts && e.Dev != w.device:
+		return false, false
+	}
+	l.owners.fill(e, &w.owners)
+	return linked, true
+}
+
+// describe fills e, again if the name becomes something else in between.
+func (l *lister) describe(fd int, n *dirent, e *Entry) error {
+	for try := 0; ; try++ {
+		if err := n.entryAt(fd, &l.stat, e); err != nil || !isSymlink(e) {
+			return err
+		}
+		target, err := readLinkAt(fd, n.name, l.link)
+		if errors.Is(err, unix.EINVAL) && try < 3 {
+			continue
+		}
+		e.Target = target
+		return err
+	}
+}
+
+// through puts what a link leads to in place of the link, where the view says so.
+func (l *lister) through(w *localWalk, d *walkDir, fd int, e *Entry) (linked bool, err error) {
+	held, st, err := w.follow(fd, e.Name, joinPath(d.path, e.Name), e.Target)
+	if err != nil || held < 0 {
+		return false, err
+	}
+	unix.Close(held)
+	for up := d; up != nil && st.isDir(); up = up.parent {
+		if up.dev == st.Dev && up.ino == st.Ino {
+			return false, errLoop
+		}
+	}
+	*e = st.Entry
+	return true, nil
+}
+
+// hidden asks the filter, which has no say about directories that lead to
+// something that was asked for.
+func (l *lister) hidden(d *walkDir, name string, dir bool) bool {
+	if d.scope == nil || dir && d.only.Leads(name) {
+		return false
+	}
+	hidden, _ := d.scope.Excluded(joinPath(d.path, name), dir, filter.Sender)
+	return hidden
+}
+
+func (d *walkDir) unreadable(path string, err error) {
+	d.errs = append(d.errs, &PathError{Path: path, Err: err})
+}

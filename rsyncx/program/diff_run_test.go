@@ -1,0 +1,158 @@
+package program_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// outcome is what one run printed, and how the world looked behind it.
+type outcome struct {
+	args   []string
+	stdout string
+	stderr string
+	exit   int
+	tree   map[string]string
+}
+
+// runner runs a command line in a directory.
+type runner func(ctx context.Context, dir string, args []string) (stdout, stderr string, exit int, err error)
+
+// fakeShell is a remote shell that knows one host: this one.
+const fakeShell = "#!/bin/sh\nshift\nexec sh -c \"$*\"\n"
+
+// errUnsupported says that an option is not carried out yet.
+var errUnsupported = errors.New("unsupported")
+
+// play makes the world of c in a directory of its own below base and runs what
+// is to be run there.
+func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, error) {
+	dir, err := os.MkdirTemp(base, "w")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	host := ""
+	if c.remote {
+		host = "host"
+	}
+	// "@" in a list of rules or names is the world, too.
+	nodes := slices.Clone(c.nodes)
+	for i, n := range nodes {
+		if n.kind == 'f' && len(n.content) == 1 && n.content[0].kind == 't' && !strings.HasPrefix(n.path, "from") {
+			nodes[i].content = []segment{{kind: 't', text: strings.ReplaceAll(n.content[0].text, "@/", dir+"/")}}
+		}
+	}
+	since := time.Now()
+	if err := build(dir, nodes); err != nil {
+		return nil, fmt.Errorf("build the world: %w", err)
+	}
+	var all []outcome
+	for _, r := range c.runs {
+		args := r.args(dir, host)
+		o := outcome{args: args}
+		o.stdout, o.stderr, o.exit, err = run(ctx, dir, args)
+		if err != nil {
+			return nil, err
+		}
+		if o.exit != 0 && unsupported.MatchString(o.stderr) {
+			return nil, fmt.Errorf("%w: %q: %s", errUnsupported, args, o.stderr)
+		}
+		o.stdout = strings.ReplaceAll(o.stdout, dir, "@")
+		o.stderr = strings.ReplaceAll(o.stderr, dir, "@")
+		if o.tree, err = snapshot(dir, since); err != nil {
+			return nil, fmt.Errorf("look at the world: %w", err)
+		}
+		for name, text := range o.tree {
+			o.tree[name] = strings.ReplaceAll(text, dir, "@")
+		}
+		all = append(all, o)
+	}
+	return all, nil
+}
+
+// What depends on the way a program talks, not on what it did.
+var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|building file list \.\.\. done|receiving file list \.\.\. done|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
+
+// Numbers of --stats and of the end of -v that are a matter of the tree alone.
+var speedup = regexp.MustCompile(`  speedup is .*$`)
+
+// said returns the lines of stdout that must be the same, sorted: the order of a
+// copy is a program's own.
+func said(stdout string) []string {
+	var lines []string
+	for line := range strings.Lines(stdout) {
+		line = strings.TrimSuffix(line, "\n")
+		line = speedup.ReplaceAllString(line, "")
+		if line == "" || chatter.MatchString(line) {
+			continue
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// without returns the lines that others has not, each as often as it is there.
+func without(lines, others []string) []string {
+	count := map[string]int{}
+	for _, o := range others {
+		count[o]++
+	}
+	var out []string
+	for _, l := range lines {
+		if count[l] > 0 {
+			count[l]--
+			continue
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// compare says in what two programs differ that did the same.
+func compare(c diffCase, rsync, drsync []outcome) []string {
+	var diffs []string
+	for i, want := range rsync {
+		got := drsync[i]
+		say := func(format string, a ...any) {
+			diffs = append(diffs, "run "+strconv.Itoa(i+1)+": "+fmt.Sprintf(format, a...))
+		}
+		if want.exit != got.exit {
+			say("rsync exits %d, drsync %d\n\trsync: %s\n\tdrsync: %s", want.exit, got.exit, firstLines(want.stderr), firstLines(got.stderr))
+		}
+		ex := exceptions(c, c.runs[i], want)
+		a, b := said(want.stdout), said(got.stdout)
+		if ex.lines != nil {
+			a, b = ex.lines(a), ex.lines(b)
+		}
+		for _, l := range without(a, b) {
+			say("only rsync says %q", l)
+		}
+		for _, l := range without(b, a) {
+			say("only drsync says %q", l)
+		}
+		wt, gt := want.tree, got.tree
+		if ex.tree != nil {
+			wt, gt = ex.tree(wt), ex.tree(gt)
+		}
+		for _, d := range treeDiff(wt, gt) {
+			say("%s", d)
+		}
+		if len(diffs) > 0 {
+			break // what comes behind starts from another state
+		}
+	}
+	return diffs
+}
+
+func firstLines(s string) string {
+	lines := strings.SplitN(strings.TrimSpace(s), "\n", 5)
+	return strings.Join(lines[:min(len(lines), 4)], "\n\t\t")
+}

@@ -1,0 +1,58 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// list prints the entries of the sources.
+func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
+	if t.source == nil {
+		return nil
+	}
+	set, err := rules.build(false, t.path, t.path)
+	if err != nil {
+		return usage(err)
+	}
+	// rsync says how it lists, when it has been asked to say anything.
+	if r.c.Info("FLIST") > 0 {
+		r.header()
+	}
+	o := rsyncx.WalkOptions{
+		Filter: set, Only: t.only, Flat: t.flat,
+		OneFileSystem: r.c.Options.OneFileSystem, OmitMounts: r.c.Options.OmitMounts,
+	}
+	if _, several := t.source.(*merged); several {
+		o.Only, o.Flat = nil, false
+	}
+	var stats rsyncx.Stats
+	for d, err := range t.source.Walk(ctx, o) {
+		var one *rsyncx.PathError
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, &one):
+			r.sourceError("readlink_stat", one.Path, one.Err)
+			continue
+		case err != nil:
+			return fmt.Errorf("list the source: %w", err)
+		}
+		if d.Path == "" && !t.keepRoot {
+			r.out.line(r.c.Listed(&d.Self, ""))
+		}
+		for i := range d.Entries {
+			e := &d.Entries[i]
+			if isRegular(e) {
+				stats.Bytes += e.Size
+			}
+			if !r.c.Options.Links {
+				e.Target = ""
+			}
+			r.out.line(r.c.Listed(e, t.lead+below(d.Path, e.Name)))
+		}
+	}
+	return r.closing(stats, t)
+}

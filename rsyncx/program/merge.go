@@ -1,0 +1,283 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// part is one base of a merged source: what of it is sent.
+type part struct {
+	rsyncx.Source
+	only []string // nil sends all
+	flat bool
+}
+
+// merged shows several directories as one. Where two have a name, the first has
+// it; two directories of one name become one that has the content of both, and a
+// directory comes before anything else of its name.
+type merged struct {
+	parts []part
+
+	mu sync.Mutex
+	// owner says for the names in directories of several parts whose they are. What
+	// lies deeper belongs to the same one.
+	owner map[string]int
+}
+
+var _ rsyncx.Source = (*merged)(nil)
+
+func newMerged(parts []part) *merged { return &merged{parts: parts, owner: map[string]int{}} }
+
+// Abilities are what all parts have. Digests are of one source alone.
+func (m *merged) Abilities() rsyncx.Abilities {
+	all := m.parts[0].Abilities()
+	for _, p := range m.parts[1:] {
+		a := p.Abilities()
+		all.Nanoseconds = all.Nanoseconds && a.Nanoseconds
+		all.OwnerNames = all.OwnerNames && a.OwnerNames
+		all.HardLinks = all.HardLinks && a.HardLinks
+		all.Devices = all.Devices && a.Devices
+		all.Xattrs = all.Xattrs && a.Xattrs
+		all.Sums = all.Sums && a.Sums
+	}
+	all.Digests, all.Views = false, false
+	return all
+}
+
+func (m *merged) Close() error {
+	var errs []error
+	for _, p := range m.parts {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// of returns the part that a path belongs to.
+func (m *merged) of(path string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for {
+		if i, ok := m.owner[path]; ok {
+			return i
+		}
+		cut := strings.LastIndexByte(path, '/')
+		if cut < 0 {
+			return -1
+		}
+		path = path[:cut]
+	}
+}
+
+// Lstat asks the parts in turn where the walk has not said yet whose a path is.
+func (m *merged) Lstat(ctx context.Context, path string) (rsyncx.Entry, error) {
+	if i := m.of(path); i >= 0 {
+		return m.parts[i].Lstat(ctx, path)
+	}
+	for _, p := range m.parts {
+		if !p.sends(path) {
+			continue
+		}
+		e, err := p.Lstat(ctx, path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return e, err
+		}
+	}
+	return rsyncx.Entry{}, &rsyncx.PathError{Path: path, Err: fs.ErrNotExist}
+}
+
+// sends reports whether a path is, leads to, or lies below what the part sends.
+func (p *part) sends(path string) bool {
+	return p.only == nil || path == "" || slices.ContainsFunc(p.only, func(o string) bool {
+		return o == path || strings.HasPrefix(o, path+"/") || strings.HasPrefix(path, o+"/")
+	})
+}
+
+// head is the directory that a part's walk has come to.
+type head struct {
+	next func() (rsyncx.Dir, error, bool)
+	dir  rsyncx.Dir
+	live bool
+}
+
+// advance goes on to the next directory, and yields what is wrong on the way.
+func (h *head) advance(yield func(rsyncx.Dir, error) bool) bool {
+	for {
+		d, err, ok := h.next()
+		var one *rsyncx.PathError
+		switch {
+		case !ok:
+			h.live = false
+			return true
+		case err == nil:
+			h.dir, h.live = d, true
+			return true
+		case !yield(rsyncx.Dir{}, err), !errors.As(err, &one):
+			return false
+		}
+	}
+}
+
+func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		if o.Only != nil || o.Flat || o.Same != nil {
+			yield(rsyncx.Dir{}, fmt.Errorf("walk several sources at once: %w", errors.ErrUnsupported))
+			return
+		}
+		heads := make([]head, len(m.parts))
+		for i, p := range m.parts {
+			mine := o
+			mine.Only, mine.Flat = p.only, p.flat
+			next, stop := iter.Pull2(p.Walk(ctx, mine))
+			defer stop()
+			heads[i].next = next
+			if !heads[i].advance(yield) {
+				return
+			}
+		}
+		for {
+			d, from := m.first(heads)
+			if len(from) == 0 {
+				return
+			}
+			if d.Path == "" || m.wanted(d.Path, from) {
+				if !yield(d, nil) {
+					return
+				}
+			}
+			for _, i := range from {
+				if !heads[i].advance(yield) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// first merges the directories of the path that comes first and says whose it is.
+func (m *merged) first(heads []head) (d rsyncx.Dir, from []int) {
+	for i := range heads {
+		if !heads[i].live {
+			continue
+		}
+		if len(from) > 0 {
+			if c := inWalk(heads[i].dir.Path, d.Path); c > 0 {
+				continue
+			} else if c < 0 {
+				from = nil
+			}
+		}
+		if len(from) == 0 {
+			d = heads[i].dir
+		}
+		from = append(from, i)
+	}
+	if len(from) > 1 || len(from) == 1 && d.Path == "" {
+		d = m.merge(heads, from)
+	}
+	return d, from
+}
+
+// wanted drops a directory whose name a part has and another one owns: that
+// happens where a link or file of the one has the name of a directory of the other
+// only when both are listed, so the directory is what stays.
+func (m *merged) wanted(path string, from []int) bool {
+	owner := m.of(path)
+	return owner < 0 || len(from) > 1 || slices.Contains(from, owner) || m.shared(path)
+}
+
+// shared reports whether a directory was listed by several parts.
+func (m *merged) shared(path string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.owner[path]
+	return ok
+}
+
+// merge makes one directory of those that the parts from have now.
+func (m *merged) merge(heads []head, from []int) rsyncx.Dir {
+	d := heads[from[0]].dir
+	d.Entries = nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := make(map[string]int)
+	for _, i := range from {
+		d.Partial = d.Partial && heads[i].dir.Partial
+		for _, e := range heads[i].dir.Entries {
+			k, known := at[e.Name]
+			if known && (isDir(&d.Entries[k]) || !isDir(&e)) {
+				continue
+			}
+			m.owner[below(d.Path, e.Name)] = i
+			if known {
+				d.Entries[k] = e
+				continue
+			}
+			at[e.Name] = len(d.Entries)
+			d.Entries = append(d.Entries, e)
+		}
+	}
+	// The root's own attributes are those of the first whose content is sent.
+	for _, i := range from {
+		if !heads[i].dir.Partial {
+			d.Self = heads[i].dir.Self
+			break
+		}
+	}
+	slices.SortFunc(d.Entries, func(a, b rsyncx.Entry) int { return strings.Compare(a.Name, b.Name) })
+	return d
+}
+
+func (m *merged) Read(ctx context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
+	return inRuns(m, want, func(w rsyncx.Want) string { return w.Path },
+		func(p part, w iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] { return p.Read(ctx, w) },
+		func(path string, err error) rsyncx.File { return rsyncx.File{Path: path, Err: err} })
+}
+
+func (m *merged) Sums(ctx context.Context, want iter.Seq[rsyncx.SumWant]) iter.Seq2[rsyncx.FileSums, error] {
+	return inRuns(m, want, func(w rsyncx.SumWant) string { return w.Path },
+		func(p part, w iter.Seq[rsyncx.SumWant]) iter.Seq2[rsyncx.FileSums, error] { return p.Sums(ctx, w) },
+		func(path string, err error) rsyncx.FileSums { return rsyncx.FileSums{Path: path, Err: err} })
+}
+
+// inRuns passes what is wanted on to the parts: what follows one another and
+// belongs to one part is one stream.
+func inRuns[W, A any](m *merged, want iter.Seq[W], path func(W) string, ask func(part, iter.Seq[W]) iter.Seq2[A, error], none func(string, error) A) iter.Seq2[A, error] {
+	return func(yield func(A, error) bool) {
+		next, stop := iter.Pull(want)
+		defer stop()
+		w, more := next()
+		for more {
+			owner := m.of(path(w))
+			if owner < 0 {
+				if !yield(none(path(w), &rsyncx.PathError{Path: path(w), Err: fs.ErrNotExist}), nil) {
+					return
+				}
+				w, more = next()
+				continue
+			}
+			// A source may draw from another goroutine, but not after its iterator has ended.
+			run := func(yield func(W) bool) {
+				for more && m.of(path(w)) == owner {
+					now := w
+					w, more = next()
+					if !yield(now) {
+						return
+					}
+				}
+			}
+			for a, err := range ask(m.parts[owner], run) {
+				if !yield(a, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}

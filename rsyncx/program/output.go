@@ -1,0 +1,242 @@
+package program
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/cli"
+)
+
+// maxHeld is how much of the output is held back when it is buffered, in bytes.
+const maxHeld = 64 << 10
+
+// lines writes whole lines.
+type lines struct {
+	mu   sync.Mutex
+	w    io.Writer
+	hold bool // write when much has come together
+	held []byte
+}
+
+func (l *lines) line(text string) { l.write(text + "\n") }
+
+func (l *lines) write(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = append(l.held, text...)
+	if !l.hold || len(l.held) > maxHeld {
+		l.flushLocked()
+	}
+}
+
+func (l *lines) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushLocked()
+}
+
+func (l *lines) flushLocked() {
+	if len(l.held) > 0 {
+		_, _ = l.w.Write(l.held)
+		l.held = l.held[:0]
+	}
+}
+
+// say prints a line and logs it.
+func (r *run) say(line string) {
+	if !r.c.Quiet {
+		r.out.line(line)
+	}
+	r.logged(line)
+}
+
+func (r *run) logged(line string) {
+	if r.log != nil {
+		r.log.line(line)
+	}
+}
+
+// problem prints a line where errors go, and logs it.
+func (r *run) problem(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	r.out.flush()
+	r.err.line(line)
+	r.logged(line)
+}
+
+// sourceError tells of a source of the line that cannot be looked at.
+func (r *run) sourceError(call, path string, err error) {
+	r.worse(Partial)
+	r.problem("drsync: [sender] %s %q failed: %s", call, r.here(path), reason(err))
+}
+
+// reason is the system's word for what is wrong, with its number as rsync has it.
+func reason(err error) string {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return fmt.Sprintf("%s (%d)", capital(number.Error()), int(number))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "No such file or directory (2)"
+	}
+	return rsyncx.Printable(err.Error())
+}
+
+func capital(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// explain prints an error, one line for each of several, and what can be done about it.
+func (r *run) explain(err error) {
+	for _, one := range flatten(err) {
+		for line := range strings.SplitSeq(one.Error(), "\n") {
+			r.problem("drsync: %s", rsyncx.Printable(line))
+		}
+		if h := hint.Of(one); h != "" {
+			for line := range strings.SplitSeq(h, "\n") {
+				r.problem("drsync: %s", rsyncx.Printable(line))
+			}
+		}
+	}
+}
+
+// flatten takes joined errors apart.
+func flatten(err error) []error {
+	if known, ok := err.(failed); ok { //nolint:errorlint // the outermost alone is taken off
+		return flatten(known.error)
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, flatten(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+// sink prints and logs what happens.
+func (r *run) sink(e event.Event) {
+	if r.renamed != "" {
+		e.Name = swap(e.Name, r.as, r.renamed)
+	}
+	if r.lead != "" && e.Name != "" {
+		e.Name = r.lead + e.Name
+	}
+	switch e.Kind {
+	case event.Warning:
+		r.warning(e)
+		return
+	case event.Progress:
+		r.progress.whole(r, e)
+		return
+	}
+	if e.Kind == event.Change && r.untold(e) {
+		return
+	}
+	r.change(e)
+}
+
+// untold reports a change that is told of otherwise, or that rsync makes silently.
+func (r *run) untold(e event.Event) bool {
+	if r.fresh && e.Name == "./" {
+		return true
+	}
+	dir, isDir := strings.CutSuffix(e.Name, "/")
+	return isDir && slices.ContainsFunc(r.implied, func(u *unimplied) bool { return u.leads(dir) })
+}
+
+// change prints and logs what has a line of its own.
+func (r *run) change(e event.Event) {
+	if line := r.c.Line(e); line != "" && !r.c.Quiet {
+		r.out.line(line)
+	}
+	if r.log != nil {
+		if line := r.c.LogLine(e); line != "" {
+			r.logged(line)
+		}
+	}
+	if e.Kind == event.Change {
+		r.progress.file(r, e)
+	}
+}
+
+func (r *run) warning(e event.Event) {
+	if strings.HasPrefix(e.Text, "could not make way for") {
+		r.worse(Partial)
+	}
+	r.problem("%s", r.c.Line(e))
+}
+
+// progress shows how far the run is.
+type progress struct {
+	mu      sync.Mutex
+	last    time.Time // of the file before
+	arrived event.Event
+	shown   bool // a line of the whole stands open
+	files   int64
+}
+
+// file shows a file that has arrived; what is left is told by the event that follows.
+func (p *progress) file(r *run, e event.Event) {
+	if r.c.Info("PROGRESS") != 1 || r.c.DryRun || !strings.HasPrefix(e.Itemize, ">") {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.arrived = e
+}
+
+// whole takes the state of the whole run.
+func (p *progress) whole(r *run, e event.Event) {
+	level := r.c.Info("PROGRESS")
+	if level == 0 || r.c.DryRun || r.c.Quiet {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if level > 1 {
+		p.shown = true
+		r.out.write(r.c.ProgressLine(cli.Progressed{
+			Bytes: e.Bytes, Size: max(e.Size, e.Bytes), Elapsed: e.Time.Sub(r.began),
+			Files: e.Items, ToCheck: max(e.Total-e.Items, 0), Total: e.Total,
+		}))
+		return
+	}
+	if p.arrived.Name == "" || e.Items <= p.files {
+		return
+	}
+	since := p.last
+	if since.IsZero() {
+		since = r.began
+	}
+	p.last, p.files = e.Time, e.Items
+	r.out.line(r.c.ProgressLine(cli.Progressed{
+		Bytes: p.arrived.Bytes, Size: p.arrived.Bytes, Elapsed: e.Time.Sub(since),
+		Files: e.Items, ToCheck: max(e.Total-e.Items, 0), Total: e.Total,
+	}))
+	p.arrived = event.Event{}
+}
+
+// end closes the line of the whole.
+func (p *progress) end(r *run) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown {
+		p.shown = false
+		r.out.line("")
+	}
+}

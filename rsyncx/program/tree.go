@@ -1,0 +1,251 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// tree is what the sources of the line are together.
+type tree struct {
+	source rsyncx.Source // nil when nothing is left to send
+	host   Host          // nil for this one
+	path   string        // absolute path of the root of the first of several
+	lead   string        // stands before names when they are shown
+
+	only     []string // of the one source; a merged one knows by itself
+	flat     bool
+	keepRoot bool // no source is a directory's content
+
+	// single is the only thing that is sent, unless that is a directory's content.
+	single *rsyncx.Entry
+	failed bool // a source could not be looked at: nothing may be deleted
+}
+
+func (t *tree) close() {
+	if t.source != nil {
+		_ = t.source.Close()
+	}
+	if t.host != nil {
+		_ = t.host.Close()
+	}
+}
+
+// open opens the sources and looks at what the line names of them.
+func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) {
+	t := &tree{keepRoot: true}
+	defer func() {
+		if err != nil {
+			t.close()
+		}
+	}()
+	items, err := r.items(sources)
+	if err != nil {
+		return nil, err
+	}
+	groups := group(items)
+	if sources[0].remote {
+		if t.host, err = r.dial(ctx, sources[0], groups); err != nil {
+			return nil, err
+		}
+		r.c.Remote = true
+	}
+	var parts []part
+	for _, items := range groups {
+		p, err := r.part(ctx, t, items)
+		if err != nil {
+			return nil, err
+		}
+		if p.Source == nil {
+			t.failed = true
+			continue
+		}
+		parts = append(parts, p)
+	}
+	t.combine(parts)
+	t.failed = t.failed || r.io == Partial
+	r.c.From = shownFrom(groups)
+	if r.c.Relative && len(groups) > 0 && groups[0][0].base == "/" && strings.HasPrefix(groups[0][0].arg, "/") {
+		t.lead = "/"
+	}
+	return t, nil
+}
+
+// shownFrom is what the escape %f puts before a name.
+func shownFrom(groups [][]item) string {
+	if len(groups) != 1 || groups[0][0].base == "." {
+		return ""
+	}
+	return strings.TrimSuffix(groups[0][0].base, "/") + "/"
+}
+
+// hideImplied keeps the attributes of the directories on the way from dest.
+func (r *run) hideImplied(t *tree, dest string) {
+	hide := func(src rsyncx.Source, only []string) rsyncx.Source {
+		if only == nil {
+			return src
+		}
+		u := &unimplied{src, only, dest, r.newDirectory()}
+		r.implied = append(r.implied, u)
+		return u
+	}
+	if m, several := t.source.(*merged); several {
+		for i := range m.parts {
+			m.parts[i].Source = hide(m.parts[i].Source, m.parts[i].only)
+		}
+		return
+	}
+	t.source = hide(t.source, t.only)
+}
+
+func (t *tree) combine(parts []part) {
+	switch len(parts) {
+	case 0:
+	case 1:
+		t.source, t.only, t.flat = parts[0].Source, parts[0].only, parts[0].flat
+	default:
+		t.source = newMerged(parts)
+		t.single = nil
+	}
+}
+
+// items returns what the sources name.
+func (r *run) items(sources []operand) ([]item, error) {
+	if r.c.FilesFrom != "" {
+		if len(sources) != 1 {
+			return nil, usage(errors.New("--files-from takes one source"))
+		}
+		return r.listed(orDot(sources[0].path))
+	}
+	var items []item
+	var errs []error
+	for _, s := range sources {
+		it, err := r.itemOf(s.path)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		items = append(items, it)
+	}
+	if len(errs) > 0 {
+		return nil, usage(errors.Join(errs...))
+	}
+	return items, nil
+}
+
+func orDot(path string) string {
+	if path == "" {
+		return "."
+	}
+	return path
+}
+
+// part opens the base of some items and settles what of it is sent. A base that
+// cannot be opened is told of, and leaves Source nil.
+func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
+	base := items[0].base
+	src, err := r.openBase(ctx, t, base)
+	if err != nil {
+		if lost(err) && t.host != nil {
+			return part{}, err
+		}
+		if !r.c.IgnoreMissing || !errors.Is(err, unix.ENOENT) {
+			r.sourceError("change_dir", base, err)
+		}
+		return part{}, nil
+	}
+	var paths []string
+	var first rsyncx.Entry
+	if r.c.FilesFrom != "" && !r.c.IgnoreMissing {
+		paths, err = r.unlooked(ctx, src, items)
+	} else {
+		paths, first, err = r.inspect(ctx, src, items)
+	}
+	if err != nil || len(paths) == 0 {
+		return part{}, errors.Join(err, src.Close())
+	}
+	if t.path == "" {
+		t.path = base
+		if t.host == nil {
+			t.path, _ = filepath.Abs(r.here(base))
+		}
+	}
+	p := part{Source: src, flat: !r.c.Recursive}
+	for _, path := range paths {
+		if path == "" {
+			t.keepRoot = false
+			return p, nil
+		}
+	}
+	if len(paths) == 1 && !strings.Contains(paths[0], "/") && r.c.FilesFrom == "" {
+		t.single = &first
+	}
+	p.only = only(paths, p.flat)
+	for _, it := range items {
+		if r.c.Relative && strings.HasPrefix(it.arg, "./") {
+			t.keepRoot = false // the "." of the argument is sent as well
+		}
+	}
+	return p, nil
+}
+
+// unlooked returns the paths of items without asking for each: there may be very
+// many, and the walk tells of those that are missing.
+func (r *run) unlooked(ctx context.Context, src rsyncx.Source, items []item) ([]string, error) {
+	var paths []string
+	for _, it := range items {
+		paths = append(paths, it.path)
+		if !it.content || r.c.Recursive || it.path == "" {
+			continue
+		}
+		inside, err := children(ctx, src, it.path)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, inside...)
+	}
+	return paths, nil
+}
+
+func (r *run) openBase(ctx context.Context, t *tree, base string) (rsyncx.Source, error) {
+	if t.host != nil {
+		return t.host.Source(ctx, remotePath(base), r.c.View)
+	}
+	return rsyncx.LocalView(r.here(base), r.c.View)
+}
+
+// remotePath makes a path of the line one of the host: without a leading slash it
+// begins at the login's home.
+func remotePath(path string) string {
+	switch {
+	case path == "~":
+		return "."
+	case strings.HasPrefix(path, "~/"):
+		return filepath.Clean("." + path[1:])
+	}
+	return filepath.Clean(path)
+}
+
+func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error) {
+	if r.Dial == nil {
+		return nil, fail(Unsupported, "reach %s: %w", s.host, errors.ErrUnsupported)
+	}
+	to := Remote{
+		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress,
+		Silence: seconds(r.c.Timeout), ConnectTimeout: seconds(r.c.ConnectTimeout),
+	}
+	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {
+		to.Shell = r.env("RSYNC_RSH")
+	}
+	for _, items := range groups {
+		to.Roots = append(to.Roots, remotePath(items[0].base))
+	}
+	if r.c.View != (rsyncx.View{}) {
+		to.Roots = []string{"/"}
+	}
+	return r.Dial(ctx, to)
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -55,15 +54,12 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 		}
 		return host(remote.DialCommand(ctx, c))
 	}
-	if to.Install {
-		return nil, fmt.Errorf("installing drsync on %s by its own ssh: %w", to.Host, errors.ErrUnsupported)
-	}
 	agent, err := cli.SplitLine(to.Program)
 	if err != nil {
 		return nil, err
 	}
 	return host(remote.Dial(ctx, remote.Config{
-		Host: to.Host, User: to.User, Transport: remote.TransportAgent, AgentCommand: agent, Roots: to.Roots, Version: e.version,
+		Host: to.Host, User: to.User, Transport: remote.TransportAgent, AgentCommand: agent, Roots: to.Roots, Version: e.version, Install: to.Install,
 		DialTimeout: to.ConnectTimeout, Silence: to.Silence,
 	}))
 }

@@ -256,7 +256,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("relative path: %s, want %s", c.Files.ExcludeFrom, want)
 	}
 	err = c.Problem("files.rsync", errors.New("unknown option --dell"))
-	if want := path + ":24: files.rsync: unknown option --dell\n    26 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
+	if want := path + ":26: files.rsync: unknown option --dell\n    26 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 	if err := os.WriteFile(path, []byte(strings.Repeat("#", MaxSize+1)), 0o600); err != nil {

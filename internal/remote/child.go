@@ -271,4 +271,5 @@ func (c *child) explain(err error) error {
 	return withStderr(err, c.stderr.text())
 }
 
-func (c *child) said() string { return c.stderr.text() }
+func (c *child) said() string    { return c.stderr.text() }
+func (c *child) lines() []string { return c.stderr.lines() }

@@ -81,7 +81,7 @@ func TestCutAndCancel(t *testing.T) {
 	s := testenv.SSHD(t)
 	dir := bigTree(t)
 	mine := errors.New("mine")
-	for _, transport := range []string{TransportAgent, TransportSFTP} {
+	for _, transport := range []string{TransportAgent, TransportExec, TransportSFTP} {
 		for name, op := range map[string]func(context.Context, rsyncx.Source, func()) error{"walk": walkAll, "read": readBig} {
 			t.Run(transport+"/"+name+" cut", func(t *testing.T) {
 				src := source(t, dial(t, config(t, s, transport)), dir)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"strings"
 	"sync"
 	"time"
 
@@ -342,7 +343,7 @@ func (f *fetched) judge(wrong error, archived bool, o *outcome) {
 	case !archived:
 		_, f.err = o.after.at(f.want.Path)
 		if f.err == nil {
-			f.err = errors.New("tar left it out")
+			f.err = withStderr(errors.New("tar left it out"), rsyncx.Printable(strings.Join(o.said, "; ")))
 		}
 	}
 }
@@ -400,7 +401,7 @@ func (b *execBody) settle() error {
 	path := b.f.want.Path
 	wrong, sure := o.verdicts(map[string]described{path: b.f.there})
 	if !sure && wrong[path] == nil {
-		wrong[path] = errors.New(o.said[0])
+		wrong[path] = errors.New(rsyncx.Printable(o.said[0]))
 	}
 	b.f.judge(wrong[path], true, o)
 	return b.f.verdict()

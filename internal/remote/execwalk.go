@@ -51,7 +51,8 @@ type execWalk struct {
 	odd     []*rsyncx.PathError
 	broken  map[string]bool // directories that find could not read to their end
 
-	stack []open // directories on the way to the current one
+	only  rsyncx.Selection // of the root
+	stack []open           // directories on the way to the current one
 	now   group
 }
 
@@ -62,6 +63,7 @@ const maxDevices = 1 << 16
 type open struct {
 	path  string
 	scope *filter.Scope
+	only  rsyncx.Selection
 	dirs  []string // the names of its directories that the filter lets in and that are to come
 }
 
@@ -76,6 +78,10 @@ type group struct {
 }
 
 func (w *execWalk) run() error {
+	var err error
+	if w.only, err = w.o.Select(); err != nil {
+		return err
+	}
 	if err := w.list(); err != nil {
 		return w.explainRoot(err)
 	}
@@ -99,11 +105,14 @@ func (w *execWalk) run() error {
 // list puts what find prints into the spool. A directory that the login must not
 // read or enter is marked and left out.
 func (w *execWalk) list() error {
-	mount := ""
+	limits := ""
 	if w.o.OneFileSystem {
-		mount = " -xdev"
+		limits = " -xdev"
 	}
-	text := `find .` + mount + ` -path ./` + stateDir + ` -prune` +
+	if w.o.Flat && w.o.Only == nil {
+		limits += " -maxdepth 1"
+	}
+	text := `find .` + limits + ` -path ./` + stateDir + ` -prune` +
 		` -o -type d \( ! -readable -o ! -executable \) -printf 'u\0` + findFormat + `' -prune` +
 		` -o -printf 'l\0` + findFormat + `'; printf 'e\0%s\0' $?`
 	said, err := converse(w.ctx, w.host.far, w.host.silence, nil, w.take, w.inRoot(text)...)
@@ -256,7 +265,7 @@ func (w *execWalk) deliver() error {
 		return context.Cause(w.ctx)
 	}
 	g := w.now
-	scope, wanted := w.enter(g.path)
+	scope, only, wanted := w.enter(g.path)
 	switch {
 	case !wanted, w.broken[g.path]:
 		return nil
@@ -279,11 +288,17 @@ func (w *execWalk) deliver() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errFilter, err)
 	}
-	o := open{path: g.path, scope: scope}
-	kept := g.entries[:0]
-	for _, e := range g.entries {
+	entries, missing := chosen(only, g.path, g.entries)
+	for _, m := range missing {
+		if !w.yield(rsyncx.Dir{}, m) {
+			return errStopped
+		}
+	}
+	o := open{path: g.path, scope: scope, only: only}
+	kept := entries[:0]
+	for _, e := range entries {
 		isDir := e.Mode&unix.S_IFMT == unix.S_IFDIR
-		if scope != nil {
+		if scope != nil && !(isDir && only.Leads(e.Name)) {
 			if hidden, _ := scope.Excluded(join(g.path, e.Name), isDir, filter.Sender); hidden {
 				continue
 			}
@@ -292,12 +307,12 @@ func (w *execWalk) deliver() error {
 			continue
 		}
 		kept = append(kept, e)
-		if isDir {
+		if _, into := only.Enter(e.Name); into && isDir {
 			o.dirs = append(o.dirs, e.Name)
 		}
 	}
 	w.stack = append(w.stack, o)
-	if !w.yield(rsyncx.Dir{Path: g.path, Self: g.self, Entries: kept}, nil) {
+	if !w.yield(rsyncx.Dir{Path: g.path, Self: g.self, Entries: kept, Partial: !only.All()}, nil) {
 		return errStopped
 	}
 	return nil
@@ -305,9 +320,9 @@ func (w *execWalk) deliver() error {
 
 // enter finds the parent of a directory among those that were yielded. wanted is
 // false if it was not, or the filter hid the directory there.
-func (w *execWalk) enter(path string) (scope *filter.Scope, wanted bool) {
+func (w *execWalk) enter(path string) (scope *filter.Scope, only rsyncx.Selection, wanted bool) {
 	if path == "" {
-		return w.o.Filter.Root(), true
+		return w.o.Filter.Root(), w.only, true
 	}
 	parent, name := "", path
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
@@ -320,13 +335,14 @@ func (w *execWalk) enter(path string) (scope *filter.Scope, wanted bool) {
 				w.stack = w.stack[:n-1]
 				continue
 			}
-			return nil, false
+			return nil, only, false
 		}
 		i, ok := slices.BinarySearch(top.dirs, name)
 		top.dirs = top.dirs[i:]
-		return top.scope, ok
+		only, _ = top.only.Enter(name)
+		return top.scope, only, ok
 	}
-	return nil, false
+	return nil, only, false
 }
 
 // mergeFile returns the content of a per-directory filter file.

@@ -30,6 +30,8 @@ type program interface {
 	explain(err error) error
 	// said returns what it wrote to stderr, safe to print.
 	said() string
+	// lines returns the same as it came, line by line.
+	lines() []string
 }
 
 // limited is a far on which only so many programs run at once.

@@ -179,11 +179,9 @@ func (t *tarRun) finish() (*outcome, error) {
 	if err := t.p.wait(ctx); err != nil {
 		return nil, t.fail(err)
 	}
-	if said := t.p.said(); said != "" {
-		o.said = strings.Split(said, "; ")
-	}
+	o.said = t.p.lines()
 	if o.status > 2 {
-		return nil, fmt.Errorf("tar ended with status %d: %s", o.status, strings.Join(o.said, "; "))
+		return nil, withStderr(fmt.Errorf("tar ended with status %d", o.status), t.p.said())
 	}
 	return o, nil
 }
@@ -211,11 +209,11 @@ func (o *outcome) verdicts(files map[string]described) (wrong map[string]error, 
 		case strings.HasPrefix(why, "file changed as we read it"), strings.HasPrefix(why, "File shrank by "), strings.HasPrefix(why, "File removed before we read it"):
 			wrong[path] = rsyncx.ErrTorn
 		case strings.HasSuffix(why, ": Permission denied"):
-			wrong[path] = fmt.Errorf("%w: %s", fs.ErrPermission, why)
+			wrong[path] = fmt.Errorf("%w: %s", fs.ErrPermission, rsyncx.Printable(why))
 		case strings.HasSuffix(why, ": No such file or directory"):
-			wrong[path] = fmt.Errorf("%w: %s", fs.ErrNotExist, why)
+			wrong[path] = fmt.Errorf("%w: %s", fs.ErrNotExist, rsyncx.Printable(why))
 		default:
-			wrong[path] = errors.New(why)
+			wrong[path] = errors.New(rsyncx.Printable(why))
 		}
 	}
 	return wrong, sure

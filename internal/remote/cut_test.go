@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,8 +39,13 @@ func bigTree(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(256 << 20); err != nil {
-		t.Fatal(err)
+	piece := make([]byte, 1<<20)
+	random := rand.NewChaCha8([32]byte{1})
+	for range 64 { // neither holes nor compression make it small
+		random.Read(piece)
+		if _, err := f.Write(piece); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
@@ -86,7 +92,11 @@ func TestCutAndCancel(t *testing.T) {
 			t.Run(transport+"/"+name+" cut", func(t *testing.T) {
 				src := source(t, dial(t, config(t, s, transport)), dir)
 				within(t, 5*time.Second, func() {
-					if err := op(t.Context(), src, s.Cut); err == nil || !strings.Contains(err.Error(), "connection to root@127.0.0.1") {
+					err := op(t.Context(), src, s.Cut)
+					if transport == TransportExec && name == "walk" && err == nil {
+						return // the whole listing is here before anything is yielded
+					}
+					if err == nil || !strings.Contains(err.Error(), "connection to root@127.0.0.1") {
 						t.Errorf("%v", err)
 					}
 				})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/wire"
 )
 
 // Host is the active as seen from here. Its methods may be called from several
@@ -57,16 +58,19 @@ type Config struct {
 	KnownHosts string // file of host keys; without it the user's and the system's
 	SSHConfig  string // instead of ~/.ssh/config; "none" reads none
 
-	Transport    string   // TransportAgent or TransportSFTP
-	AgentCommand []string // what starts the agent on the host, in words; none is "drsync"
-	Roots        []string // directories that Source may be asked for: the agent is told to serve no others
-	Version      string   // of this program, for the agent's error messages
+	Transport    string        // TransportAgent, TransportExec or TransportSFTP
+	AgentCommand []string      // what starts the agent on the host, in words; none is "drsync"
+	Roots        []string      // directories that Source may be asked for: the agent is told to serve no others
+	Version      string        // of this program, for the agent's error messages
+	Compress     wire.Compress // what the agent sends; with TransportAgent
 
 	// Install copies this program to a host on which AgentCommand is not found or
 	// speaks another version of the protocol, if that is of the same platform: to
 	// ${XDG_CACHE_HOME:-$HOME/.cache}/drsync/agents/VERSION-SUM/drsync of the login, which is
 	// run from then on. Of older ones there the last two are kept. Only with TransportAgent.
 	Install bool
+
+	BandwidthLimit int64 // bytes per second that may arrive, of all requests together; 0 is no limit
 
 	DialTimeout time.Duration // for connecting, handshake and login; 0 is 20 s
 	KeepAlive   time.Duration // how often a silent host is asked for a sign of life; it is given up after four; 0 is 15 s
@@ -76,11 +80,12 @@ type Config struct {
 // The transports.
 const (
 	TransportAgent = "agent" // drsync on the active, started by SSH
+	TransportExec  = "exec"  // GNU find and tar on the active, run by its shell
 	TransportSFTP  = "sftp"  // nothing but sshd on the active
 )
 
 // maxChannels is how many requests may run at once. OpenSSH allows ten sessions in one connection.
-const maxChannels = 8
+const maxChannels = 10
 
 // Dial connects to a host and logs in. An error wraps ErrUnreachable or
 // ErrAnswered when the attempt says whether the host is there; one that wraps
@@ -89,8 +94,8 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	switch {
 	case c.Host == "":
 		return nil, errors.New("connect to the active: no host is given")
-	case c.Transport != TransportAgent && c.Transport != TransportSFTP:
-		return nil, fmt.Errorf("connect to %s: unknown transport %q: it is %s or %s", c.Host, c.Transport, TransportAgent, TransportSFTP)
+	case c.Transport != TransportAgent && c.Transport != TransportExec && c.Transport != TransportSFTP:
+		return nil, fmt.Errorf("connect to %s: unknown transport %q: it is %s, %s or %s", c.Host, c.Transport, TransportAgent, TransportExec, TransportSFTP)
 	}
 	if c.DialTimeout <= 0 {
 		c.DialTimeout = 20 * time.Second
@@ -116,11 +121,14 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", rsyncx.Printable(c.Host), err)
 	}
-	if c.Transport == TransportSFTP {
+	switch c.Transport {
+	case TransportSFTP:
 		return newSFTPHost(conn, c), nil
+	case TransportExec:
+		return newExecHost(conn, c, conn.dialContext), nil
 	}
 	return newAgentHost(agentConfig{
-		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version, self: me,
+		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version, compress: c.Compress, self: me,
 		channels: maxChannels, dialTimeout: c.Silence, silence: c.Silence, tunnel: conn.dialContext,
 	}), nil
 }

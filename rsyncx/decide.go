@@ -12,14 +12,19 @@ import (
 // destination has under that name, or nil.
 func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
+	s.count(e)
 	s.racy.listed(e.Mtime)
-	if !s.carries(path, e) {
-		return nil
-	}
-	s.own(e)
 	if isRegular(e) {
 		s.stats.Bytes += e.Size
 	}
+	if s.passedOver(path, e, here) {
+		f.ignore(e)
+		return nil
+	}
+	if s.unsafe(path, e) || !s.carries(path, e) || s.unwanted(path, e, here) {
+		return nil
+	}
+	s.own(e)
 	if here != nil && here.isDir() != isDir(e) {
 		ok, err := s.makeWay(f, e, here)
 		if err != nil || !ok {
@@ -54,7 +59,7 @@ func (s *stager) carries(path string, e *Entry) bool {
 	mode := e.Mode
 	switch {
 	case isSymlink(e) && !s.o.Links, isDevice(mode) && !s.o.Devices, isNode(mode) && !isDevice(mode) && !s.o.Specials:
-		s.skip(path, "skipping non-regular file")
+		s.skip(path, SkipNonRegular)
 		return false
 	case isDevice(mode) && !s.cmp.root:
 		s.stats.Skipped++
@@ -94,10 +99,28 @@ func (s *stager) attrs(e *Entry, here *info) attr {
 // inherit the group gid, or none when that is -1.
 func (s *stager) fresh(e *Entry, here *info, gid int64) attr {
 	a := s.attrs(e, here)
+	if gid < 0 {
+		gid = s.stageGID
+	}
 	if a.set&setGID == 0 && gid >= 0 && s.cmp.mayGroup(uint32(gid)) {
 		a.set, a.gid = a.set|setGID, uint32(gid)
 	}
 	return a
+}
+
+// rootAttrs compares the attributes of the root itself.
+func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
+	if s.o.KeepRoot {
+		return attr{set: setMode, mode: now.Mode & 0o7777}, change{update: '.'}
+	}
+	s.count(e)
+	s.own(e)
+	set := s.attrs(e, now)
+	ch := s.cmp.attrs(e, set, now, '.')
+	if !ch.any() {
+		s.upToDate("", e)
+	}
+	return set, ch
 }
 
 func (s *stager) directory(f *frame, e *Entry, here *info) error {
@@ -111,7 +134,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		}
 		c.needs = true
 		f.subs = append(f.subs, c)
-		s.stats.Created++
+		s.created(e)
 		s.changed(path, e, change{update: 'c', isNew: true}, "")
 		if err := s.touch(f, e); err != nil {
 			return err
@@ -131,6 +154,8 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	ch := s.cmp.attrs(e, c.set, here, '.')
 	if c.needs = ch.any(); c.needs {
 		s.changed(path, e, ch, "")
+	} else {
+		s.upToDate(path, e)
 	}
 	f.subs = append(f.subs, c)
 	return nil
@@ -162,6 +187,11 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		s.blocked(path, e)
 		return nil
 	}
+	if here != nil && !w.hasOld && s.backsUp(path) {
+		if err := s.keepOld(path, here); err != nil {
+			return err
+		}
+	}
 	if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
@@ -178,6 +208,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 
 // special makes symbolic links, devices, named pipes and sockets.
 func (s *stager) special(f *frame, path string, e *Entry, here *info, group int) error {
+	old := here
 	if here != nil && class(here.Mode) != class(e.Mode) {
 		here = nil // replaced by a rename, reported as new
 	}
@@ -213,9 +244,14 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 		ch = s.cmp.attrs(e, s.attrs(e, here), here, 'c')
 		ch.content = true
 	} else {
-		s.stats.Created++
+		s.created(e)
 	}
 	s.changed(path, e, ch, "")
+	if old != nil {
+		if err := s.keepOld(path, old); err != nil {
+			return err
+		}
+	}
 	s.groupReplaced(group, at)
 	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }
@@ -254,6 +290,7 @@ func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
 	if !ch.any() {
+		s.upToDate(path, e)
 		return nil
 	}
 	s.changed(path, e, ch, "")

@@ -2,50 +2,127 @@ package rsyncx
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/rsyncx/filter"
 	"golang.org/x/sys/unix"
 )
 
-// extra decides about a name that only the destination has.
+// extra takes a name that only the destination has; see extras.
 func (s *stager) extra(f *frame, here *info) error {
 	path := joinPath(f.path, here.Name)
-	if !s.o.Delete {
+	switch {
+	case !s.o.Delete:
 		s.survey(f.fd, path, here)
-		return nil
+	case !f.early && !s.protected(f.guard, path, here.isDir()):
+		f.extra = append(f.extra, *here)
 	}
-	if s.protected(f.guard, path, here.isDir()) {
-		return nil
-	}
-	if err := s.write(f); err != nil {
-		return err
-	}
-	_, err := s.doom(f.fd, path, here, f.guard, func(o op) error { return s.op(partDelete, o) })
-	return err
+	return nil
 }
 
-func (s *stager) protected(guard *filter.Scope, path string, dir bool) bool {
-	if guard == nil {
-		return false
+// extrasFirst decides about the extra names of a directory before anything in it
+// makes way for another type, when only so many may go.
+func (s *stager) extrasFirst(f *frame, d *Dir) error {
+	if !s.o.Delete || !s.o.DeleteLimited || d.Same || d.Partial || !f.only.All() {
+		return nil
 	}
-	kept, rule := guard.Excluded(path, dir, filter.Receiver)
-	if kept && s.o.Event != nil {
-		s.skip(path, "protected by the rule "+Printable(rule))
+	entries := d.Entries
+	for i := range f.dst {
+		here := &f.dst[i]
+		for len(entries) > 0 && entries[0].Name < here.Name {
+			entries = entries[1:]
+		}
+		if len(entries) > 0 && entries[0].Name == here.Name && s.lets(f, &entries[0]) {
+			continue
+		}
+		if err := s.extra(f, here); err != nil {
+			return err
+		}
 	}
-	return kept
+	f.early = true
+	return s.extras(f)
 }
 
-// doom passes to del what removes one name with all that is in it, children
-// first, and reports whether something must stay: a protected name, or a mount point.
-func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, del func(op) error) (stays bool, err error) {
+// extras decides about the names that only the destination has in f, in rsync's
+// order, on which depends what DeleteUpTo leaves.
+func (s *stager) extras(f *frame) error {
+	doomed := f.extra
+	f.extra = nil
+	deletionOrder(doomed)
+	for i := range doomed {
+		if err := s.write(f); err != nil {
+			return err
+		}
+		if _, err := s.doom(f.fd, joinPath(f.path, doomed[i].Name), &doomed[i], f.guard, s.delete); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deletionOrder sorts names as rsync deletes them: directories first, the last
+// in its order of names first.
+func deletionOrder(names []info) {
+	slices.SortFunc(names, func(a, b info) int {
+		if a.isDir() != b.isDir() {
+			if a.isDir() {
+				return -1
+			}
+			return 1
+		}
+		if a.isDir() {
+			return strings.Compare(b.Name+"/", a.Name+"/")
+		}
+		return strings.Compare(b.Name, a.Name)
+	})
+}
+
+// remover removes one name, and says whether it, or its backup, stays where it was.
+type remover func(path string, here *info) (stays bool, err error)
+
+// delete removes what the source has not, up to the limit.
+func (s *stager) delete(path string, here *info) (stays bool, err error) {
+	if !s.mayDelete() {
+		s.undoomed++
+		return true, nil
+	}
+	s.doomed++
+	o, stays := s.removal(path, here)
+	return stays, s.op(partDelete, o)
+}
+
+// mayDelete tells whether DeleteUpTo leaves room for one more.
+func (s *stager) mayDelete() bool {
+	return !s.o.DeleteLimited || s.stats.Deleted+s.doomed < s.o.DeleteUpTo
+}
+
+// removal returns what removes a name or makes a backup of it. stays says that
+// the backup is in the same directory.
+func (s *stager) removal(path string, here *info) (o op, stays bool) {
+	switch {
+	case here.isDir():
+		return op{kind: opRmdir, path: path, kindOf: here.Mode & unix.S_IFMT}, false
+	case !s.backsUp(path), s.unsafeOld(path, here):
+		return op{kind: opRemove, path: path, kindOf: here.Mode & unix.S_IFMT}, false
+	}
+	return s.backup(path, here, backupMove), s.o.BackupDir == ""
+}
+
+// doom removes one name with all that is in it, children first, and reports
+// whether something must stay: a protected name, a mount point, a backup.
+func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, del remover) (stays bool, err error) {
 	if here.mount {
 		s.info(path, "cannot delete mount point: "+Printable(path))
 		return true, nil
 	}
 	if !here.isDir() {
-		s.leftOver(path, here, true)
-		return false, del(op{kind: opRemove, path: path})
+		stays, err := del(path, here)
+		if !s.o.Backup && err == nil {
+			s.leftOver(path, here, !stays)
+		}
+		return stays, err
 	}
 	fd, err := openDir(parent, here.Name)
 	if err != nil {
@@ -68,6 +145,8 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 		return false, err
 	}
 	s.destSeen += int64(len(all))
+	stays = s.holdsBackups(path)
+	deletionOrder(all)
 	for i := range all {
 		child := joinPath(path, all[i].Name)
 		if all[i].Dev != here.Dev {
@@ -90,11 +169,11 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 		}
 		return true, err
 	}
-	return false, del(op{kind: opRmdir, path: path})
+	return del(path, here)
 }
 
 // makeWay clears the place of an entry from something of another type. A
-// directory goes only when deletion is on or it is empty.
+// directory goes only when deletion is on or forced, or it is empty.
 func (s *stager) makeWay(f *frame, e *Entry, here *info) (bool, error) {
 	path := joinPath(f.path, e.Name)
 	if here.mount {
@@ -104,24 +183,29 @@ func (s *stager) makeWay(f *frame, e *Entry, here *info) (bool, error) {
 	if err := s.touch(f, e); err != nil {
 		return false, err
 	}
-	if !here.isDir() {
-		return true, s.op(partClear, op{kind: opRemove, path: path})
-	}
-	if !s.o.Delete {
+	if here.isDir() && !s.o.Delete && !s.o.Force {
 		empty, err := emptyAt(f.fd, e.Name, s.names)
 		if err != nil {
 			return false, fmt.Errorf("list the directory %s of the destination: %w", Printable(path), err)
 		}
 		if !empty {
+			s.info(path, "cannot delete non-empty directory: "+Printable(path))
 			s.blocked(path, e)
 			return false, nil
 		}
 	}
-	stays, err := s.doom(f.fd, path, here, f.guard, func(o op) error {
-		if o.path != path { // the directory itself is replaced, not deleted
-			s.deleted(o)
+	stays, err := s.doom(f.fd, path, here, f.guard, func(child string, here *info) (bool, error) {
+		if child != path && !s.mayDelete() {
+			s.stats.NotDeleted++
+			return true, nil
 		}
-		return s.op(partClear, o)
+		o, stays := s.removal(child, here)
+		if child != path { // that itself is replaced, not deleted
+			s.deleted(o)
+		} else {
+			stays = false
+		}
+		return stays, s.op(partClear, o)
 	})
 	if stays {
 		s.blocked(path, e)

@@ -269,6 +269,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		return s.adjust(w.path, &f.Entry, &w.old)
 	}
 	s.fetched(w, &f.Entry, got.size, got.at)
+	if w.hasOld {
+		if err := s.keepOld(w.path, &w.old); err != nil {
+			return err
+		}
+	}
 	return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 }
 
@@ -326,7 +331,7 @@ func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
 	} else {
-		s.stats.Created++
+		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
 	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,

@@ -23,6 +23,8 @@ type frame struct {
 	dev    uint64
 	dst    []info        // the destination's entries, ascending
 	around []info        // the same, for as long as the entries are looked at, with Fuzzy
+	extra  []info        // those that the source has not
+	early  bool          // they were decided about before everything else
 	rules  *filter.Scope // for what the source sends
 	guard  *filter.Scope // for what the destination would lose
 	only   Selection     // of what is looked at
@@ -239,9 +241,7 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	}
 	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
 	d.Self.Name = ""
-	s.own(&d.Self)
-	set := s.cmp.target(&d.Self, s.ids.uid(&d.Self), s.ids.gid(&d.Self), &now)
-	ch := s.cmp.attrs(&d.Self, set, &now, '.')
+	set, ch := s.rootAttrs(&d.Self, &now)
 	f.set, f.needs = set, ch.any()
 	f.gid = inherited(set, int64(now.GID))
 	if f.needs {
@@ -330,6 +330,9 @@ func (l *destLister) list(fd int, path string) ([]info, error) {
 
 // entries goes through both sides of a directory, name by name.
 func (s *stager) entries(f *frame, d *Dir) error {
+	if err := s.extrasFirst(f, d); err != nil {
+		return err
+	}
 	have := f.dst
 	f.dst = nil
 	if s.o.Fuzzy {
@@ -371,7 +374,7 @@ func (s *stager) entries(f *frame, d *Dir) error {
 			return err
 		}
 	}
-	return nil
+	return s.extras(f)
 }
 
 // ignore keeps a directory of the source out with all that comes below it.
@@ -383,7 +386,7 @@ func (f *frame) ignore(e *Entry) {
 
 // lets applies our own filter to what the source sent.
 func (s *stager) lets(f *frame, e *Entry) bool {
-	if f.path == "" && e.Name == stateDir {
+	if f.path == "" && e.Name == stateDir || s.prunes(f.path, e) {
 		return false
 	}
 	if isDir(e) && f.only.Leads(e.Name) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/drsync/drsync/internal/event"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,6 +59,15 @@ func (s *stager) group(path string, e *Entry) (id int, follower bool, err error)
 	return id, false, nil
 }
 
+// follows reports whether another name of e's inode came before.
+func (s *stager) follows(e *Entry) bool {
+	if !s.o.HardLinks || !s.can.HardLinks || e.Nlink < 2 {
+		return false
+	}
+	_, ok := s.groupOf[linkKey{dev: e.Dev, ino: e.Ino, kind: e.Mode & unix.S_IFMT}]
+	return ok
+}
+
 func (s *stager) groupKept(id int, here *info) {
 	if id >= 0 {
 		g := &s.groups[id]
@@ -81,6 +91,11 @@ func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) 
 	if here != nil && here.mount {
 		s.blocked(path, e)
 		return nil
+	}
+	if here != nil && !w.hasOld && s.backsUp(path) {
+		if err := s.keepOld(path, here); err != nil {
+			return err
+		}
 	}
 	f.dirty = true
 	return s.linked.add(w.append)
@@ -119,6 +134,13 @@ func (s *stager) links(ctx context.Context) error {
 	return s.fetchAll(ctx, alone)
 }
 
+// linkedAlready is upToDate for a name of a group that is one at the destination.
+func (s *stager) linkedAlready(w *wish) {
+	if s.o.Explain {
+		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode)})
+	}
+}
+
 func (s *stager) link(w *wish, alone *spool) error {
 	g := &s.groups[w.group]
 	switch {
@@ -129,6 +151,7 @@ func (s *stager) link(w *wish, alone *spool) error {
 		s.blocked(w.path, &w.entry)
 		return nil
 	case g.state == groupKept && w.hasOld && w.old.Dev == g.dev && w.old.Ino == g.ino:
+		s.linkedAlready(w)
 		return nil
 	case w.mount:
 		return crossesMount(w.path)
@@ -142,8 +165,14 @@ func (s *stager) link(w *wish, alone *spool) error {
 	if w.hasOld {
 		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'h')
 	} else {
-		s.stats.Created++
+		s.created(&w.entry)
 	}
+	if w.hasOld {
+		if err := s.keepOld(w.path, &w.old); err != nil {
+			return err
+		}
+	}
+	s.stats.Linked++
 	s.changed(w.path, &w.entry, ch, g.path)
 	if !w.tree.none() {
 		return nil

@@ -17,16 +17,18 @@ import (
 type opKind uint8
 
 const (
-	opRemove  opKind = iota + 1 // a name that is no directory
-	opRmdir                     // an empty directory
-	opTree                      // a staged directory with all that is in it, to its place
-	opEnter                     // lets us work in a directory whose mode would not
-	opFile                      // a staged file, link, device, pipe or socket to its place
-	opLink                      // a hard link to the path target
-	opAttr                      // attributes of a name that is no directory
-	opDirAttr                   // attributes of a directory
-	opPatch                     // what was staged for a file, into it, and its attributes
-	opLast    = opPatch
+	opRemove    opKind = iota + 1 // a name that is no directory
+	opRmdir                       // an empty directory
+	opTree                        // a staged directory with all that is in it, to its place
+	opEnter                       // lets us work in a directory whose mode would not
+	opFile                        // a staged file, link, device, pipe or socket to its place
+	opLink                        // a hard link to the path target
+	opAttr                        // attributes of a name that is no directory
+	opDirAttr                     // attributes of a directory
+	opPatch                       // what was staged for a file, into it, and its attributes
+	opBackupDir                   // the absolute path target is where the following opBackup go
+	opBackup                      // the old content of a name to target
+	opLast      = opBackup
 )
 
 // op is one operation. Each may be done again after it was done.
@@ -77,7 +79,11 @@ func parseOp(record []byte) (op, error) {
 		return op{}, errFormat
 	case o.kind == 0 || o.kind > opLast, o.attr.set > setMode|setUID|setGID|setTime, o.attr.mode > 0o7777, o.size < 0:
 		return op{}, errFormat
-	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter:
+	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter && o.kind != opBackupDir:
+		return op{}, errFormat
+	case o.kind == opBackupDir && (checkTarget(o.target) != nil || o.target[0] != '/'):
+		return op{}, errFormat
+	case o.kind == opBackup && (o.target == "" || CheckPath(o.target) != nil || o.number&backupHow > backupCopy || o.number > backupOutside|backupCopy):
 		return op{}, errFormat
 	case o.kind == opPatch && o.kindOf > patchFile:
 		return op{}, errFormat

@@ -39,8 +39,8 @@ type Options struct {
 	PruneEmpty    bool // -m
 
 	NumericIDs bool      // --numeric-ids
-	UserMap    []IDMap   // --usermap, --chown
-	GroupMap   []IDMap   // --groupmap, --chown
+	UserMap    []IDMap   // --usermap, --chown; with Owner only
+	GroupMap   []IDMap   // --groupmap, --chown; with Group only
 	Chmod      []ModeSet // --chmod
 
 	OneFileSystem bool // -x
@@ -189,21 +189,12 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
-
-		{o.KeepRoot, "KeepRoot"},
 		{o.Xattrs || o.ACLs, "extended attributes"},
-		{o.Executability || o.OmitDirTimes || o.OmitLinkTimes || o.SafeLinks || o.PruneEmpty, "this choice of attributes"},
-		{o.UserMap != nil || o.GroupMap != nil || o.Chmod != nil, "mapped owners and modes"},
-		{o.WholeSeconds || o.ModifyWindow != 0, "coarse times"},
-		{o.Existing || o.IgnoreExisting || o.Update || o.MinSize > 0 || o.MaxSize > 0 || o.MaxSizeSet, "this choice of files"},
 		{o.Append && o.WholeFile, "Append with WholeFile"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
 		{o.AltDests != nil, "another basis"},
 		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
-		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
-		{o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},
-		{o.Explain, "Explain"},
 	} {
 		if c.on {
 			return fmt.Errorf("stage: %s: %w", c.name, errors.ErrUnsupported)

@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"errors"
 	"os/user"
 	"strconv"
 	"sync"
@@ -35,37 +36,63 @@ func (o *ownerNames) of(uid, gid uint32) (userName, groupName string) {
 	return userName, groupName
 }
 
-// ownerIDs maps the owners of a source to ids of this host, by name: 0 is
-// never mapped, and a name that is unknown here leaves the number.
+// ownerIDs maps the owners of a source to ids of this host: by the first rule
+// that matches, else by name. 0 is never mapped by name, and a name that is unknown
+// here leaves the number.
 type ownerIDs struct {
-	numeric bool
-	users   map[string]int64
-	groups  map[string]int64
+	numeric          bool
+	userMap          []IDMap
+	groupMap         []IDMap
+	users            map[string]int64
+	groups           map[string]int64
+	rootUser, rootGr string // the names of 0 here, which rules match instead of the source's
 }
 
-func (o *ownerIDs) uid(e *Entry) uint32 {
-	if o.numeric || e.UID == 0 || e.User == "" {
-		return e.UID
+// newOwnerIDs returns an error when a rule maps to a name that is unknown here.
+func newOwnerIDs(o *Options) (ids ownerIDs, err error) {
+	ids.numeric = o.NumericIDs
+	var userErr, groupErr error
+	ids.userMap, userErr = settleMaps(o.UserMap, lookupUser)
+	ids.groupMap, groupErr = settleMaps(o.GroupMap, lookupGroup)
+	if !ids.numeric && len(ids.userMap)+len(ids.groupMap) > 0 {
+		var names ownerNames
+		ids.rootUser, ids.rootGr = names.of(0, 0)
 	}
-	return mapped(e.UID, remember(&o.users, e.User, func() int64 {
-		u, err := user.Lookup(e.User)
+	return ids, errors.Join(userErr, groupErr)
+}
+
+func (o *ownerIDs) uid(e *Entry) uint32 { return o.user(e.UID, e.User) }
+func (o *ownerIDs) gid(e *Entry) uint32 { return o.group(e.GID, e.Group) }
+
+func (o *ownerIDs) user(id uint32, name string) uint32 {
+	return o.one(o.userMap, id, name, o.rootUser, &o.users, lookupUser)
+}
+
+func (o *ownerIDs) group(id uint32, name string) uint32 {
+	return o.one(o.groupMap, id, name, o.rootGr, &o.groups, lookupGroup)
+}
+
+func (o *ownerIDs) one(maps []IDMap, id uint32, name, zero string, known *map[string]int64, lookup func(string) (string, error)) uint32 {
+	switch {
+	case o.numeric:
+		name = ""
+	case id == 0:
+		name = zero
+	}
+	for i := range maps {
+		if maps[i].matches(id, name) {
+			return maps[i].To
+		}
+	}
+	if name == "" || id == 0 {
+		return id
+	}
+	return mapped(id, remember(known, name, func() int64 {
+		text, err := lookup(name)
 		if err != nil {
 			return -1
 		}
-		return parseID(u.Uid)
-	}))
-}
-
-func (o *ownerIDs) gid(e *Entry) uint32 {
-	if o.numeric || e.GID == 0 || e.Group == "" {
-		return e.GID
-	}
-	return mapped(e.GID, remember(&o.groups, e.Group, func() int64 {
-		g, err := user.LookupGroup(e.Group)
-		if err != nil {
-			return -1
-		}
-		return parseID(g.Gid)
+		return parseID(text)
 	}))
 }
 

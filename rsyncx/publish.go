@@ -66,10 +66,13 @@ type publisher struct {
 	from    descent // of hard links
 	content [lanes]descent
 	trees   descent
+	outside backupBase
 	left    []string // new directories that found something in their place
 }
 
 func (p *publisher) run(ctx context.Context) error {
+	p.outside.fd = -1
+	defer p.outside.close()
 	p.trees.root = p.stage
 	defer p.trees.close()
 	for i := range p.content {
@@ -142,12 +145,16 @@ var placeErrors = []error{errMoved, fs.ErrNotExist, unix.EPERM, unix.EACCES, uni
 	unix.ENOTEMPTY, unix.EEXIST}
 
 func (p *publisher) do(o *op) error {
+	if o.kind == opBackupDir {
+		p.outside.path = o.target
+		return nil
+	}
 	if o.path == "" {
 		return p.attrs(p.root.fd, ".", o)
 	}
 	dir, name, err := p.at.parent(o.path)
 	if err != nil {
-		if o.kind == opRemove || o.kind == opRmdir || o.kind == opEnter {
+		if o.kind == opRemove || o.kind == opRmdir || o.kind == opEnter || o.kind == opBackup {
 			return notThere(gone(err))
 		}
 		return err
@@ -167,6 +174,8 @@ func (p *publisher) do(o *op) error {
 		return p.patch(dir, name, o)
 	case opLink:
 		return p.link(dir, name, o)
+	case opBackup:
+		return p.backup(dir, name, o)
 	}
 	return fmt.Errorf("internal error: operation %d", o.kind)
 }

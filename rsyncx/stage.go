@@ -10,6 +10,8 @@ import (
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/rsyncx/filter"
+	"golang.org/x/sys/unix"
 )
 
 // The parts of a manifest, in the order in which Publish replays them.
@@ -38,7 +40,10 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := o.honoured(); err != nil {
 		return nil, err
 	}
-	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
+	s := &stager{src: src, dst: dst, o: o, can: src.Abilities()}
+	if s.ids, err = newOwnerIDs(&o); err != nil {
+		return nil, err
+	}
 	s.cmp = newComparer(o, s.can)
 	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
 	defer func() {
@@ -54,6 +59,9 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 		return nil, err
 	}
 	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	if err := s.findEmpty(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.walk(ctx); err != nil {
@@ -83,6 +91,14 @@ func (o Options) withDefaults() Options {
 		o.MaxEntries = DefaultMaxEntries
 	}
 	o.Delete = o.Delete || o.DeleteExcluded
+	o.Perms = o.Perms || o.ACLs
+	o.Backup = o.Backup || o.BackupDir != ""
+	if o.Backup && o.BackupDir == "" {
+		o.OmitDirTimes = true // every backup changes the time of its directory
+		if o.Suffix == "" {
+			o.Suffix = "~"
+		}
+	}
 	o.Append = o.Append || o.AppendVerify
 	o.Inplace = o.Inplace || o.Append
 	return o
@@ -124,8 +140,17 @@ type stager struct {
 	groups   []linkGroup
 	groupOf  map[linkKey]int
 	destSeen int64 // entries of the destination
-	stats    Stats
-	notes    notes
+	stageGID int64 // that staged names must be given not to have their directory's, or -1
+	doomed   int64 // entries in partDelete
+	undoomed int64 // entries that would be there but for DeleteUpTo
+
+	pruned  map[string]bool // directories of the source that PruneEmpty leaves out
+	backups *filter.Rules   // what keeps backups from deletion
+	// Backups go to backupDir, "" or ending in '/', below the destination, or to the
+	// directory backupOutside, when that is not "".
+	backupDir, backupOutside string
+	stats                    Stats
+	notes                    notes
 
 	racy      *racy  // nil without Options.Racy
 	newSource uint64 // inode of a source's root to remember, or 0
@@ -153,9 +178,13 @@ func (s *stager) contents(ctx context.Context) error {
 // run those are temporary files without a name.
 func (s *stager) prepare() (err error) {
 	s.names = make([]byte, 64<<10)
+	s.stageGID = -1
 	if !s.o.DryRun {
 		if err := s.out.begin(); err != nil {
 			return err
+		}
+		if st, err := statFd(s.out.stage); err == nil && st.Mode&unix.S_ISGID != 0 {
+			s.stageGID = int64(os.Getegid()) // the destination hands its group down to what is staged
 		}
 		nanoseconds, err := s.out.probe(s.cmp.umask)
 		if err != nil {
@@ -173,6 +202,9 @@ func (s *stager) prepare() (err error) {
 		return err
 	}
 	if s.linked, err = s.newSpool("linked"); err != nil {
+		return err
+	}
+	if err := s.prepareBackups(); err != nil {
 		return err
 	}
 	attrs, err := s.newSpool("attrs")
@@ -248,7 +280,7 @@ func (o *op) deletes(part int, root bool) bool {
 		o.attr.set &= setMode
 		return true
 	}
-	return part == partDelete || o.kind == opEnter
+	return part == partDelete || o.kind == opEnter || o.kind == opBackupDir
 }
 
 // pretends reports whether nothing is staged beside the manifest.
@@ -268,7 +300,9 @@ func (s *stager) deletions() error {
 	if err := p.flush(); err != nil {
 		return err
 	}
-	if s.stats.Unreadable > 0 && p.count > 0 {
+	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
+		s.stats.NotDeleted += s.undoomed
+	} else if p.count > 0 {
 		s.notes.add(fmt.Sprintf("nothing was deleted (%d entries would have been): not all of the source could be read", p.count))
 		return p.reset()
 	}
@@ -286,7 +320,11 @@ func (s *stager) deletions() error {
 }
 
 func (s *stager) deleted(o op) {
+	if o.kind == opEnter {
+		return
+	}
 	s.stats.Deleted++
+	s.stats.Counts.deleted(o.kindOf)
 	name := o.path
 	if o.kind == opRmdir {
 		name += "/"
@@ -301,7 +339,7 @@ func (s *stager) guard() error {
 		return err
 	}
 	n := s.stats.Deleted // for names of another type
-	if s.stats.Unreadable == 0 {
+	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
 		n += s.out.parts[partDelete].count
 	}
 	err := tooManyDeletions(n, s.destSeen, s.o.MaxDelete, s.o.MaxDeleteFraction)
@@ -407,6 +445,7 @@ func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) 
 	o.DeleteUpTo = max(0, o.DeleteUpTo-before.Deleted)
 	stats, err := syncOnce(ctx, src, dst, o)
 	stats.Deleted += before.Deleted
+	stats.Counts.addDeleted(&before.Counts)
 	return stats, err
 }
 

@@ -1,0 +1,117 @@
+package rsyncx
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/drsync/drsync/rsyncx/filter"
+	"golang.org/x/sys/unix"
+)
+
+// How the old content of a name gets to its backup: op.number of opBackup.
+const (
+	backupMove = iota // renamed: the name goes
+	backupLink        // linked: the name stays until it is replaced
+	backupCopy        // copied: the name is written to in its place
+
+	backupHow     = 0x0f
+	backupOutside = 0x10 // the target is below the directory of opBackupDir
+)
+
+// prepareBackups settles where backups go.
+func (s *stager) prepareBackups() error {
+	switch {
+	case !s.o.Backup && s.o.Suffix == "":
+		return nil
+	case !s.o.Backup:
+		return errors.New("a suffix is for backups, and none are asked for")
+	case strings.Contains(s.o.Suffix, "/"):
+		return fmt.Errorf("the backup suffix %q has a slash in it", s.o.Suffix)
+	case s.o.BackupDir == "":
+		return s.protectBackups()
+	}
+	dir := filepath.Clean(s.o.BackupDir)
+	if filepath.IsLocal(dir) {
+		s.backupDir = strings.TrimPrefix(dir+"/", "./")
+		return nil
+	}
+	if !filepath.IsAbs(dir) {
+		root, err := filepath.Abs(s.dst.path)
+		if err != nil {
+			return fmt.Errorf("find the backup directory %s: %w", s.o.BackupDir, err)
+		}
+		dir = root + "/" + s.o.BackupDir
+	}
+	s.backupOutside = dir
+	return s.op(partClear, op{kind: opBackupDir, target: dir})
+}
+
+// protectBackups keeps earlier backups from being deleted, as rsync does.
+func (s *stager) protectBackups() error {
+	if !s.o.Delete || s.o.DeleteExcluded {
+		return nil
+	}
+	b := filter.NewBuilder()
+	err := b.Filter("P *" + s.o.Suffix)
+	if err == nil {
+		s.backups, err = b.Rules(filter.Options{})
+	}
+	return err
+}
+
+// backsUp reports whether a name that is deleted gets a backup: one that is
+// a backup already does not.
+func (s *stager) backsUp(path string) bool {
+	return s.o.Backup && (s.o.BackupDir != "" || len(path) <= len(s.o.Suffix) || !strings.HasSuffix(path, s.o.Suffix))
+}
+
+// unsafeOld reports whether what path holds is a link that SafeLinks would
+// leave out: rsync does not keep such a one as a backup either.
+func (s *stager) unsafeOld(path string, here *info) bool {
+	if !s.o.SafeLinks || !isSymlink(&here.Entry) {
+		return false
+	}
+	d := descent{root: s.dst.fd}
+	defer d.close()
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return false
+	}
+	target, err := readLinkAt(dir, name, make([]byte, maxPath+1))
+	return err == nil && leavesTree(path, target)
+}
+
+// backup returns what makes a backup of path, which is no directory.
+func (s *stager) backup(path string, here *info, how uint64) op {
+	o := op{kind: opBackup, path: path, target: s.backupDir + path + s.o.Suffix, number: how,
+		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino}
+	if s.backupOutside != "" {
+		o.number |= backupOutside
+	}
+	if s.o.Explain {
+		to := path + s.o.Suffix
+		if s.o.BackupDir != "" {
+			to = filepath.Join(s.o.BackupDir, to)
+		}
+		s.info(path, "backed up "+Printable(path)+" to "+Printable(to))
+	}
+	return o
+}
+
+// keepOld makes a backup of what is about to be replaced.
+func (s *stager) keepOld(path string, here *info) error {
+	if !s.o.Backup || s.unsafeOld(path, here) {
+		return nil
+	}
+	how := uint64(backupLink)
+	if s.o.Inplace || s.o.Append || s.o.AppendVerify {
+		how = backupCopy
+	}
+	return s.op(partClear, s.backup(path, here, how))
+}
+
+// holdsBackups reports whether the directory path is the one for backups, or
+// holds it: it will not be empty.
+func (s *stager) holdsBackups(path string) bool { return strings.HasPrefix(s.backupDir, path+"/") }

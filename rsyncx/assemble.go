@@ -95,6 +95,7 @@ type assembly struct {
 	place  place
 	cloned bool          // out began as a clone of basis
 	patch  *bufio.Writer // to out, when that holds what differs only
+	behind *behind       // writes, when the file is long
 	hash   *xxh3.Hasher
 	copies []delta.Copy // that are not done
 	at     int64        // of the new content, bytes done
@@ -122,7 +123,10 @@ func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
 func (a *assembly) begin() (err error) {
 	c := a.p.content
 	if a.place, a.out, err = c.createNext(a.d.wish.tree, a.d.wish.path); err != nil {
-		return fmt.Errorf("stage %s: %w", Printable(a.d.wish.path), err)
+		return stagingError(a.d.wish.path, err)
+	}
+	if a.d.plan.Size >= behindLeast {
+		a.behind = writeBehind(a.write)
 	}
 	if a.p.inPlace(&a.d.wish) {
 		a.patch = bufio.NewWriterSize(a.out, copyBuffer)
@@ -220,23 +224,24 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 		}
 	}
 	c := a.p.content
-	if c.buf == nil {
-		c.buf = make([]byte, copyBuffer)
-	}
 	done := int64(0)
 	for done < n {
 		if a.ctx.Err() != nil {
 			return done, context.Cause(a.ctx)
 		}
-		m, err := io.ReadFull(from, c.buf[:min(n-done, copyBuffer)])
-		piece := c.buf[:m]
+		buf := c.scratch()
+		if a.behind != nil && write {
+			buf = a.behind.buffer()
+		}
+		m, err := io.ReadFull(from, buf[:min(n-done, copyBuffer)])
+		piece := buf[:m]
 		_, _ = a.hash.Write(piece) // it never fails
 		if write && m > 0 {
 			if err := c.space(int64(m)); err != nil {
 				return done, err
 			}
-			if err := a.write(piece); err != nil {
-				return done, fmt.Errorf("stage %s: %w", Printable(a.d.wish.path), err)
+			if err := a.pass(piece); err != nil {
+				return done, stagingError(a.d.wish.path, err)
 			}
 		}
 		a.at += int64(m)
@@ -248,11 +253,20 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 	return done, nil
 }
 
-func (a *assembly) write(piece []byte) error {
-	if a.patch != nil {
-		return a.p.content.addToPatch(a.patch, piece, a.at)
+// pass writes a piece now, or soon.
+func (a *assembly) pass(piece []byte) error {
+	if a.behind == nil {
+		return a.write(piece, a.at)
 	}
-	return a.p.content.writeAt(int(a.out.Fd()), piece, a.at, a.cloned)
+	a.behind.pass(piece, a.at)
+	return nil
+}
+
+func (a *assembly) write(piece []byte, off int64) error {
+	if a.patch != nil {
+		return a.p.content.addToPatch(a.patch, piece, off)
+	}
+	return a.p.content.writeAt(int(a.out.Fd()), piece, off, a.cloned)
 }
 
 // finish does the last copies and looks whether the whole is what the source
@@ -270,6 +284,10 @@ func (a *assembly) finish() error {
 		if err := a.copyTo(d.plan.Size); err != nil {
 			return err
 		}
+	}
+	err := a.behind.finish()
+	if a.behind = nil; err != nil {
+		return stagingError(w.path, err)
 	}
 	wrong := d.how != byAppend && a.hash.Sum128().Bytes() != d.whole
 	if a.bad || wrong || a.at != d.plan.Size {
@@ -298,7 +316,7 @@ func (a *assembly) keep() error {
 		err = a.out.Close()
 	}
 	if err != nil {
-		return fmt.Errorf("stage %s: %w", Printable(w.path), err)
+		return stagingError(w.path, err)
 	}
 	a.out = nil
 	return a.done(form)
@@ -311,15 +329,14 @@ func (a *assembly) done(form uint32) error {
 		a.p.stats.Linked++
 	}
 	a.p.stats.Reused += d.plan.Reused()
-	a.p.fetched(w, &d.entry, d.plan.Size, a.place)
-	return a.p.put(w, &d.entry, a.place, d.plan.Size, form)
+	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, d.whole, form)
 }
 
 // mayTouch reports whether the destination's file can stay, with other
 // attributes, where a new one of the same content would take its place.
 func (s *stager) mayTouch(w *wish) bool {
 	alone := w.group < 0 && w.old.Nlink == 1 || s.inPlace(w)
-	return s.o.Times && w.hasOld && alone && (s.cmp.root || int(w.old.UID) == os.Geteuid())
+	return s.o.Times && !s.o.Backup && w.hasOld && alone && (s.cmp.root || int(w.old.UID) == os.Geteuid())
 }
 
 // touch is keep for a file that only looked changed.
@@ -337,6 +354,8 @@ func (a *assembly) discard() {
 	if a == nil {
 		return
 	}
+	_ = a.behind.finish() // what it wrote is not kept
+	a.behind = nil
 	if a.basis != nil {
 		a.basis.Close()
 		a.basis = nil

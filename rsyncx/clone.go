@@ -18,12 +18,24 @@ func (c *contentWriter) createNext(t tree, path string) (place, *os.File, error)
 // remove removes a file that createNext made.
 func (c *contentWriter) remove(at place, path string) error { return c.lanes[0].remove(at, path) }
 
+// scratch returns the buffer of the goroutine that stages.
+func (c *contentWriter) scratch() []byte {
+	if c.buf == nil {
+		c.buf = make([]byte, copyBuffer)
+	}
+	return c.buf
+}
+
 // clone makes to share the blocks of from, and reports whether the file system can.
 func (c *contentWriter) clone(to, from *os.File) bool {
 	if c.cannotClone {
 		return false
 	}
-	err := c.root.do("clone", func() error { return unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) })
+	share := unix.IoctlFileClone
+	if c.root.share != nil {
+		share = c.root.share
+	}
+	err := c.root.do("clone", func() error { return share(int(to.Fd()), int(from.Fd())) })
 	c.cannotClone = err != nil
 	return err == nil
 }

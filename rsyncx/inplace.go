@@ -99,7 +99,13 @@ func (s *stager) inPlace(w *wish) bool { return s.o.Inplace && w.hasOld && w.tre
 
 // put notes what Publish does with what was staged for a file.
 func (s *stager) put(w *wish, e *Entry, at place, size int64, form uint32) error {
-	if !s.inPlace(w) || s.pretends() {
+	inPlace := s.inPlace(w)
+	if w.hasOld && !inPlace {
+		if err := s.keepOld(w.path, &w.old); err != nil {
+			return err
+		}
+	}
+	if !inPlace || s.pretends() {
 		return s.placed(w.path, at, unix.S_IFREG, size)
 	}
 	s.groupKept(w.group, &w.old)

@@ -108,7 +108,7 @@ func (s *stager) movedWith(ctx context.Context, w *wish, size int64, whole [16]b
 		sum, ok := s.moved.sums[i]
 		path := s.moved.path(int(i - 1))
 		if !ok {
-			have := sumBasis(ctx, at, &draft{how: byMove, basis: path}, make([]byte, copyBuffer))
+			have := sumBasis(ctx, at, &draft{how: byMove, basis: path}, s.content.scratch())
 			if have.err != nil || have.size != size {
 				continue
 			}
@@ -128,7 +128,8 @@ func (s *stager) movedWith(ctx context.Context, w *wish, size int64, whole [16]b
 // mayTake reports whether the leftover path, found for w, may become w itself:
 // it will be deleted, and nobody has taken it.
 func (s *stager) mayTake(w *wish, path string) bool {
-	if s.stats.Unreadable > 0 { // nothing will be deleted
+	// It may be that nothing or not all is deleted, or that it lives on as a backup.
+	if s.stats.Unreadable > 0 || s.o.DeleteLimited || s.o.Backup {
 		return false
 	}
 	for i := s.moved.first[s.movedKey(&w.entry)]; i > 0; i = s.moved.all[i-1].next {
@@ -269,18 +270,16 @@ func (c *contentWriter) copyOwn(from *os.File, size int64, t tree, path string, 
 }
 
 func (c *contentWriter) copyContent(to, from *os.File, size int64) error {
-	if c.buf == nil {
-		c.buf = make([]byte, copyBuffer)
-	}
+	buf := c.scratch()
 	for off := int64(0); off < size; {
-		n, err := from.ReadAt(c.buf[:min(size-off, copyBuffer)], off)
+		n, err := from.ReadAt(buf[:min(size-off, copyBuffer)], off)
 		if n == 0 {
 			return err
 		}
 		if err := c.space(int64(n)); err != nil {
 			return err
 		}
-		if err := c.writeAt(int(to.Fd()), c.buf[:n], off, false); err != nil {
+		if err := c.writeAt(int(to.Fd()), buf[:n], off, false); err != nil {
 			return err
 		}
 		off += int64(n)

@@ -22,6 +22,8 @@ type Root struct {
 
 	// fault, in tests, stands for a crash before a system call that changes something.
 	fault func(call string) error
+	// share, in tests, stands for a file system where files can share blocks.
+	share func(to, from int) error
 }
 
 // OpenRoot opens the existing directory path as a destination. path itself may

@@ -119,7 +119,7 @@ func TestDeltaSparesReading(t *testing.T) {
 		most       int64 // bytes to be read
 		sums       int64
 	}{
-		{"changed in place", big, scattered(big, 10), 10 * 8192, 20_000},
+		{"changed in place", big, scattered(big, 10), 10 * 8192, 5_000},
 		{"grown", big[:8<<20], big, int64(len(big)-8<<20) + 256<<10, 2000},
 		{"shrunk", big, big[:5<<20+1], 128 << 10, 2000},
 		{"inserted", big, append([]byte("in front"), big...), 64 << 10, 80_000},
@@ -367,7 +367,7 @@ func FuzzDraft(f *testing.F) {
 		if size < 0 || block < 0 || len(path) > 4000 || len(basis) > 4000 || len(parts) > 20_000 {
 			return
 		}
-		d := &draft{wish: wish{path: path, listed: 0, group: -1}, basis: basis, basisSize: int64(len(parts)) * 300, block: block, weak: size%2 == 0}
+		d := &draft{wish: wish{path: path, listed: 0, group: -1}, basis: basis, basisSize: int64(len(parts)) * 600, block: block, weak: size%2 == 0}
 		d.entry = Entry{Mode: 0o644, Size: size}
 		at := int64(0)
 		for _, b := range parts {
@@ -396,4 +396,53 @@ func FuzzDraft(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestDeltaIsCancelled cancels in each phase and expects the cause, and nothing staged.
+func TestDeltaIsCancelled(t *testing.T) {
+	old := noise(1, 6<<20)
+	stop := errors.New("enough")
+	for phase := range 3 {
+		dir, src, dst := pair(t, map[string][]byte{"f": old, "g": old}, map[string][]byte{"f": scattered(old, 3), "g": scattered(old, 4)})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		calls := 0
+		src.alterSums = func(*FileSums) {
+			if calls++; phase < 2 && calls == 1+2*phase {
+				cancel(stop)
+			}
+		}
+		src.alterFile = func(*File) {
+			if phase == 2 {
+				cancel(stop)
+			}
+		}
+		if _, err := Sync(ctx, src, dst, Archive()); !errors.Is(err, stop) {
+			t.Errorf("phase %d: ended with %v, want the cause", phase, err)
+		}
+		if exists(dir + "/to/" + stateDir) {
+			t.Errorf("phase %d: something stayed staged", phase)
+		}
+		cancel(nil)
+	}
+}
+
+// TestDeltaOfWhatVanishes removes files between the phases.
+func TestDeltaOfWhatVanishes(t *testing.T) {
+	old := noise(1, 6<<20)
+	for phase := range 2 {
+		dir, src, dst := pair(t, map[string][]byte{"f": old}, map[string][]byte{"f": scattered(old, 3)})
+		calls := 0
+		src.alterSums = func(f *FileSums) {
+			if calls++; calls == phase+1 {
+				must(t, os.Remove(dir+"/from/f"))
+			}
+		}
+		stats, err := Sync(t.Context(), src, dst, Archive())
+		must(t, err)
+		content, err := os.ReadFile(dir + "/to/f")
+		must(t, err)
+		if stats.Vanished != 1 || !bytes.Equal(content, old) {
+			t.Errorf("phase %d: counted %+v, and the old file is gone or changed", phase, stats)
+		}
+	}
 }

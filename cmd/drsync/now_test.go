@@ -28,7 +28,7 @@ func (p *pair) report(stdout string) drsync.Report {
 
 // TestNow is the main job by every transport: all of it, nothing of it, a little of it.
 func TestNow(t *testing.T) {
-	for _, transport := range []string{"agent", "sftp", "local"} {
+	for _, transport := range []string{"agent", "exec", "sftp", "local"} {
 		t.Run(transport, func(t *testing.T) {
 			p := newPair(t, transport)
 			out, _ := p.must(0, "now", "--json")

@@ -52,7 +52,15 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 		if to.Program != "" {
 			c.RemoteCommand = []string{to.Program}
 		}
-		return host(remote.DialCommand(ctx, c))
+		asked := c.DialTimeout > 0
+		if !asked {
+			c.DialTimeout = to.Silence // --timeout counts from the start
+		}
+		h, err := remote.DialCommand(ctx, c)
+		if !asked && to.Silence > 0 && errors.Is(err, remote.ErrConnectTimeout) {
+			err = fmt.Errorf("%w: %w", remote.ErrTimeout, err)
+		}
+		return host(h, err)
 	}
 	agent, err := cli.SplitLine(to.Program)
 	if err != nil {
@@ -88,10 +96,10 @@ func remoteStatus(err error) int {
 	switch {
 	case errors.Is(err, remote.ErrRemoteNotFound):
 		return int(program.NoCommand)
-	case errors.Is(err, remote.ErrConnectTimeout):
-		return int(program.ConnectTimeout)
 	case errors.Is(err, remote.ErrTimeout):
 		return int(program.Timeout)
+	case errors.Is(err, remote.ErrConnectTimeout):
+		return int(program.ConnectTimeout)
 	case errors.As(err, &shell):
 		if s := shell.Status; s > 0 {
 			return s
@@ -103,9 +111,9 @@ func remoteStatus(err error) int {
 		return int(program.Unsupported)
 	case errors.Is(err, wire.ErrSilent):
 		return int(program.Timeout)
-	case errors.Is(err, wire.ErrVersion):
+	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrNoise):
 		return int(program.Protocol)
-	case errors.Is(err, wire.ErrDamaged), errors.Is(err, wire.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, wire.ErrMute), errors.Is(err, wire.ErrDamaged), errors.Is(err, wire.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return int(program.Stream)
 	}
 	return 0

@@ -145,6 +145,7 @@ func dial(ctx context.Context, cfg *config.Config, version string) (remote.Host,
 	host, err := remote.Dial(ctx, remote.Config{
 		Host: a.Host, User: a.User, Port: a.Port, Identity: a.Identity, KnownHosts: a.KnownHosts,
 		Transport: string(a.Transport), AgentCommand: a.Agent, Roots: roots, Version: version,
+		Install: a.Install, BandwidthLimit: a.Bandwidth,
 	})
 	return host, adviseDial(a, err)
 }

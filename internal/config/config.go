@@ -53,6 +53,10 @@ type Active struct {
 	// TransportAgent.
 	Agent []string `json:"agent,omitempty"`
 	Roots []string `json:"roots,omitempty"` // absolute paths
+	// Install copies drsync to the login's cache on an active that lacks it. Only
+	// with TransportAgent.
+	Install   bool  `json:"install,omitempty"`
+	Bandwidth int64 `json:"bandwidth_limit,omitempty"` // bytes per second from the active; 0 is no limit
 }
 
 // Transport is how files travel.
@@ -60,6 +64,7 @@ type Transport string
 
 const (
 	TransportAgent Transport = "agent" // drsync itself, started on the active through SSH
+	TransportExec  Transport = "exec"  // GNU find and tar on the active
 	TransportSFTP  Transport = "sftp"
 	TransportLocal Transport = "local" // the active's home is a directory of this host
 )

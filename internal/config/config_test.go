@@ -98,7 +98,7 @@ func TestEveryFieldArrives(t *testing.T) {
 	want := &Config{
 		File: "/etc/drsync/good-full.yaml",
 		Active: Active{Host: "active.example.com", User: "artifactory", Port: 2222, Identity: "/etc/drsync/id_ed25519",
-			KnownHosts: "/etc/drsync/known_hosts", Home: "/var/opt/jfrog/artifactory", Transport: TransportAgent, Agent: []string{"sudo", "-n", "/usr/bin/drsync"}, Roots: []string{"/srv/filestore"}},
+			KnownHosts: "/etc/drsync/known_hosts", Home: "/var/opt/jfrog/artifactory", Transport: TransportAgent, Agent: []string{"sudo", "-n", "/usr/bin/drsync"}, Roots: []string{"/srv/filestore"}, Install: true, Bandwidth: 2560 << 10},
 		Standby:     Standby{Home: "/srv/artifactory", State: "/srv/drsync", Filestore: []string{"/mnt/blobs"}},
 		Application: Artifactory,
 		Database: Database{Engine: EngineMySQL, Mode: ModeDump, Name: "artdb",
@@ -256,7 +256,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("relative path: %s, want %s", c.Files.ExcludeFrom, want)
 	}
 	err = c.Problem("files.rsync", errors.New("unknown option --dell"))
-	if want := path + ":24: files.rsync: unknown option --dell\n    24 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
+	if want := path + ":26: files.rsync: unknown option --dell\n    26 | rsync: \"-vvah --del --exclude='a b'\""; err.Error() != want {
 		t.Errorf("got  %s\nwant %s", err, want)
 	}
 	if err := os.WriteFile(path, []byte(strings.Repeat("#", MaxSize+1)), 0o600); err != nil {

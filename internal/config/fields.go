@@ -199,6 +199,42 @@ func (s *section) integer(key string, byDefault, least, most int) int {
 	return int(v)
 }
 
+// flag is true or false; it is false by default.
+func (s *section) flag(key string) bool {
+	n, ok := s.take(key)
+	if !ok {
+		return false
+	}
+	b, ok := n.(*ast.BoolNode)
+	if !ok {
+		s.problem(key, "must be true or false, not %s", kind(n))
+		return false
+	}
+	return b.Value
+}
+
+// rate is a number of bytes per second with a unit; 0 is none.
+func (s *section) rate(key string) int64 {
+	n, ok := s.take(key)
+	if !ok {
+		return 0
+	}
+	if kind(n) == "a number" {
+		s.problem(key, "has no unit; write 500K, 10M or 1G: bytes per second in powers of 1024")
+		return 0
+	}
+	text, ok := s.r.text(s.at(key), n)
+	if !ok {
+		return 0
+	}
+	v, err := ParseRate(text)
+	if err != nil {
+		s.problem(key, "%v", err)
+		return 0
+	}
+	return v
+}
+
 // duration is a length of time of at least least.
 func (s *section) duration(key string, byDefault, least time.Duration) time.Duration {
 	n, ok := s.take(key)

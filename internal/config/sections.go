@@ -45,17 +45,19 @@ func active(s *section) Active {
 		Identity:   s.file("identity"),
 		KnownHosts: s.file("known_hosts"),
 		Home:       s.directory("home"),
-		Transport:  Transport(s.choice("transport", string(TransportAgent), []string{"agent", "sftp", "local"}, "exec")),
+		Transport:  Transport(s.choice("transport", string(TransportAgent), []string{"agent", "exec", "sftp", "local"})),
 		Agent:      s.words("agent"),
 		Roots:      s.directories("roots"),
+		Install:    s.flag("install"),
+		Bandwidth:  s.rate("bandwidth_limit"),
 	}
 	s.require("home")
 	switch a.Transport {
 	case TransportLocal:
-		s.refuse("means nothing with transport: local", "host", "user", "port", "identity", "known_hosts", "agent", "roots")
-	case TransportSFTP:
+		s.refuse("means nothing with transport: local", "host", "user", "port", "identity", "known_hosts", "agent", "roots", "install", "bandwidth_limit")
+	case TransportExec, TransportSFTP:
 		s.require("host")
-		s.refuse("means nothing with transport: sftp", "agent", "roots")
+		s.refuse("means nothing with transport: "+string(a.Transport), "agent", "roots", "install")
 	case TransportAgent:
 		s.require("host")
 		if !s.has("agent") {
@@ -94,7 +96,7 @@ func database(s *section, t Transport) Database {
 		s.require("active", "standby")
 		d.Active = sqliteEndpoint(s.sub("active"))
 		d.Standby = sqliteEndpoint(s.sub("standby"))
-		if t == TransportSFTP {
+		if t == TransportSFTP || t == TransportExec {
 			s.problem("engine", "sqlite needs active.transport: agent or local, since the file is copied by a program beside it")
 		}
 	default:

@@ -126,3 +126,20 @@ func doubleQuoted(s string, into *strings.Builder) (int, error) {
 	}
 	return 0, errors.New(`a " is not closed`)
 }
+
+// ParseRate reads a number of bytes per second with a unit, such as 500K, 10M or
+// 1.5G: powers of 1024. The least is 1K.
+func ParseRate(text string) (int64, error) {
+	bad := fmt.Errorf("%q is not a rate; write 500K, 10M or 1G: bytes per second in powers of 1024", text)
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return 0, bad
+	}
+	shift := map[byte]float64{'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}[text[len(text)-1]]
+	digits := text[:len(text)-1]
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || strings.Trim(digits, "0123456789.") != "" || shift == 0 || n*shift < 1<<10 || n*shift > 1<<40 {
+		return 0, bad
+	}
+	return int64(n * shift), nil
+}

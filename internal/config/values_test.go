@@ -125,3 +125,16 @@ func FuzzParseSchedule(f *testing.F) {
 		}
 	})
 }
+
+func TestParseRate(t *testing.T) {
+	for text, want := range map[string]int64{"1K": 1 << 10, "10M": 10 << 20, "1.5G": 3 << 29, " 2M ": 2 << 20} {
+		if got, err := ParseRate(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "K", "5", "0.5K", "-1M", "1e3K", "2000G", "1KB", "1 M", "NaNK", "InfK"} {
+		if got, err := ParseRate(text); err == nil {
+			t.Errorf("%q: %d, want an error", text, got)
+		}
+	}
+}

@@ -23,6 +23,7 @@ type shell struct {
 	argv   []string
 	name   string
 	stderr io.Writer // or nil
+	limit  *throttle
 
 	mu       sync.Mutex
 	children map[*child]bool
@@ -44,7 +45,7 @@ func (s *shell) run(ctx context.Context, words ...string) (program, error) {
 	if s.closed {
 		return nil, errClosed
 	}
-	c, err := startChild(slices.Concat(s.argv, words), s.stderr)
+	c, err := startChild(slices.Concat(s.argv, words), s.stderr, s.limit)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +85,12 @@ type child struct {
 	cmd    *exec.Cmd
 	group  bool // it leads a process group of its own
 	stderr capped
-	reaped chan struct{} // closed when it has ended and was waited for
-	status error         // of cmd.Wait
-	end    sync.Once
+	limit  *throttle
+
+	closing chan struct{} // closed by Close
+	reaped  chan struct{} // closed when it has ended and was waited for
+	status  error         // of cmd.Wait
+	end     sync.Once
 }
 
 var _ program = (*child)(nil)
@@ -95,7 +99,7 @@ var _ program = (*child)(nil)
 // ended, and again after it was asked to.
 const patience = time.Second
 
-func startChild(argv []string, stderr io.Writer) (_ *child, err error) {
+func startChild(argv []string, stderr io.Writer, limit *throttle) (*child, error) {
 	wrap := func(err error) error {
 		return &ShellError{Status: -1, err: fmt.Errorf("start the remote shell %s: %w", argv[0], err)}
 	}
@@ -110,7 +114,7 @@ func startChild(argv []string, stderr io.Writer) (_ *child, err error) {
 		return nil, wrap(err)
 	}
 	defer theirOut.Close()
-	c := &child{in: in, out: out, group: !hasTerminal(), reaped: make(chan struct{})}
+	c := &child{in: in, out: out, limit: limit, closing: make(chan struct{}), group: !hasTerminal(), reaped: make(chan struct{})}
 	c.stderr.copyTo = stderr
 	c.cmd = exec.Command(argv[0], argv[1:]...)
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirIn, theirOut, &c.stderr
@@ -160,13 +164,19 @@ func hasTerminal() bool {
 	return true
 }
 
-func (c *child) Read(p []byte) (int, error)  { return c.out.Read(p) }
+func (c *child) Read(p []byte) (int, error) {
+	n, err := c.out.Read(c.limit.share(p))
+	c.limit.spend(n, c.closing)
+	return n, err
+}
+
 func (c *child) Write(p []byte) (int, error) { return c.in.Write(p) }
 func (c *child) CloseWrite() error           { return c.in.Close() }
 
 // Close ends the process and whatever it started, and returns when it is reaped.
 func (c *child) Close() error {
 	c.end.Do(func() {
+		close(c.closing)
 		c.in.Close()
 		c.out.Close()
 		if c.gone(patience) {
@@ -261,4 +271,5 @@ func (c *child) explain(err error) error {
 	return withStderr(err, c.stderr.text())
 }
 
-func (c *child) said() string { return c.stderr.text() }
+func (c *child) said() string    { return c.stderr.text() }
+func (c *child) lines() []string { return c.stderr.lines() }

@@ -49,7 +49,7 @@ func connect(ctx context.Context, c Config) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	timed := &timedConn{Conn: raw, start: time.Now()}
+	timed := &timedConn{Conn: raw, start: time.Now(), limit: newThrottle(c.BandwidthLimit), closed: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	var refused atomic.Pointer[error] // the callback's error, which the handshake does not wrap
 	sshConn, channels, requests, err := ssh.NewClientConn(timed, addr, &ssh.ClientConfig{
@@ -191,6 +191,10 @@ type timedConn struct {
 	start time.Time
 	last  atomic.Int64 // nanoseconds after start
 	some  atomic.Bool  // something has arrived
+
+	limit  *throttle
+	once   sync.Once
+	closed chan struct{}
 }
 
 // heard says whether anything has arrived at all.
@@ -201,10 +205,16 @@ func (c *timedConn) silence() time.Duration {
 }
 
 func (c *timedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	n, err := c.Conn.Read(c.limit.share(p))
+	c.limit.spend(n, c.closed)
 	if n > 0 {
 		c.last.Store(int64(time.Since(c.start)))
 		c.some.Store(true)
 	}
 	return n, err
+}
+
+func (c *timedConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }

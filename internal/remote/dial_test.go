@@ -154,7 +154,7 @@ func TestForcedCommandRefusesOtherRoots(t *testing.T) {
 
 func TestSilentHostIsCutOff(t *testing.T) {
 	s := testenv.SSHD(t)
-	for _, transport := range []string{TransportAgent, TransportSFTP} {
+	for _, transport := range []string{TransportAgent, TransportExec, TransportSFTP} {
 		t.Run(transport, func(t *testing.T) {
 			p := testenv.Proxy(t, s.Addr)
 			c := config(t, s, transport)

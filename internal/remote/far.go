@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"io"
+	"sync"
 )
 
 // far starts programs on a host, whatever leads there.
@@ -29,4 +30,37 @@ type program interface {
 	explain(err error) error
 	// said returns what it wrote to stderr, safe to print.
 	said() string
+	// lines returns the same as it came, line by line.
+	lines() []string
+}
+
+// limited is a far on which only so many programs run at once.
+type limited struct {
+	far
+	slots chan struct{}
+}
+
+func (l limited) run(ctx context.Context, words ...string) (program, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	p, err := l.far.run(ctx, words...)
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &slotted{program: p, free: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+// slotted is a program that holds a slot until it is closed.
+type slotted struct {
+	program
+	free func()
+}
+
+func (s *slotted) Close() error {
+	defer s.free()
+	return s.program.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -83,13 +84,13 @@ func filesBelow(t *testing.T, dir string) []string {
 func TestInstallBySSH(t *testing.T) {
 	s := testenv.SSHD(t)
 	home := t.TempDir()
-	s.Authorize(fmt.Sprintf(`environment="HOME=%s"`, home))
 	s.Stop()
 	text, err := os.ReadFile(s.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(s.Config, append(text, "PermitUserEnvironment yes\n"...), 0o600); err != nil {
+	text = regexp.MustCompile("(?m)^SetEnv.*$").ReplaceAll(text, []byte("SetEnv HOME="+home))
+	if err := os.WriteFile(s.Config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.Start()

@@ -122,7 +122,8 @@ func (p *process) explain(err error) error {
 	return shellError(err, exit.ExitStatus(), "", p.stderr.text())
 }
 
-func (p *process) said() string { return p.stderr.text() }
+func (p *process) said() string    { return p.stderr.text() }
+func (p *process) lines() []string { return p.stderr.lines() }
 
 func (p *process) hasEnded() bool {
 	select {
@@ -166,4 +167,11 @@ func (c *capped) text() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return wire.Clean(c.kept)
+}
+
+// lines returns what was written, as it came.
+func (c *capped) lines() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.FieldsFunc(string(c.kept), func(r rune) bool { return r == '\n' })
 }

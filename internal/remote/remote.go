@@ -58,7 +58,7 @@ type Config struct {
 	KnownHosts string // file of host keys; without it the user's and the system's
 	SSHConfig  string // instead of ~/.ssh/config; "none" reads none
 
-	Transport    string        // TransportAgent or TransportSFTP
+	Transport    string        // TransportAgent, TransportExec or TransportSFTP
 	AgentCommand []string      // what starts the agent on the host, in words; none is "drsync"
 	Roots        []string      // directories that Source may be asked for: the agent is told to serve no others
 	Version      string        // of this program, for the agent's error messages
@@ -70,6 +70,8 @@ type Config struct {
 	// run from then on. Of older ones there the last two are kept. Only with TransportAgent.
 	Install bool
 
+	BandwidthLimit int64 // bytes per second that may arrive, of all requests together; 0 is no limit
+
 	DialTimeout time.Duration // for connecting, handshake and login; 0 is 20 s
 	KeepAlive   time.Duration // how often a silent host is asked for a sign of life; it is given up after four; 0 is 15 s
 	Silence     time.Duration // ends a request in which nothing arrives for so long; 0 is 2 min
@@ -78,11 +80,12 @@ type Config struct {
 // The transports.
 const (
 	TransportAgent = "agent" // drsync on the active, started by SSH
+	TransportExec  = "exec"  // GNU find and tar on the active, run by its shell
 	TransportSFTP  = "sftp"  // nothing but sshd on the active
 )
 
 // maxChannels is how many requests may run at once. OpenSSH allows ten sessions in one connection.
-const maxChannels = 8
+const maxChannels = 10
 
 // Dial connects to a host and logs in. An error wraps ErrUnreachable or
 // ErrAnswered when the attempt says whether the host is there; one that wraps
@@ -91,8 +94,8 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	switch {
 	case c.Host == "":
 		return nil, errors.New("connect to the active: no host is given")
-	case c.Transport != TransportAgent && c.Transport != TransportSFTP:
-		return nil, fmt.Errorf("connect to %s: unknown transport %q: it is %s or %s", c.Host, c.Transport, TransportAgent, TransportSFTP)
+	case c.Transport != TransportAgent && c.Transport != TransportExec && c.Transport != TransportSFTP:
+		return nil, fmt.Errorf("connect to %s: unknown transport %q: it is %s, %s or %s", c.Host, c.Transport, TransportAgent, TransportExec, TransportSFTP)
 	}
 	if c.DialTimeout <= 0 {
 		c.DialTimeout = 20 * time.Second
@@ -118,8 +121,11 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", rsyncx.Printable(c.Host), err)
 	}
-	if c.Transport == TransportSFTP {
+	switch c.Transport {
+	case TransportSFTP:
 		return newSFTPHost(conn, c), nil
+	case TransportExec:
+		return newExecHost(conn, c, conn.dialContext), nil
 	}
 	return newAgentHost(agentConfig{
 		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version, compress: c.Compress, self: me,

@@ -94,7 +94,7 @@ func dial(t testing.TB, c Config) Host {
 
 func TestSourceContract(t *testing.T) {
 	s := testenv.SSHD(t)
-	for _, transport := range []string{TransportAgent, TransportSFTP} {
+	for _, transport := range []string{TransportAgent, TransportExec, TransportSFTP} {
 		t.Run(transport, func(t *testing.T) {
 			h := dial(t, config(t, s, transport))
 			sourcetest.TestSource(t, func(t *testing.T, dir string) rsyncx.Source {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"sync"
 
 	"github.com/pkg/sftp"
@@ -60,6 +61,7 @@ type sftpReads struct {
 // opened is one file under way.
 type opened struct {
 	path    string
+	ranges  []rsyncx.Range // to be read of it; nil is all
 	ready   chan struct{}
 	entry   rsyncx.Entry
 	content []byte // of a small file
@@ -80,7 +82,7 @@ func (o *opened) close() {
 func (r *sftpReads) dispatch(ctx context.Context, want iter.Seq[rsyncx.Want]) {
 	defer close(r.order)
 	for w := range want {
-		o := &opened{path: w.Path, ready: make(chan struct{})}
+		o := &opened{path: w.Path, ranges: w.Ranges, ready: make(chan struct{})}
 		select {
 		case r.order <- o:
 		case <-ctx.Done():
@@ -105,7 +107,7 @@ func (r *sftpReads) deliver(ctx context.Context, yield func(rsyncx.File, error) 
 		if o.err != nil {
 			f = rsyncx.File{Path: o.path, Err: &rsyncx.PathError{Path: o.path, Err: o.err}}
 		} else {
-			b = &sftpBody{s: r.sftpSource, ctx: ctx, o: o}
+			b = newSFTPBody(ctx, r.sftpSource, o)
 			f.Body = b
 		}
 		more := yield(f, nil)
@@ -149,7 +151,7 @@ func (r *sftpReads) open(ctx context.Context, o *opened) error {
 		err = errors.New("it was replaced while being opened")
 		return err
 	}
-	if o.entry.Size > smallFile {
+	if o.entry.Size > smallFile || o.ranges != nil {
 		return nil
 	}
 	o.content = make([]byte, o.entry.Size)
@@ -189,10 +191,18 @@ type sftpBody struct {
 	ctx context.Context // of the iterator that the body belongs to
 	o   *opened
 
-	part   []byte        // of a large file: what is left of the current piece
-	asked  int64         // of a large file: up to where pieces were asked for
-	pieces []chan *piece // under way, in order
+	part   []byte         // of a large file: what is left of the current piece
+	ask    []rsyncx.Range // of a large file: what pieces are still to be asked for
+	pieces []chan *piece  // under way, in order
 	err    error
+}
+
+func newSFTPBody(ctx context.Context, s *sftpSource, o *opened) *sftpBody {
+	b := &sftpBody{s: s, ctx: ctx, o: o, ask: slices.Clone(o.ranges)}
+	if o.ranges == nil && o.entry.Size > 0 {
+		b.ask = []rsyncx.Range{{Len: o.entry.Size}}
+	}
+	return b
 }
 
 type piece struct {
@@ -234,9 +244,9 @@ func (b *sftpBody) Read(p []byte) (int, error) {
 // next returns the next piece of a large file. At the end it looks whether the
 // file stayed the same.
 func (b *sftpBody) next() ([]byte, error) {
-	for b.asked < b.o.entry.Size && len(b.pieces) < piecesAhead {
-		size := min(pieceSize, b.o.entry.Size-b.asked)
-		offset, done, file := b.asked, make(chan *piece, 1), b.o.file
+	for len(b.ask) > 0 && len(b.pieces) < piecesAhead {
+		size := min(pieceSize, b.ask[0].Len)
+		offset, done, file := b.ask[0].Off, make(chan *piece, 1), b.o.file
 		go func() {
 			buf := make([]byte, size)
 			n, err := b.s.readAt(b.ctx, file, buf, offset)
@@ -249,7 +259,10 @@ func (b *sftpBody) next() ([]byte, error) {
 			}
 			done <- &piece{nil, err}
 		}()
-		b.asked += size
+		b.ask[0].Off, b.ask[0].Len = offset+size, b.ask[0].Len-size
+		if b.ask[0].Len == 0 {
+			b.ask = b.ask[1:]
+		}
 		b.pieces = append(b.pieces, done)
 	}
 	if len(b.pieces) > 0 {

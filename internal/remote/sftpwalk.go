@@ -72,6 +72,7 @@ type below struct {
 	path  string
 	self  rsyncx.Entry
 	scope *filter.Scope // of the parent; of itself once fetched
+	only  rsyncx.Selection
 
 	ready   chan struct{} // made when the listing begins, closed when it is there
 	entries []rsyncx.Entry
@@ -91,7 +92,11 @@ func (w *sftpWalk) run(ctx context.Context, yield func(rsyncx.Dir, error) bool) 
 			return fmt.Errorf("which file system %s is on: %w", rsyncx.Printable(w.root), err)
 		}
 	}
-	w.stack = []*below{{self: self, scope: w.o.Filter.Root()}}
+	only, err := w.o.Select()
+	if err != nil {
+		return err
+	}
+	w.stack = []*below{{self: self, scope: w.o.Filter.Root(), only: only}}
 	for len(w.stack) > 0 {
 		w.prefetch(ctx)
 		d := w.stack[len(w.stack)-1]
@@ -151,12 +156,14 @@ func (w *sftpWalk) deliver(ctx context.Context, d *below, yield func(rsyncx.Dir,
 	if d.err != nil {
 		return nil
 	}
-	if !yield(rsyncx.Dir{Path: d.path, Self: d.self, Entries: d.entries}, nil) {
+	if !yield(rsyncx.Dir{Path: d.path, Self: d.self, Entries: d.entries, Partial: !d.only.All()}, nil) {
 		return errStopped
 	}
 	for _, e := range slices.Backward(d.entries) {
 		if e.Mode&unix.S_IFMT == unix.S_IFDIR {
-			w.stack = append(w.stack, &below{path: join(d.path, e.Name), self: e, scope: d.scope})
+			if only, into := d.only.Enter(e.Name); into {
+				w.stack = append(w.stack, &below{path: join(d.path, e.Name), self: e, scope: d.scope, only: only})
+			}
 		}
 	}
 	return nil
@@ -177,7 +184,7 @@ func (w *sftpWalk) fetch(ctx context.Context, d *below) error {
 		}
 	}
 	var err error
-	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return w.mergeFile(ctx, join(d.path, name)) })
+	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return readWhole(ctx, w.sftpSource, join(d.path, name)) })
 	if err != nil {
 		return fmt.Errorf("%w: %w", errFilter, err)
 	}
@@ -203,11 +210,6 @@ func (w *sftpWalk) fetch(ctx context.Context, d *below) error {
 			d.odd = append(d.odd, &rsyncx.PathError{Path: path, Err: err})
 			continue
 		}
-		if d.scope != nil {
-			if hidden, _ := d.scope.Excluded(path, e.Mode&unix.S_IFMT == unix.S_IFDIR, filter.Sender); hidden {
-				continue
-			}
-		}
 		d.entries = append(d.entries, e)
 	}
 	slices.SortFunc(d.entries, func(a, b rsyncx.Entry) int { return cmp.Compare(a.Name, b.Name) })
@@ -216,7 +218,42 @@ func (w *sftpWalk) fetch(ctx context.Context, d *below) error {
 			return fmt.Errorf("%w: the name %s twice", rsyncx.ErrHostile, rsyncx.Printable(d.entries[i].Name))
 		}
 	}
+	var missing []*rsyncx.PathError
+	d.entries, missing = chosen(d.only, d.path, d.entries)
+	d.odd = append(d.odd, missing...)
+	d.entries = slices.DeleteFunc(d.entries, func(e rsyncx.Entry) bool {
+		isDir := e.Mode&unix.S_IFMT == unix.S_IFDIR
+		if d.scope == nil || isDir && d.only.Leads(e.Name) {
+			return false
+		}
+		hidden, _ := d.scope.Excluded(join(d.path, e.Name), isDir, filter.Sender)
+		return hidden
+	})
+	if w.o.OneFileSystem && w.o.OmitMounts {
+		if err := w.omitMounts(ctx, d); err != nil {
+			return err
+		}
+	}
 	return w.targets(ctx, d)
+}
+
+// omitMounts leaves out the directories that other file systems are mounted on.
+func (w *sftpWalk) omitMounts(ctx context.Context, d *below) error {
+	kept := d.entries[:0]
+	for _, e := range d.entries {
+		if e.Mode&unix.S_IFMT == unix.S_IFDIR {
+			device, err := w.fileSystem(ctx, join(d.path, e.Name))
+			if err != nil && w.final(ctx) != nil {
+				return err
+			}
+			if err == nil && device != w.device {
+				continue
+			}
+		}
+		kept = append(kept, e)
+	}
+	d.entries = kept
+	return nil
 }
 
 // errFilter says that a per-directory filter could not be used. Without it the
@@ -289,9 +326,9 @@ func (w *sftpWalk) fileSystem(ctx context.Context, path string) (uint64, error) 
 	return vfs.Fsid, nil
 }
 
-// mergeFile returns the content of a per-directory filter file.
-func (w *sftpWalk) mergeFile(ctx context.Context, path string) ([]byte, error) {
-	for f, err := range w.Read(ctx, rsyncx.Wants(slices.Values([]string{path}))) {
+// readWhole returns the content of a per-directory filter file.
+func readWhole(ctx context.Context, s rsyncx.Source, path string) ([]byte, error) {
+	for f, err := range s.Read(ctx, rsyncx.Wants(slices.Values([]string{path}))) {
 		switch {
 		case err != nil:
 			return nil, err

@@ -33,6 +33,8 @@ type CommandConfig struct {
 	Install       bool          // copy this program to a host that lacks it; see Config.Install
 	Channels      int           // how many requests may run at once, each with a login of its own; 0 is 4
 
+	BandwidthLimit int64 // bytes per second that may arrive, of all requests together; 0 is no limit
+
 	DialTimeout time.Duration // until the agent greets, a password typed included; 0 is 2 min
 	Silence     time.Duration // ends a request in which nothing arrives for so long; 0 is 2 min
 
@@ -84,7 +86,7 @@ func DialCommand(ctx context.Context, c CommandConfig) (Host, error) {
 	if len(words) == 0 {
 		words = []string{"drsync"}
 	}
-	s := &shell{argv: shellArgs(c), name: shellName(c), stderr: c.Stderr, children: map[*child]bool{}}
+	s := &shell{argv: shellArgs(c), name: shellName(c), stderr: c.Stderr, limit: newThrottle(c.BandwidthLimit), children: map[*child]bool{}}
 	h := newAgentHost(agentConfig{
 		far: s, command: words, roots: slices.Clone(c.Roots), version: c.Version, compress: c.Compress, self: me,
 		channels: c.Channels, oneByOne: true, dialTimeout: c.DialTimeout, silence: c.Silence,

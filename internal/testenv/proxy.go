@@ -17,6 +17,7 @@ type TCPProxy struct {
 
 	delay  atomic.Int64 // nanoseconds, each way
 	bytes  atomic.Int64
+	rate   atomic.Int64 // bytes per second each way on one connection; 0 is no limit
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	thawed chan struct{} // closed while traffic flows
@@ -67,6 +68,11 @@ func Proxy(t testing.TB, target string) *TCPProxy {
 
 // SetDelay makes every byte from now on arrive d late, in each direction.
 func (p *TCPProxy) SetDelay(d time.Duration) { p.delay.Store(int64(d)) }
+
+// SetRate makes a line of so many bytes per second of each connection, in each
+// direction; 0 takes the limit away. With SetDelay(50 ms) and no rate it is a
+// line of 100 ms there and back and any width.
+func (p *TCPProxy) SetRate(bytesPerSecond int64) { p.rate.Store(bytesPerSecond) }
 
 // Bytes is how much was passed on so far, both ways together.
 func (p *TCPProxy) Bytes() int64 { return p.bytes.Load() }
@@ -123,7 +129,8 @@ type chunk struct {
 // latency and not a limit on bandwidth.
 func (p *TCPProxy) pass(from, to net.Conn) {
 	defer to.Close()
-	queue := make(chan chunk, 2048)
+	// 256 MiB may be on their way: what 100 ms of 20 Gbit/s are.
+	queue := make(chan chunk, 8192)
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
@@ -143,7 +150,15 @@ func (p *TCPProxy) pass(from, to net.Conn) {
 			}
 		}
 	}()
+	free := time.Now() // when the line has sent what came before
 	for c := range queue {
+		if rate := p.rate.Load(); rate > 0 {
+			if now := time.Now(); free.Before(now) {
+				free = now
+			}
+			free = free.Add(time.Duration(len(c.data)) * time.Second / time.Duration(rate))
+			time.Sleep(time.Until(free))
+		}
 		if wait := time.Until(c.due); wait > 0 {
 			time.Sleep(wait)
 		}

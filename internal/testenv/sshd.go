@@ -81,7 +81,9 @@ func SSHD(t testing.TB) *SSHServer {
 			"PidFile none", "UsePAM no", "StrictModes no", "PermitRootLogin prohibit-password",
 			"PasswordAuthentication no", "KbdInteractiveAuthentication no",
 			"AllowTcpForwarding yes", "AllowStreamLocalForwarding yes", "UseDNS no", "LogLevel VERBOSE",
-			"Subsystem sftp internal-sftp", "",
+			"Subsystem sftp internal-sftp",
+			"SetEnv HOME=" + dir, // the start-up files of whoever runs the tests are none of their business
+			"",
 		}, "\n"))
 		err := s.start()
 		if err == nil {

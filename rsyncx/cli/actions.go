@@ -67,6 +67,14 @@ func archive(c *Command, _ string) error {
 	return nil
 }
 
+// The moments of deletion that a line may name one of; --delete-delay is taken for
+// one of the course of the copy, as rsync takes it.
+const (
+	before = 1 << iota
+	during
+	after
+)
+
 func deletes(c *Command, _ string) error {
 	c.Options.Delete = true
 	return nil
@@ -74,7 +82,7 @@ func deletes(c *Command, _ string) error {
 
 // deletesAt is deletes at a moment that the line names.
 func deletesAt(c *Command, _ string) error {
-	c.when++
+	c.when |= during
 	c.Options.Delete = true
 	return nil
 }

@@ -87,7 +87,7 @@ type Command struct {
 	notIncremental bool
 	backupDirSet   bool
 	suffixSet      bool
-	when           int // how many options said when to delete
+	when           uint // the moments of deletion that were named
 }
 
 // Compress says when what travels is compressed.

@@ -169,11 +169,11 @@ func written() []option {
 // everything was copied: that is later than some of these forms ask for, and with the same result.
 func deleted() []option {
 	return []option{
-		{long: "delete", also: "del", help: "delete what the source has not", do: deletes},
-		{long: "delete-before", help: "make room first", do: do(func(c *Command) { c.when++; c.Options.Delete, c.Options.DeleteBefore = true, true })},
-		{long: "delete-during", help: "the same as --delete", do: deletesAt},
+		{long: "delete", help: "delete what the source has not", do: deletes},
+		{long: "delete-during", also: "del", help: "the same as --delete", do: deletesAt},
+		{long: "delete-before", help: "make room first", do: do(func(c *Command) { c.when |= before; c.Options.Delete, c.Options.DeleteBefore = true, true })},
 		{long: "delete-delay", help: "the same as --delete", do: deletesAt},
-		{long: "delete-after", help: "the same as --delete", do: do(func(c *Command) { c.when++; c.Options.Delete, c.deleteAfter = true, true })},
+		{long: "delete-after", help: "the same as --delete", do: do(func(c *Command) { c.when |= after; c.Options.Delete, c.deleteAfter = true, true })},
 		{long: "delete-excluded", help: "delete also what filters leave out", do: do(func(c *Command) { c.Options.Delete, c.Options.DeleteExcluded = true, true })},
 		{long: "max-delete", arg: "NUM", help: "delete no more than NUM entries", do: maxDelete},
 		sw2("ignore-errors", 0, "delete although something could not be read", "a run never deletes after an error", func(c *Command, on bool) { c.Options.IgnoreErrors = on }),

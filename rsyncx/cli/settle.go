@@ -1,6 +1,9 @@
 package cli
 
-import "errors"
+import (
+	"errors"
+	"math/bits"
+)
 
 // limitTree gives the options of a line without paths the meaning they have in
 // a run of the whole: it deletes when it publishes, and never more than allowed.
@@ -33,7 +36,7 @@ func (p *parser) settle() {
 	if c.Options.Delete && !c.Recursive && !c.Dirs {
 		p.wrong(errors.New("--delete does not work without --recursive (-r) or --dirs (-d)"))
 	}
-	if c.when > 1 {
+	if bits.OnesCount(c.when) > 1 {
 		p.wrong(errors.New("several options say when to delete"))
 	}
 	p.conflicts()

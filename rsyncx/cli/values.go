@@ -188,6 +188,8 @@ func mapping(from, to string, users bool) (rsyncx.IDMap, error) {
 			return m, fmt.Errorf("%q is no range of ids", from)
 		}
 		m.Lo, m.Hi = uint32(a), uint32(b)
+	case number(from[:1]):
+		return m, fmt.Errorf("%q is neither a number nor a range", from)
 	default:
 		m.Name = from
 	}

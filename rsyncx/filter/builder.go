@@ -147,6 +147,9 @@ func newRules(list []*rule, o Options) (*Rules, error) {
 	return r, nil
 }
 
+// ErrRule is wrapped by every *RuleError.
+var ErrRule = errors.New("a filter rule is wrong")
+
 // RuleError is what is wrong with one rule.
 type RuleError struct {
 	File   string // "" for a rule that was given directly
@@ -154,6 +157,8 @@ type RuleError struct {
 	Rule   string
 	Reason string
 }
+
+func (e *RuleError) Is(target error) bool { return target == ErrRule }
 
 func (e *RuleError) Error() string {
 	if e.File == "" {

@@ -15,21 +15,89 @@ type exception struct {
 // exceptions is the whole list of what the two programs may do differently.
 func exceptions(c diffCase, run command, rsync outcome) exception {
 	var ex exception
-	lines := func(f func([]string) []string) {
+	lines := func(f func(string) string) {
 		before := ex.lines
 		ex.lines = func(l []string) []string {
 			if before != nil {
 				l = before(l)
 			}
-			return f(l)
+			l = slices.Clone(l)
+			for i := range l {
+				l[i] = f(l[i])
+			}
+			l = slices.DeleteFunc(l, func(s string) bool { return s == "" })
+			slices.Sort(l)
+			return l
 		}
 	}
+	// rsync prints these two control characters as they are.
+	lines(func(l string) string {
+		return strings.NewReplacer("\t", `\#011`, "\x7f", `\#177`).Replace(l)
+	})
+	// Of what is deleted rsync knows only the name, and the mode most of the time.
+	lines(func(l string) string { return deletedFacts.ReplaceAllString(l, "del. ") })
 	// Which of several names of one file is copied and which are linked to it
-	// follows from the order of the work; how many there are of each does not.
+	// follows from the order of the work.
 	if groups := hardLinked(c.nodes); len(groups) > 0 {
-		lines(func(l []string) []string { return nameless(l, groups) })
+		lines(func(l string) string { return nameless(l, groups) })
+	}
+	// rsync looks again at setuid files after it gave them away, and then sees
+	// other differences than before.
+	if special := withSpecialBits(c.nodes); len(special) > 0 {
+		lines(func(l string) string {
+			if m := itemized.FindStringSubmatch(l); m != nil && special[last(strings.TrimSuffix(m[2], "/"))] && l[0] == '.' {
+				return "attributes of " + m[2]
+			}
+			return l
+		})
+	}
+	// What was deleted first has changed the time of its directory.
+	if run.has("--delete-before") {
+		lines(func(l string) string {
+			if strings.HasPrefix(l, ".d..t...... ") || strings.HasSuffix(l, "/") && !itemized.MatchString(l) {
+				return ""
+			}
+			if strings.HasPrefix(l, ".d..t") {
+				return ".d..." + l[5:]
+			}
+			return l
+		})
+	}
+	// rsync says twice that something is in the way.
+	if strings.Contains(rsync.stderr, "could not make way for") {
+		lines(func(l string) string {
+			if strings.HasPrefix(l, "cannot delete non-empty directory") {
+				return ""
+			}
+			return l
+		})
+	}
+	// rsync deletes although a name of the line is missing; drsync then does not.
+	if run.hasPrefix("--del") && strings.Contains(rsync.stderr, "No such file or directory") {
+		lines(func(string) string { return "" })
+		ex.tree = func(map[string]string) map[string]string { return nil }
+	}
+	// Which entries go before the limit is reached follows from the order of the work.
+	if rsync.exit == 25 && !run.has("--max-delete=0") {
+		lines(func(string) string { return "" })
+		ex.tree = func(map[string]string) map[string]string { return nil }
 	}
 	return ex
+}
+
+var deletedFacts = regexp.MustCompile(`^del\. .{10}[^ ]* [^ ]* [0-9]+:[0-9]+ `)
+
+func withSpecialBits(nodes []node) map[string]bool {
+	names := map[string]bool{}
+	for _, n := range nodes {
+		if n.mode&0o7000 != 0 {
+			names[last(n.path)] = true
+			if n.path == "from" || n.path == "to" {
+				names["."] = true
+			}
+		}
+	}
+	return names
 }
 
 // hardLinked returns the last elements of names that share an inode with others.
@@ -51,18 +119,10 @@ var (
 	linkedTo = regexp.MustCompile(` => .*$`)
 )
 
-func nameless(lines []string, groups map[string]bool) []string {
-	lines = slices.Clone(lines)
-	for i, l := range lines {
-		m := itemized.FindStringSubmatch(l)
-		if m == nil {
-			continue
-		}
-		name := linkedTo.ReplaceAllString(m[2], "")
-		if groups[last(name)] {
-			lines[i] = m[1] + " one of several names"
-		}
+func nameless(line string, groups map[string]bool) string {
+	m := itemized.FindStringSubmatch(line)
+	if m == nil || !groups[last(linkedTo.ReplaceAllString(m[2], ""))] {
+		return line
 	}
-	slices.Sort(lines)
-	return lines
+	return "one of several names"
 }

@@ -12,7 +12,7 @@ func (g *gen) command() command {
 	c := command{dest: pick(g, "to/", "to/", "to/", "to")}
 	c.opts = g.base()
 	c.opts = append(c.opts, pick(g, []string{"-i"}, []string{"-i"}, []string{"-i"}, []string{"-v"}, []string{"-ii"}, []string{"-vi"}, []string{"-vv"},
-		[]string{"--out-format=%i %n%L"}, []string{"--out-format=%o %l %M %B %U:%G [%f] %n"}, []string{"-iv", "--stats"})...)
+		[]string{"--out-format=%i %n%L"}, []string{"--out-format=%o %M %B %U:%G %n"}, []string{"-iv", "--stats"})...)
 	if g.chance(55) {
 		c.opts = append(c.opts, g.deletion()...)
 	}

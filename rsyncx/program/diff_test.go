@@ -5,6 +5,7 @@ package program_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -51,8 +52,16 @@ func differences(ctx context.Context, base string, c diffCase, one, other runner
 	if err != nil {
 		return nil, err
 	}
+	for _, o := range got {
+		if o.exit != 0 && unsupported.MatchString(o.stderr) {
+			return nil, fmt.Errorf("%w: %q: %s", errUnsupported, o.args, o.stderr)
+		}
+	}
 	return compare(c, want, got), nil
 }
+
+// errUnsupported says that an option is not carried out yet.
+var errUnsupported = errors.New("unsupported")
 
 // check plays a case with both programs; if they differ, it makes the case
 // smaller and reports it.

@@ -76,7 +76,7 @@ func join(base, path string) string {
 func (r *run) listed(base string) ([]item, error) {
 	content, err := r.read(r.c.FilesFrom)
 	if err != nil {
-		return nil, failed{FileIO, fmt.Errorf("--files-from=%s: %w", r.c.FilesFrom, err)}
+		return nil, failed{Usage, fmt.Errorf("--files-from=%s: %w", r.c.FilesFrom, err)}
 	}
 	end := "\n"
 	if r.c.NUL {

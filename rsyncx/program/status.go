@@ -3,10 +3,12 @@ package program
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // Status is an exit status of rsync.
@@ -123,8 +125,12 @@ func (r *run) statusOf(ctx context.Context, err error) Status {
 		}
 	}
 	switch {
+	case errors.Is(err, filter.ErrRule):
+		return Usage
 	case errors.Is(err, rsyncx.ErrHostile):
 		return Protocol
+	case errors.Is(err, fs.ErrPermission):
+		return Partial
 	case errors.Is(err, errors.ErrUnsupported):
 		return Unsupported
 	case errors.Is(err, rsyncx.ErrBusy), errors.Is(err, rsyncx.ErrStaged):

@@ -145,7 +145,7 @@ func (c *Conn) readMagic() error {
 		n, err := c.link.Read(got[len(got):len(magic)])
 		got = got[:len(got)+n]
 		if err == io.EOF && len(got) == 0 { //nolint:errorlint // a lost connection wraps io.EOF
-			return c.explain(errors.New("it ended without a word"))
+			return c.explain(ErrMute)
 		}
 		if err != nil && err != io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
 			return c.explain(err)
@@ -168,7 +168,7 @@ func (c *Conn) noise(got []byte) error {
 			break
 		}
 	}
-	return hint.With(fmt.Errorf("instead of an agent's greeting it sent %q", clip(Clean(got), 200)),
+	return hint.With(fmt.Errorf("%w it sent %q", ErrNoise, clip(Clean(got), 200)),
 		"the login shell or the command on the active prints something of its own; make its start-up files silent for commands that ssh runs")
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // Code is the kind of an error that crossed the wire.
@@ -25,6 +26,7 @@ const (
 	CodeRefused          // ErrRefused
 	CodeCancelled        // the server is shutting down
 	CodeNotRegular       // rsyncx.ErrNotRegular
+	CodeRule             // filter.ErrRule
 	codes
 )
 
@@ -37,6 +39,10 @@ var (
 	ErrSilent = errors.New("the agent was silent")
 	// ErrVersion says that the two sides share no version of the protocol.
 	ErrVersion = errors.New("the versions do not fit")
+	// ErrMute says that the other side ended before it said a word.
+	ErrMute = errors.New("it ended without a word")
+	// ErrNoise says that the other side is no agent.
+	ErrNoise = errors.New("instead of an agent's greeting")
 )
 
 // Error is an error that the agent reported. Its text is safe to print.
@@ -69,6 +75,8 @@ func sentinel(c Code) error {
 		return ErrRefused
 	case CodeNotRegular:
 		return rsyncx.ErrNotRegular
+	case CodeRule:
+		return filter.ErrRule
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,9 +82,6 @@ func TestChmodIsThatOfRsync(t *testing.T) {
 			t.Errorf("%q was taken", text)
 		}
 	}
-	if _, err := ParseLine([]string{"-a", "--chmod=g=u", "a", "b"}); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("g=u: %v", err)
-	}
 }
 
 func stat(t *testing.T, path string) os.FileInfo {
@@ -114,7 +110,7 @@ func bits(info os.FileInfo) uint32 {
 func apply(sets []rsyncx.ModeSet, mode uint32, dir bool) uint32 {
 	runs := mode&0o111 != 0
 	for _, s := range sets {
-		if dir && !s.Dirs || !dir && !s.Files {
+		if s.Dirs && !dir || s.Files && dir {
 			continue
 		}
 		or := s.Or

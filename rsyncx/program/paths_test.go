@@ -190,7 +190,7 @@ func TestRefusals(t *testing.T) {
 		{"-a h1:S h2:S D", 1, "another host"},
 		{"-a S h2:S D", 1, "all sources must be on one host"},
 		{"-a h1:S S D", 1, "all sources must be on one host"},
-		{"-a --files-from=nope S D", 11, "nope"},
+		{"-a --files-from=nope S D", 1, "nope"},
 		{"-a --log-file=no/such/log S D", 11, "log"},
 		{"-aR S/../S D", 1, `".."`},
 	} {

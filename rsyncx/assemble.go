@@ -329,8 +329,7 @@ func (a *assembly) done(form uint32) error {
 		a.p.stats.Linked++
 	}
 	a.p.stats.Reused += d.plan.Reused()
-	a.p.fetched(w, &d.entry, d.plan.Size, a.place)
-	return a.p.put(w, &d.entry, a.place, d.plan.Size, form)
+	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, d.whole, form)
 }
 
 // mayTouch reports whether the destination's file can stay, with other

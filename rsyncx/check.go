@@ -34,8 +34,11 @@ func checkDir(d *Dir) error {
 		if i > 0 && d.Entries[i-1].Name >= e.Name {
 			return hostile(joinPath(d.Path, e.Name), "it came after %q", Printable(d.Entries[i-1].Name))
 		}
-		if err := checkFacts(joinPath(d.Path, e.Name), e); err != nil {
-			return err
+		// The whole path is made only for the error, and where its length matters.
+		if checkFacts(e.Name, e) != nil || len(d.Path)+1+len(e.Name) > maxPath {
+			if err := checkFacts(joinPath(d.Path, e.Name), e); err != nil {
+				return err
+			}
 		}
 		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group); size > MaxDirBytes {
 			return hostile(d.Path, "more than %d bytes of names", MaxDirBytes)

@@ -84,10 +84,15 @@ func parseWish(record []byte) (wish, error) {
 // fetch reads every wanted file into the staging directory. In a dry run it
 // reports them, and reads only those that have to be compared.
 func (s *stager) fetch(ctx context.Context) error {
+	list, err := s.reuse(ctx, s.wanted)
+	if err != nil {
+		return err
+	}
+	defer list.close()
 	if err := s.enough(); err != nil {
 		return err
 	}
-	return s.fetchAll(ctx, s.wanted)
+	return s.fetchAll(ctx, list)
 }
 
 // enough looks before the first byte whether the disk can take what is wanted.
@@ -96,8 +101,8 @@ func (s *stager) enough() error {
 		return nil
 	}
 	free, err := s.dst.free()
-	if err == nil && free-s.o.Reserve < s.wantedBytes {
-		err = tooFull(s.dst.path, free, s.wantedBytes, s.o.Reserve)
+	if err == nil && free-s.o.Reserve < s.wantedBytes-s.resumed {
+		err = tooFull(s.dst.path, free, s.wantedBytes-s.resumed, s.o.Reserve)
 	}
 	return err
 }
@@ -268,8 +273,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		}
 		return s.adjust(w.path, &f.Entry, &w.old)
 	}
-	s.fetched(w, &f.Entry, got.size, got.at)
-	return s.put(w, &f.Entry, got.at, got.size, wholeFile)
+	if got.torn || s.o.DryRun {
+		s.fetched(w, &f.Entry, got.size, got.at)
+		return s.put(w, &f.Entry, got.at, got.size, wholeFile)
+	}
+	return s.arrived(w, &f.Entry, got.at, got.size, got.sum, wholeFile)
 }
 
 // placed notes what Publish has to do for something that was staged: nothing when

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/drsync/drsync/internal/testenv"
@@ -98,6 +99,28 @@ func TestLocalStaysOnOneFileSystem(t *testing.T) {
 		}
 		if slices.Contains(dirs, "mnt") == one || !slices.Contains(dirs, "z") {
 			t.Errorf("one file system %v: walked %q", one, dirs)
+		}
+	}
+	for o, want := range map[*WalkOptions]string{
+		{OneFileSystem: true}:                    "/: mnt z /z:",
+		{OneFileSystem: true, OmitMounts: true}:  "/: z /z:",
+		{OneFileSystem: false, OmitMounts: true}: "/: mnt z /mnt: f /z:",
+	} {
+		if got := strings.Join(walked(t, src, *o), " "); got != want {
+			t.Errorf("%+v: walked %s, want %s", *o, got, want)
+		}
+	}
+	// A mount point of the source that is not listed is one name less at the destination.
+	mkdirs(t, dir+"-to/mnt")
+	t.Cleanup(func() { os.RemoveAll(dir + "-to") })
+	to, err := OpenRoot(dir + "-to")
+	must(t, err)
+	defer to.Close()
+	for _, omit := range []bool{false, true} {
+		_, err := Sync(t.Context(), src, to, Options{OneFileSystem: true, OmitMounts: omit, Delete: true})
+		must(t, err)
+		if _, err := os.Lstat(dir + "-to/mnt"); (err != nil) != omit {
+			t.Errorf("mount points omitted %v: %v", omit, err)
 		}
 	}
 }

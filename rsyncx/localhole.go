@@ -38,15 +38,20 @@ func (b *localBody) Version() uint64 {
 
 // Hole asks the file system, where it can tell, and else says that all is data.
 func (b *localBody) Hole() (int64, error) {
-	if b.left < smallestHole || b.done || b.err != nil || b.noHoles {
+	if b.done || b.err != nil || b.noHoles || b.data > 0 {
+		return 0, nil
+	}
+	if b.left == 0 && len(b.more) > 0 {
+		if b.err = b.advance(); b.err != nil {
+			return 0, b.err
+		}
+	}
+	if b.left < smallestHole {
 		return 0, nil
 	}
 	at, err := unix.Seek(b.fd, 0, io.SeekCurrent)
 	if err != nil {
 		return 0, b.fail(err)
-	}
-	if at < b.dataEnd {
-		return 0, nil
 	}
 	data, err := unix.Seek(b.fd, at, unix.SEEK_DATA)
 	switch {
@@ -56,12 +61,12 @@ func (b *localBody) Hole() (int64, error) {
 		b.noHoles = true
 		return 0, nil
 	}
-	data = min(data, at+b.left)
 	if data == at {
-		if b.dataEnd, err = unix.Seek(b.fd, at, unix.SEEK_HOLE); err != nil {
-			b.noHoles = true
-		}
+		hole, err := unix.Seek(b.fd, at, unix.SEEK_HOLE)
+		b.noHoles = err != nil || hole <= at
+		b.data = max(0, hole-at)
 	}
+	data = min(data, at+b.left)
 	if _, err := unix.Seek(b.fd, data, io.SeekStart); err != nil {
 		return 0, b.fail(err)
 	}

@@ -16,6 +16,7 @@ type lister struct {
 	link   []byte
 	stat   unix.Statx_t
 	owners ownerMemo
+	xattrs xattrReader
 }
 
 // ownerMemo spares asking for the owner of the entry before again.
@@ -84,7 +85,22 @@ func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
 	d.dir.Self = self.Entry
 	d.dir.Self.Name = d.kid.name
 	l.owners.fill(&d.dir.Self, &w.owners)
-	return fd, nil
+	return l.selfXattrs(w, d, fd), nil
+}
+
+// selfXattrs fills those of the directory itself, and returns its descriptor, or
+// -1 when they cannot be read.
+func (l *lister) selfXattrs(w *localWalk, d *walkDir, fd int) int {
+	if !w.o.Xattrs && !w.o.ACLs {
+		return fd
+	}
+	var err error
+	if d.dir.Self.Xattrs, err = l.xattrs.held(fd, w.o.Xattrs, w.o.ACLs); err != nil {
+		d.unreadable(d.path, err)
+		unix.Close(fd)
+		return -1
+	}
+	return fd
 }
 
 func (l *lister) openKid(w *localWalk, d *walkDir) (int, error) {
@@ -111,7 +127,7 @@ func (l *lister) openRoot(w *localWalk, d *walkDir) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open %s: %w", w.path, err)
 	}
-	return fd, nil
+	return l.selfXattrs(w, d, fd), nil
 }
 
 func (l *lister) enter(w *localWalk, d *walkDir, fd int) (err error) {
@@ -157,6 +173,7 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 			all = all[:len(all)-1]
 			continue
 		}
+		d.bytes += len(e.Xattrs)
 		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group); size > MaxDirBytes {
 			d.kids = nil
 			d.unreadable(d.path, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes))
@@ -169,7 +186,7 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 		}
 	}
 	d.dir.Entries, d.whole = all, true
-	d.bytes = entryBytes*len(all) + size
+	d.bytes += entryBytes*len(all) + size
 	return nil
 }
 
@@ -211,7 +228,31 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 		return false, false
 	}
 	l.owners.fill(e, &w.owners)
+	if w.o.Xattrs || w.o.ACLs {
+		return linked, l.xattrsOf(w, d, fd, e, linked)
+	}
 	return linked, true
+}
+
+// xattrsOf fills the extended attributes of e. An entry without them would look
+// as if it had none, and is left out.
+func (l *lister) xattrsOf(w *localWalk, d *walkDir, fd int, e *Entry, linked bool) bool {
+	path := joinPath(d.path, e.Name)
+	var held int
+	var err error
+	if linked {
+		held, _, err = w.step(fd, e.Name, path)
+	} else {
+		held, err = openat(fd, e.Name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	}
+	if err == nil {
+		e.Xattrs, err = l.xattrs.held(held, w.o.Xattrs, w.o.ACLs && !isSymlink(e))
+		unix.Close(held)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.unreadable(path, err)
+	}
+	return err == nil
 }
 
 // describe fills e, again if the name becomes something else in between.

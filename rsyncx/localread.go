@@ -86,7 +86,7 @@ type localBody struct {
 	done   bool
 	err    error
 
-	dataEnd int64 // where the next hole begins, as far as it was asked
+	data    int64 // bytes up to the next hole; 0 is unknown
 	noHoles bool  // the file system does not tell
 }
 
@@ -107,8 +107,12 @@ func (b *localBody) Read(p []byte) (int, error) {
 	if int64(len(p)) > b.left {
 		p = p[:b.left]
 	}
+	if b.data > 0 && int64(len(p)) > b.data {
+		p = p[:b.data]
+	}
 	n, err := fdReader(b.fd).Read(p)
 	b.left -= int64(n)
+	b.data = max(0, b.data-int64(n))
 	if errors.Is(err, io.EOF) {
 		err = ErrTorn // it shrank
 	}
@@ -131,7 +135,7 @@ func (b *localBody) advance() error {
 	if _, err := unix.Seek(b.fd, r.Off, io.SeekStart); err != nil {
 		return err
 	}
-	b.left, b.more = r.Len, b.more[1:]
+	b.left, b.more, b.data = r.Len, b.more[1:], 0
 	return nil
 }
 

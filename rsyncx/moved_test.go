@@ -197,8 +197,8 @@ func TestCopyOwn(t *testing.T) {
 	content := bytes.Repeat(noise(1, 1<<16), 10)
 	write(t, dir+"/other", string(content))
 	out := &Staged{root: dst, stage: -1, state: -1}
-	must(t, out.begin())
-	defer out.abandon()
+	must(t, out.begin(false))
+	defer out.abandon(false)
 	c := newContentWriter(dst, out.stage, out.fresh, &Options{})
 	defer c.close()
 	f, err := os.Open(dir + "/other")

@@ -68,8 +68,8 @@ type Options struct {
 	AltDests     []string // --compare-dest, --copy-dest, --link-dest: directories, relative to the destination or absolute
 	AltDest      AltDest  // which of the three
 	Resume       bool     // --partial: what was fetched stays when Stage fails, and spares the next one fetching it
-	PartialDir   string   // --partial-dir; implies Resume
-	TempDir      string   // --temp-dir
+	PartialDir   string   // --partial-dir: the name of a directory beside the file, for half of it; implies Resume. What lies there is a basis when the source tells Sums
+	TempDir      string   // --temp-dir: long files that are read in full lie there, without a name, until they are whole
 	NoSync       bool     // leave it to the kernel when files reach the disk; --fsync is its absence
 
 	Backup    bool   // -b
@@ -95,7 +95,7 @@ type Options struct {
 
 	// Marker is a path that the source must have, MinEntries how many entries it must
 	// have at least: an unmounted directory has neither. SameSource refuses a source
-	// whose root is another directory than the last time; NewSource accepts it and remembers.
+	// whose root is another inode than the last time, or has none; NewSource accepts it and remembers.
 	Marker     string
 	MinEntries int64
 	SameSource bool
@@ -200,7 +200,7 @@ func (o *Options) honoured() error {
 		{o.Inplace && o.Backup, "Inplace with backups"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
 		{o.AltDests != nil, "another basis"},
-		{o.Resume || o.PartialDir != "" || o.TempDir != "", "this way of staging"},
+		{o.PartialDir != "" && CheckName(o.PartialDir) != nil, "a partial directory that is not a single name"},
 		{o.Backup || o.BackupDir != "" || o.Suffix != "", "backups"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
 		{o.Force || o.IgnoreErrors || o.DeleteLimited, "this way of deletion"},

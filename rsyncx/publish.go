@@ -52,7 +52,7 @@ func (s *Staged) Publish(ctx context.Context) error {
 		}
 	}
 	s.done = true
-	if err := s.clean(); err != nil {
+	if err := s.clean(s.half); err != nil {
 		return fmt.Errorf("clean up after the publish into %s: %w", s.root.path, err)
 	}
 	return nil

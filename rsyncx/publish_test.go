@@ -545,7 +545,9 @@ func TestDeleteBefore(t *testing.T) {
 		t.Errorf("read %v, %+v", src.called, stats)
 	}
 	sameTree(t, "synced", snapshot(t, to), snapshot(t, from))
-	apart := func(l string) bool { return strings.Contains(l, "deep/file") || strings.Contains(l, "link-of-deep") || strings.Contains(l, "hl") }
+	apart := func(l string) bool {
+		return strings.Contains(l, "deep/file") || strings.Contains(l, "link-of-deep") || strings.Contains(l, "hl")
+	}
 	got := slices.DeleteFunc(events.take(), apart) // which name of new links rsync fetches is its own affair
 	want = slices.DeleteFunc(want, apart)
 	if !slices.Equal(got, want) {
@@ -566,4 +568,28 @@ func (r *onRead) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, 
 		r.f()
 	}
 	return r.Source.Read(ctx, want)
+}
+
+// TestDiscardWithoutRoot: directories that forbid it already are removed all the same.
+func TestDiscardWithoutRoot(t *testing.T) {
+	dir := tempDir(t)
+	must(t, os.Chmod(dir, 0o777))
+	write(t, dir+"/from/a/b/f", "f")
+	must(t, os.Chmod(dir+"/from/a/b", 0o555))
+	must(t, os.Chmod(dir+"/from/a", 0o555))
+	asNobody(t, func() {
+		mkdirs(t, dir+"/to")
+		src, dst := open(t, dir+"/from", dir+"/to")
+		defer dst.Close()
+		staged, err := Stage(t.Context(), src, dst, Archive())
+		if err == nil {
+			err = staged.Discard()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if names, err := os.ReadDir(dir + "/to"); err != nil || len(names) > 0 {
+		t.Errorf("left: %v, %v", names, err)
+	}
 }

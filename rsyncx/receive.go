@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +22,8 @@ const (
 // received is what came of one file.
 type received struct {
 	at   place
-	size int64 // bytes
+	size int64    // bytes
+	sum  [16]byte // XXH3-128 of the content, with a log
 	torn bool
 	same bool  // the content is what the destination has
 	err  error // the source could not give it
@@ -60,7 +62,7 @@ func (s *stager) receive(ctx context.Context, w *wish, f *File, set attr) (recei
 	if f.Entry.Size <= smallFile {
 		return s.storeSmall(ctx, in, head, w, set)
 	}
-	return s.store(ctx, in, head, w, set)
+	return s.store(ctx, in, head, w, &f.Entry, set)
 }
 
 // storeSmall reads head, then the rest of in, and leaves it to another
@@ -83,53 +85,68 @@ func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader,
 	if err := c.space(int64(n) + filesCounted); err != nil {
 		return received{}, err
 	}
+	var sum [16]byte
+	if s.log != nil {
+		sum = xxh3.Hash128((*b)[:n]).Bytes()
+	}
 	at, err := c.put(smallContent{path: w.path, at: place{tree: w.tree}, data: b, size: n, set: set})
-	return received{at: at, size: int64(n), torn: in.torn}, err
+	return received{at: at, size: int64(n), sum: sum, torn: in.torn}, err
 }
 
 // store writes head, then the rest of in, to a new staged file.
-func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *wish, set attr) (_ received, err error) {
+func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *wish, e *Entry, set attr) (got received, err error) {
 	c := s.content
-	l := &c.lanes[0]
-	at := l.place(w.tree)
-	out, err := l.create(at, w.path, 0o600)
+	out, err := s.receiveInto(w)
 	if err != nil {
-		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+		return received{}, err
 	}
 	keep := false
-	defer func() {
-		out.Close()
-		if !keep {
-			err = errors.Join(err, l.remove(at, w.path))
-		}
-	}()
+	defer func() { err = errors.Join(err, s.drop(out, w, keep)) }()
 	if err := c.space(filesCounted); err != nil {
 		return received{}, err
 	}
+	if !out.temp {
+		if err := s.noteHalf(w, e, out.at); err != nil {
+			return received{}, err
+		}
+	}
+	to := io.Writer(&spaceWriter{c: c, fd: int(out.Fd())})
+	hash := xxh3.New()
+	if s.log != nil {
+		to = io.MultiWriter(to, hash)
+	}
 	size := int64(0)
-	to := &spaceWriter{c: c, fd: int(out.Fd())}
 	for _, from := range []io.Reader{head, in} {
 		n, err := io.CopyBuffer(writerOnly{to}, readerOnly{from}, c.buf)
 		if size += n; err != nil && in.failed == nil {
-			return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+			return received{}, stagingError(w.path, err)
 		}
 	}
 	if in.failed != nil {
+		if s.log != nil && in.fatal == nil && size >= leastHalf {
+			if err := s.keepHalf(w, e, out, size); err != nil {
+				return received{}, err
+			}
+			keep = true
+		}
 		return received{err: in.failed}, ctxOr(ctx, in.fatal)
 	}
 	if in.torn && s.again {
 		return received{torn: true}, nil
 	}
 	if c.sparse {
-		if err := setLength(to.fd, size); err != nil {
+		if err := setLength(int(out.Fd()), size); err != nil {
 			return received{}, stagingError(w.path, err)
 		}
 	}
+	if err := s.settle(ctx, out, w, size); err != nil {
+		return received{}, err
+	}
 	if err := c.root.apply(int(out.Fd()), c.fresh.without(set)); err != nil {
-		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
+		return received{}, stagingError(w.path, err)
 	}
 	keep = true
-	return received{at: at, size: size, torn: in.torn}, nil
+	return received{at: out.at, size: size, sum: hash.Sum128().Bytes(), torn: in.torn}, nil
 }
 
 // compare reads from in as long as it is equal to the destination's file, and

@@ -32,7 +32,8 @@ var ErrStaged = errors.New("an earlier staged tree waits to be published")
 // ends in '/' for a directory and is "./" for the root, in a dry run as well.
 //
 // src is not trusted: what breaks the rules of a listing ends Stage with an
-// error that wraps ErrHostile. On any error nothing stays staged.
+// error that wraps ErrHostile. On any error nothing stays staged,
+// but for what Options.Resume keeps for the next Stage.
 func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
 	o = o.withDefaults()
 	if err := o.honoured(); err != nil {
@@ -40,11 +41,11 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	}
 	s := &stager{src: src, dst: dst, o: o, can: src.Abilities(), ids: ownerIDs{numeric: o.NumericIDs}}
 	s.cmp = newComparer(o, s.can)
-	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, sink: o.Event}
+	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, half: o.deleteOnly, sink: o.Event}
 	defer func() {
 		s.close()
 		if err != nil {
-			err = errors.Join(err, s.out.abandon())
+			err = errors.Join(err, s.giveUp(err))
 		}
 	}()
 	if err := s.guards(ctx); err != nil {
@@ -129,6 +130,10 @@ type stager struct {
 
 	racy      *racy  // nil without Options.Racy
 	newSource uint64 // inode of a source's root to remember, or 0
+
+	temp    scratch
+	log     *stageLog // nil without Options.Resume
+	resumed int64     // bytes of wantedBytes that were there already
 }
 
 // contents stages all that Publish will put in place.
@@ -154,7 +159,7 @@ func (s *stager) contents(ctx context.Context) error {
 func (s *stager) prepare() (err error) {
 	s.names = make([]byte, 64<<10)
 	if !s.o.DryRun {
-		if err := s.out.begin(); err != nil {
+		if err := s.out.begin(s.o.resumes()); err != nil {
 			return err
 		}
 		nanoseconds, err := s.out.probe(s.cmp.umask)
@@ -184,8 +189,11 @@ func (s *stager) prepare() (err error) {
 		s.trees.stage, s.o.Event = -1, nil
 	}
 	s.content = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
+	if s.temp, err = openScratch(s.dst, s.o.TempDir); err != nil {
+		return err
+	}
 	s.lacking()
-	return nil
+	return s.openLog()
 }
 
 // lacking notes once what the source cannot tell.
@@ -227,6 +235,8 @@ func (s *stager) close() {
 	s.wanted.close()
 	s.linked.close()
 	s.trees.attrs.close()
+	s.log.close()
+	s.temp.close()
 	s.trees.at.close()
 	if s.content != nil {
 		s.content.close()

@@ -43,6 +43,7 @@ type Staged struct {
 	dry   bool
 	// noSync leaves it to the kernel when things reach the disk.
 	noSync bool
+	half   bool   // another Stage comes after, which takes what can be resumed
 	seal   string // one of the names above, "" when there is nothing to publish
 	done   bool   // published
 }
@@ -74,8 +75,9 @@ func (s *Staged) Stats() Stats {
 	return all
 }
 
-// begin takes the lock and an empty staging directory.
-func (s *Staged) begin() (err error) {
+// begin takes the lock and an empty staging directory. What an earlier Stage left
+// is removed, or set aside when it can be resumed.
+func (s *Staged) begin(resume bool) (err error) {
 	if err := s.root.lock(); err != nil {
 		return err
 	}
@@ -87,6 +89,14 @@ func (s *Staged) begin() (err error) {
 			s.close()
 			return hint.With(fmt.Errorf("stage into %s: %w", s.root.path, ErrStaged), "publish or discard it first")
 		}
+	}
+	if resume {
+		err = s.setAside()
+	} else {
+		err = s.root.removeAll(s.state, resumeDir)
+	}
+	if err != nil {
+		return fmt.Errorf("take over what an earlier run left in %s/%s: %w", s.root.path, stateDir, err)
 	}
 	if err := s.root.empty(s.stage); err != nil {
 		return fmt.Errorf("empty %s/%s in %s: %w", stateDir, stageDir, s.root.path, err)
@@ -216,7 +226,7 @@ func OpenStaged(dst *Root) (_ *Staged, err error) {
 	}
 	if sl, err := parseSeal(text); err == nil && sl.Boot != "" && sl.Boot != bootID() {
 		// Not synced, and then the host went down: what is here may be anything.
-		if err := s.clean(); err != nil {
+		if err := s.clean(false); err != nil {
 			return nil, fmt.Errorf("remove the staged tree in %s: %w", dst.path, err)
 		}
 		return nil, fmt.Errorf("a staged tree in %s: %w", dst.path, fs.ErrNotExist)
@@ -296,15 +306,16 @@ func (s *Staged) Discard() error {
 	if s.seal == sealBegun {
 		return hint.New("discard the staged tree: its publish has started", "publish it again to finish it")
 	}
-	return s.abandon()
+	return s.abandon(false)
 }
 
-func (s *Staged) abandon() error {
+// abandon removes what was staged, and what can be resumed unless that is kept.
+func (s *Staged) abandon(keepResumable bool) error {
 	if s.stage < 0 {
 		s.close()
 		return nil
 	}
-	err := s.clean()
+	err := s.clean(keepResumable)
 	if err != nil {
 		err = fmt.Errorf("discard the staged tree in %s: %w", s.root.path, err)
 	}
@@ -313,7 +324,7 @@ func (s *Staged) abandon() error {
 
 // clean removes the staging directory, the seal first: without it the rest is
 // nothing to anybody.
-func (s *Staged) clean() error {
+func (s *Staged) clean(keepResumable bool) error {
 	defer s.close()
 	if s.seal != "" {
 		if err := s.root.unlink(s.stage, s.seal); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -326,6 +337,11 @@ func (s *Staged) clean() error {
 	}
 	if err := s.root.rmdir(s.state, stageDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if !keepResumable {
+		if err := s.root.removeAll(s.state, resumeDir); err != nil {
+			return err
+		}
 	}
 	return s.root.dropState()
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -47,7 +46,7 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 			return nil, err
 		}
 		c := remote.CommandConfig{
-			Shell: shell, User: to.User, Host: to.Host, Roots: to.Roots, Version: e.version, Install: to.Install,
+			Shell: shell, User: to.User, Host: to.Host, Roots: to.Roots, Version: e.version, Compress: compression(to.Compress), Install: to.Install,
 			DialTimeout: to.ConnectTimeout, Silence: to.Silence, Stderr: e.err,
 		}
 		if to.Program != "" {
@@ -55,17 +54,24 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 		}
 		return host(remote.DialCommand(ctx, c))
 	}
-	if to.Install {
-		return nil, fmt.Errorf("installing drsync on %s by its own ssh: %w", to.Host, errors.ErrUnsupported)
-	}
 	agent, err := cli.SplitLine(to.Program)
 	if err != nil {
 		return nil, err
 	}
 	return host(remote.Dial(ctx, remote.Config{
 		Host: to.Host, User: to.User, Transport: remote.TransportAgent, AgentCommand: agent, Roots: to.Roots, Version: e.version,
-		DialTimeout: to.ConnectTimeout, Silence: to.Silence,
+		Compress: compression(to.Compress), Install: to.Install, DialTimeout: to.ConnectTimeout, Silence: to.Silence,
 	}))
+}
+
+func compression(c cli.Compress) wire.Compress {
+	switch c {
+	case cli.CompressAlways:
+		return wire.CompressAlways
+	case cli.CompressNever:
+		return wire.CompressNever
+	}
+	return wire.CompressAuto
 }
 
 // host keeps a nil Host from becoming an interface that is not nil.

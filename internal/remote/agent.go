@@ -24,6 +24,8 @@ type agentHost struct {
 
 	installing chan struct{} // holds one while one is installed
 	installed  bool          // or tried to be
+
+	moved traffic
 }
 
 type agentConfig struct {
@@ -31,6 +33,7 @@ type agentConfig struct {
 	command     []string // what starts drsync, in words for the far side's shell
 	roots       []string
 	version     string
+	compress    wire.Compress
 	self        *self // to be installed where drsync is not found; or nil
 	channels    int
 	oneByOne    bool          // agents are started one at a time: each may ask for a password
@@ -112,7 +115,7 @@ func (h *agentHost) try(ctx context.Context) (*wire.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := wire.Dial(ctx, p, wire.ClientOptions{Version: h.version, Silence: h.silence, Greeting: h.dialTimeout, Explain: func(err error) error {
+	c, err := wire.Dial(ctx, &counted{p, &h.moved}, wire.ClientOptions{Version: h.version, Compress: h.compress, Silence: h.silence, Greeting: h.dialTimeout, Explain: func(err error) error {
 		if errors.Is(err, wire.ErrSilent) {
 			return verdict{withStderr(err, p.said()), ErrTimeout}
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/wire"
 )
 
 // Host is the active as seen from here. Its methods may be called from several
@@ -57,10 +58,11 @@ type Config struct {
 	KnownHosts string // file of host keys; without it the user's and the system's
 	SSHConfig  string // instead of ~/.ssh/config; "none" reads none
 
-	Transport    string   // TransportAgent or TransportSFTP
-	AgentCommand []string // what starts the agent on the host, in words; none is "drsync"
-	Roots        []string // directories that Source may be asked for: the agent is told to serve no others
-	Version      string   // of this program, for the agent's error messages
+	Transport    string        // TransportAgent or TransportSFTP
+	AgentCommand []string      // what starts the agent on the host, in words; none is "drsync"
+	Roots        []string      // directories that Source may be asked for: the agent is told to serve no others
+	Version      string        // of this program, for the agent's error messages
+	Compress     wire.Compress // what the agent sends; with TransportAgent
 
 	// Install copies this program to a host on which AgentCommand is not found or
 	// speaks another version of the protocol, if that is of the same platform: to
@@ -80,7 +82,7 @@ const (
 )
 
 // maxChannels is how many requests may run at once. OpenSSH allows ten sessions in one connection.
-const maxChannels = 8
+const maxChannels = 10
 
 // Dial connects to a host and logs in. An error wraps ErrUnreachable or
 // ErrAnswered when the attempt says whether the host is there; one that wraps
@@ -120,7 +122,7 @@ func Dial(ctx context.Context, c Config) (Host, error) {
 		return newSFTPHost(conn, c), nil
 	}
 	return newAgentHost(agentConfig{
-		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version, self: me,
+		far: conn, command: []string{quote(c.AgentCommand...)}, roots: c.Roots, version: c.Version, compress: c.Compress, self: me,
 		channels: maxChannels, dialTimeout: c.Silence, silence: c.Silence, tunnel: conn.dialContext,
 	}), nil
 }

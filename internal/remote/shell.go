@@ -12,6 +12,7 @@ import (
 
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/wire"
 )
 
 // CommandConfig says how to reach a host through a remote shell: a program such
@@ -26,10 +27,11 @@ type CommandConfig struct {
 	// reach the far side's shell as they are, which may expand them: one word may be
 	// a command line.
 	RemoteCommand []string
-	Roots         []string // directories that Source may be asked for: the agent is told to serve no others
-	Version       string   // of this program, for the agent's error messages
-	Install       bool     // copy this program to a host that lacks it; see Config.Install
-	Channels      int      // how many requests may run at once, each with a login of its own; 0 is 4
+	Roots         []string      // directories that Source may be asked for: the agent is told to serve no others
+	Version       string        // of this program, for the agent's error messages
+	Compress      wire.Compress // what the agent sends
+	Install       bool          // copy this program to a host that lacks it; see Config.Install
+	Channels      int           // how many requests may run at once, each with a login of its own; 0 is 4
 
 	DialTimeout time.Duration // until the agent greets, a password typed included; 0 is 2 min
 	Silence     time.Duration // ends a request in which nothing arrives for so long; 0 is 2 min
@@ -84,7 +86,7 @@ func DialCommand(ctx context.Context, c CommandConfig) (Host, error) {
 	}
 	s := &shell{argv: shellArgs(c), name: shellName(c), stderr: c.Stderr, children: map[*child]bool{}}
 	h := newAgentHost(agentConfig{
-		far: s, command: words, roots: slices.Clone(c.Roots), version: c.Version, self: me,
+		far: s, command: words, roots: slices.Clone(c.Roots), version: c.Version, compress: c.Compress, self: me,
 		channels: c.Channels, oneByOne: true, dialTimeout: c.DialTimeout, silence: c.Silence,
 		tunnel: func(_ context.Context, _, addr string) (net.Conn, error) {
 			return nil, fmt.Errorf("connect to %s through a remote shell: %w", addr, errors.ErrUnsupported)

@@ -48,9 +48,9 @@ func levels(words func() []flag) action {
 			if word == "" {
 				continue
 			}
-			name := strings.ToUpper(strings.TrimRight(word, "0123456789"))
-			level := 1
-			if digits := word[len(name):]; digits != "" {
+			name := strings.TrimRight(word, "0123456789")
+			level, digits := 1, word[len(name):]
+			if name = strings.ToUpper(name); digits != "" {
 				n, err := strconv.Atoi(digits)
 				if err != nil {
 					return fmt.Errorf("unknown item %q", word)

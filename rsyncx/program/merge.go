@@ -18,6 +18,7 @@ type part struct {
 	rsyncx.Source
 	only []string // nil sends all
 	flat bool
+	path string // of a directory of this host
 }
 
 // merged shows several directories as one. Where two have a name, the first has

@@ -163,6 +163,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
+	r.tellHidden(tree, o.Filter)
 	if r.c.NoImplied && r.c.Relative {
 		r.hideImplied(tree, root.Path())
 	}
@@ -230,6 +231,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		o.Delete, o.DeleteExcluded = false, false
 	}
 	o.NoSync = !r.c.Fsync
+	o.Renames = t.host != nil && !r.c.NoRenames // here a copy costs no more than looking for what was moved
 	o.Event = r.sink
 	return o
 }

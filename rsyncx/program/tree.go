@@ -174,7 +174,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 			t.path, _ = filepath.Abs(r.here(base))
 		}
 	}
-	p := part{Source: src, flat: !r.c.Recursive}
+	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base)}
 	for _, path := range paths {
 		if path == "" {
 			t.keepRoot = false

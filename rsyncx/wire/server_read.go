@@ -195,10 +195,10 @@ func (a *agent) sendFile(f *rsyncx.File) error {
 		} else {
 			readErr = atEnd(f.Body)
 		}
-		switch readErr {
-		case nil:
+		switch {
+		case readErr == nil:
 			continue
-		case io.EOF:
+		case readErr == io.EOF: //nolint:errorlint // what a body wraps io.EOF in is no end
 			a.scratch = appendSum(a.scratch[:0], in.n, &in.hash)
 			return a.send(frameSum, a.scratch)
 		}

@@ -52,11 +52,17 @@ func newTestPool(t testing.TB, s Server) *Pool {
 }
 
 func TestSourceContract(t *testing.T) {
-	sourcetest.TestSource(t, func(t *testing.T, dir string) rsyncx.Source {
-		src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir, rsyncx.View{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return src
-	})
+	sourcetest.TestSource(t, openInPool)
+}
+
+func TestSourceContractOfRestrictedWalks(t *testing.T) { sourcetest.TestRestricted(t, openInPool) }
+
+func TestSourceContractOfDigests(t *testing.T) { sourcetest.TestDigests(t, openInPool) }
+
+func openInPool(t *testing.T, dir string) rsyncx.Source {
+	src, err := newTestPool(t, Server{Roots: []string{dir}}).Source(t.Context(), dir, rsyncx.View{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return src
 }

@@ -1,0 +1,246 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/testenv"
+	"github.com/drsync/drsync/rsyncx"
+)
+
+func TestSizes(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		unit byte
+		want int64 // -1 is an error
+	}{
+		{"0", 'B', 0}, {"17", 'B', 17}, {"17b", 'B', 17}, {"1k", 'B', 1024}, {"1K", 'B', 1024}, {"1KiB", 'B', 1024}, {"1kb", 'B', 1000},
+		{"1.5m", 'B', 1572864}, {"1.5mb-1", 'B', 1499999}, {"2g+1", 'B', 2147483649}, {"3", 'K', 3072}, {"1.5", 'K', 1536}, {"2t", 'B', 2 << 40},
+		{"8192P-1", 'B', -1}, {"", 'B', -1}, {"x", 'B', -1}, {"1z", 'B', -1}, {"1kx", 'B', -1}, {"-1", 'B', -1}, {"1bb", 'B', -1}, {"1k+2", 'B', -1}, {"1.2.3", 'B', -1},
+	} {
+		got, err := size(c.text, c.unit)
+		if (err != nil) != (c.want < 0) || err == nil && got != c.want {
+			t.Errorf("%q: %d, %v, want %d", c.text, got, err, c.want)
+		}
+	}
+}
+
+// Every clause does to a mode what the real rsync does.
+func TestChmodIsThatOfRsync(t *testing.T) {
+	testenv.Require(t, "rsync")
+	t.Parallel()
+	dir := t.TempDir()
+	modes := map[string]os.FileMode{"f": 0o640, "x": 0o751, "d": 0o750, "s": 0o600 | os.ModeSetuid}
+	for _, text := range []string{
+		"Dg+s,ug+w,Fo-w,+X", "D2775,F664", "a=rX", "u=rw,g=r,o=", "+t", "u+s,g-r", "go-rwx", "=r", "F600", "a+x", "o=rwx", "g+s", "ug=rwX", "Fu-s", "-x", "+s",
+	} {
+		from, to := filepath.Join(dir, "from", text), filepath.Join(dir, "to", text)
+		for name, mode := range modes {
+			path := filepath.Join(from, name)
+			if err := os.MkdirAll(from, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if name == "d" {
+				err = os.Mkdir(path, 0o700)
+			} else {
+				err = os.WriteFile(path, nil, 0o600)
+			}
+			if err == nil {
+				err = os.Chmod(path, mode)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("rsync", "-rp", "--chmod="+text, from+"/", to+"/").CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v %s", text, err, out)
+		}
+		c, err := ParseLine([]string{"-a", "--chmod", text, "a", "b"})
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		for name := range modes {
+			was, now := stat(t, filepath.Join(from, name)), stat(t, filepath.Join(to, name))
+			got := apply(c.Options.Chmod, bits(was), was.IsDir())
+			if got != bits(now) {
+				t.Errorf("%s of %s %04o: %04o, rsync makes it %04o", text, name, bits(was), got, bits(now))
+			}
+		}
+	}
+	for _, text := range []string{"zz", "u+q", "u", "8", "77777", "", "D", "u+r,"} {
+		if _, err := ParseLine([]string{"-a", "--chmod=" + text, "a", "b"}); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+	if _, err := ParseLine([]string{"-a", "--chmod=g=u", "a", "b"}); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("g=u: %v", err)
+	}
+}
+
+func stat(t *testing.T, path string) os.FileInfo {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+func bits(info os.FileInfo) uint32 {
+	m := uint32(info.Mode().Perm())
+	for _, s := range []struct {
+		bit os.FileMode
+		as  uint32
+	}{{os.ModeSetuid, 0o4000}, {os.ModeSetgid, 0o2000}, {os.ModeSticky, 0o1000}} {
+		if info.Mode()&s.bit != 0 {
+			m |= s.as
+		}
+	}
+	return m
+}
+
+// apply is what rsyncx does with the sets.
+func apply(sets []rsyncx.ModeSet, mode uint32, dir bool) uint32 {
+	runs := mode&0o111 != 0
+	for _, s := range sets {
+		if dir && !s.Dirs || !dir && !s.Files {
+			continue
+		}
+		or := s.Or
+		if s.ExecIf && !dir && !runs {
+			or &^= 0o111
+		}
+		mode = mode&s.And | or
+	}
+	return mode
+}
+
+func TestIDMaps(t *testing.T) {
+	c, err := ParseLine([]string{"--usermap=0-99:root,wayne:7,:0,*:1", "--groupmap=5:root", "-r", "a", "b"})
+	want := []rsyncx.IDMap{{Lo: 0, Hi: 99, ToName: "root"}, {Name: "wayne", To: 7}, {Unnamed: true, To: 0}, {Wildcard: true, To: 1}}
+	if err != nil || !reflect.DeepEqual(c.Options.UserMap, want) || !c.Options.Owner || !c.Options.Group || len(c.Options.GroupMap) != 1 {
+		t.Errorf("%v %+v", err, c.Options)
+	}
+	c, err = ParseLine([]string{"-r", "--chown=root:7", "a", "b"})
+	if err != nil || !reflect.DeepEqual(c.Options.UserMap, []rsyncx.IDMap{{Wildcard: true, ToName: "root"}}) || !reflect.DeepEqual(c.Options.GroupMap, []rsyncx.IDMap{{Wildcard: true, To: 7}}) {
+		t.Errorf("%v %+v", err, c.Options)
+	}
+	for _, bad := range []string{"--usermap=a", "--usermap=5-2:0", "--usermap=a:no such user", "--usermap=1:99999999999", "--chown=no such user"} {
+		if _, err := ParseLine([]string{"-r", bad, "a", "b"}); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+	if _, err := ParseLine([]string{"-r", "--chown=root", "--usermap=1:2", "a", "b"}); err == nil {
+		t.Error("two mappings were taken")
+	}
+}
+
+func TestLevels(t *testing.T) {
+	for _, c := range []struct {
+		line, name string
+		want       int
+	}{
+		{"", "NAME", 0}, {"-v", "NAME", 1}, {"-vv", "NAME", 2}, {"-vvvv", "NAME", 2}, {"", "NONREG", 1}, {"--progress", "NAME", 1}, {"--progress", "FLIST", 2},
+		{"-v --info=name0", "NAME", 0}, {"--info=all", "SKIP", 1}, {"--info=ALL4", "STATS", 3}, {"-vv --info=none", "DEL", 0}, {"--stats", "STATS", 2},
+		{"-v", "STATS", 1}, {"--info=progress2,name", "PROGRESS", 2}, {"-q -v", "NAME", 0},
+	} {
+		got, err := ParseLine(append(strings.Fields(c.line), "a", "b"))
+		if err != nil || got.Info(c.name) != c.want {
+			t.Errorf("%s: %s is %d, %v, want %d", c.line, c.name, got.Info(c.name), err, c.want)
+		}
+	}
+	for _, bad := range []string{"--info=nope", "--debug=nope", "--info=name99999999999999999999"} {
+		if _, err := ParseLine([]string{bad, "a", "b"}); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+	c, err := ParseLine([]string{"--debug=filter", "a", "b"})
+	if err != nil || c.Debug("FILTER") != 1 || c.Info("DEL") != 0 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	e := change(">f+++++++++", "d/a", "")
+	e.Entry = event.Entry{Mode: 0o100644, Size: 1234567, UID: 3, GID: 4}
+	e.Bytes = 1234567
+	c := Command{From: "src/"}
+	for _, x := range []struct{ format, want string }{
+		{"%i %n%L", ">f+++++++++ d/a"}, {"[%-5n][%5n]", "[d/a  ][  d/a]"}, {"%l %'l %''l %b", "1234567 1,234,567 1.23M 1234567"},
+		{"%o %B %U %G %m%%", "send rw-r--r-- 3 4 %"}, {"%f", "src/d/a"}, {"%z %h %a %P %u %", "%z %h %a %P %u %"}, {"%-9999999999999n|", "d/a" + strings.Repeat(" ", maxWidth-3) + "|"},
+	} {
+		if got := c.change(x.format, e); got != x.want {
+			t.Errorf("%q: %q, want %q", x.format, got, x.want)
+		}
+	}
+	c.Remote = true
+	if got := c.change("%o", e) + c.change(" %o %f", change(deleting, "x", "")); got != "recv del. x" {
+		t.Error(got)
+	}
+	if !has("a%-20i", 'i') || has("a%%i", 'i') {
+		t.Error("has is wrong")
+	}
+}
+
+func FuzzFormat(f *testing.F) {
+	for _, s := range []string{"%i %n%L", "%''-20l", "%", "%-", "%%%", "%9999999l"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, format string) {
+		c := Command{}
+		if got := c.change(format, change(">f+++++++++", "a", "")); !strings.Contains(format, "%") && got != format {
+			t.Errorf("%q became %q", format, got)
+		}
+	})
+}
+
+// A name stays one line whatever is in it.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		name, plain, eight string
+	}{
+		{"a b", "a b", "a b"}, {"a\tb", "a\tb", "a\tb"}, {"a\nb", `a\#012b`, `a\#012b`}, {"\xe9", `\#351`, "\xe9"}, {"é", "é", "é"}, {`\#1`, `\#134#1`, `\#134#1`}, {"\x7f", `\#177`, `\#177`},
+	} {
+		if got := (&Command{}).name(c.name); got != c.plain {
+			t.Errorf("%q: %q, want %q", c.name, got, c.plain)
+		}
+		if got := (&Command{EightBit: true}).name(c.name); got != c.eight {
+			t.Errorf("-8 %q: %q, want %q", c.name, got, c.eight)
+		}
+	}
+}
+
+// An option is carried out or refused with a reason, and explained either way.
+func TestEveryOptionIsExplained(t *testing.T) {
+	for _, o := range table() {
+		if (o.do == nil) == (o.why == "") || o.do != nil && o.help == "" {
+			t.Errorf("%s: help %q, why %q", o.names(), o.help, o.why)
+		}
+		if !strings.Contains(OptionHelp()+RefusedHelp(), o.names()) {
+			t.Errorf("%s is in no help", o.names())
+		}
+	}
+}
+
+func FuzzParseLine(f *testing.F) {
+	for _, s := range []string{"-vvah\x00--del", "-a\x00--chmod=Dg+s", "--usermap=1-2:3,*:4", "--max-size=1.5m-1", "--info=name2,progress2", "-T\x00x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		c, err := ParseLine(strings.Split(line, "\x00"))
+		if err == nil && c.Options.Delete && !c.Recursive && !c.Dirs {
+			t.Errorf("%q deletes without a walk", line)
+		}
+	})
+}

@@ -1,0 +1,123 @@
+package rsyncx
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+	// rsyncXattr is the prefix of what rsync keeps for itself.
+	rsyncXattr = "user.rsync.%"
+)
+
+// xattrReader reads extended attributes. It belongs to one goroutine.
+type xattrReader struct {
+	names []byte
+	value []byte
+}
+
+// held returns the encoded attributes of what is open at fd, which may be of
+// O_PATH and of any type: those that rsync -X takes along when plain is set, the
+// access control lists when acls is.
+func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
+	// The kernel gives attributes of such a descriptor by this path only. It leads
+	// to the very thing that is held, a symbolic link included.
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
+	names, err := r.list(path)
+	if err != nil {
+		return "", err
+	}
+	var list []byte
+	for _, name := range names {
+		acl := name == aclAccess || name == aclDefault
+		if acl && !acls || !acl && (!plain || !carriesXattr(name)) {
+			continue
+		}
+		value, err := r.get(path, name)
+		if errors.Is(err, unix.ENODATA) {
+			continue // gone since it was listed
+		}
+		if err != nil {
+			return "", fmt.Errorf("read the extended attribute %s: %w", name, err)
+		}
+		if name == aclAccess && repeatsMode(value) {
+			continue
+		}
+		list = AppendXattr(list, name, value)
+		if len(list) > maxXattrs {
+			return "", fmt.Errorf("more than %d bytes of extended attributes", maxXattrs)
+		}
+	}
+	return string(list), nil
+}
+
+// carriesXattr tells which attributes rsync -X takes along: a user those of
+// users, root all but those of the system.
+func carriesXattr(name string) bool {
+	switch {
+	case strings.HasPrefix(name, rsyncXattr):
+		return false
+	case os.Geteuid() == 0:
+		return !strings.HasPrefix(name, "system.")
+	}
+	return strings.HasPrefix(name, "user.")
+}
+
+// list returns the names, ascending.
+func (r *xattrReader) list(path string) ([]string, error) {
+	if r.names == nil {
+		r.names, r.value = make([]byte, 64<<10), make([]byte, 64<<10) // as much as Linux allows
+	}
+	var n int
+	err := retry(func() (err error) { n, err = unix.Listxattr(path, r.names); return err })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil, nil // a file system without any
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the extended attributes: %w", err)
+	}
+	var names []string
+	for raw := range bytes.SplitSeq(r.names[:n], []byte{0}) {
+		if len(raw) > 0 {
+			names = append(names, string(raw))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// get returns a value that is valid until the next call.
+func (r *xattrReader) get(path, name string) ([]byte, error) {
+	var n int
+	err := retry(func() (err error) { n, err = unix.Getxattr(path, name, r.value); return err })
+	if err != nil {
+		return nil, err
+	}
+	return r.value[:n], nil
+}
+
+// repeatsMode reports whether an access control list says no more than the mode
+// does: it names no user, no group, and has no mask.
+func repeatsMode(acl []byte) bool {
+	const head, each = 4, 8
+	if len(acl) < head {
+		return false
+	}
+	for acl = acl[head:]; len(acl) >= each; acl = acl[each:] {
+		switch binary.LittleEndian.Uint16(acl) {
+		case 0x01, 0x04, 0x20: // owner, group, others
+		default:
+			return false
+		}
+	}
+	return true
+}

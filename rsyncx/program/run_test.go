@@ -1,0 +1,182 @@
+package program
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drsync/drsync/rsyncx"
+)
+
+// A run that a signal ends says so once, and copies nothing.
+func TestInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "S"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "S/f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	var out, said bytes.Buffer
+	status := Run(ctx, World{Out: &out, Err: &said, Dir: dir, Now: time.Now}, []string{"-a", "S/", "D"})
+	if status != int(Signal) || !strings.Contains(said.String(), "(code 20)") {
+		t.Errorf("%d %s", status, &said)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "D/f")); err == nil {
+		t.Error("it copied")
+	}
+}
+
+// What was not transferred counts more than what vanished, whatever comes first.
+func TestWorse(t *testing.T) {
+	for _, order := range [][]Status{{DeleteLimit, Vanished, Partial}, {Partial, Vanished, DeleteLimit}, {Vanished, Partial}} {
+		r := &run{}
+		for _, s := range order {
+			r.worse(s)
+		}
+		if r.io != Partial {
+			t.Errorf("%v: %d", order, r.io)
+		}
+	}
+}
+
+func TestStatusOf(t *testing.T) {
+	remote := errors.New("remote")
+	r := &run{World: World{Status: func(err error) int {
+		if errors.Is(err, remote) {
+			return 127
+		}
+		return 0
+	}}}
+	for _, c := range []struct {
+		err  error
+		want Status
+	}{
+		{fail(Selection, "x"), Selection}, {fmt.Errorf("wrapped: %w", usage(remote)), Usage}, {fmt.Errorf("wrapped: %w", remote), NoCommand},
+		{rsyncx.ErrHostile, Protocol}, {errors.ErrUnsupported, Unsupported}, {rsyncx.ErrBusy, Selection}, {errors.New("disk"), FileIO},
+	} {
+		if got := r.statusOf(t.Context(), c.err); got != c.want {
+			t.Errorf("%v: %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+// The rate holds on average, and what was not used for long is not made up for.
+func TestRate(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := &rate{perSecond: 1000, now: func() time.Time { return now }}
+	if wait := r.owe(1000); wait > 0 { // the first second is free
+		t.Errorf("the first second costs %v", wait)
+	}
+	if wait := r.owe(500); wait != 500*time.Millisecond {
+		t.Errorf("half a second's worth costs %v", wait)
+	}
+	now = now.Add(time.Hour)
+	if wait := r.owe(3000); wait != 2*time.Second {
+		t.Errorf("three seconds' worth after an hour cost %v", wait)
+	}
+}
+
+func TestOperands(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want []operand
+		dest string
+	}{
+		{[]string{"a", "b"}, []operand{{path: "a"}}, "b"},
+		{[]string{"a"}, []operand{{path: "a"}}, ""},
+		{[]string{"u@h:a/", ":b", "c"}, []operand{{remote: true, host: "h", user: "u", path: "a/"}, {remote: true, host: "h", user: "u", path: "b"}}, "c"},
+		{[]string{"h:", "."}, []operand{{remote: true, host: "h"}}, "."},
+		{[]string{"./a:b", "c/d:e", "."}, []operand{{path: "./a:b"}, {path: "c/d:e"}}, "."},
+		{[]string{"[::1]:/a", "."}, []operand{{remote: true, host: "::1", path: "/a"}}, "."},
+		{[]string{"u@[fe80::1]:a:b", "."}, []operand{{remote: true, host: "fe80::1", user: "u", path: "a:b"}}, "."},
+		{[]string{"a@b.c@h:x", "."}, []operand{{remote: true, host: "h", user: "a@b.c", path: "x"}}, "."},
+	} {
+		got, dest, err := operands(c.args)
+		if err != nil || dest != c.dest || !slices.Equal(got, c.want) {
+			t.Errorf("%q: %+v %q %v", c.args, got, dest, err)
+		}
+	}
+	for _, bad := range [][]string{{":a", "b"}, {"-oProxyCommand=x:a", "b"}, {"h:a", "g:b", "."}, {"a", "h:b", "."}} {
+		if got, _, err := operands(bad); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
+func TestOnly(t *testing.T) {
+	if got := only([]string{"b", "a-", "a/x", "a", "b", "a/x/y"}, false); !slices.Equal(got, []string{"a", "a-", "b"}) {
+		t.Errorf("%q", got)
+	}
+	if got := only([]string{"b", "a-", "a/x", "a"}, true); !slices.Equal(got, []string{"a", "a/x", "a-", "b"}) {
+		t.Errorf("flat: %q", got)
+	}
+}
+
+// Several bases are one tree: the first has a name, directories become one, and a
+// directory comes before what is none.
+func TestMerged(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"1/a": "1", "1/d/x": "1", "1/n": "1", "2/a": "2", "2/d/y": "2", "2/n/in": "2", "2/z": "2"} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var parts []part
+	for _, base := range []string{"1", "2"} {
+		src, err := rsyncx.Local(filepath.Join(dir, base))
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, part{Source: src})
+	}
+	m := newMerged(parts)
+	defer m.Close()
+	var names []string
+	var files []rsyncx.Want
+	for d, err := range m.Walk(t.Context(), rsyncx.WalkOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range d.Entries {
+			names = append(names, below(d.Path, d.Entries[i].Name))
+			if isRegular(&d.Entries[i]) {
+				files = append(files, rsyncx.Want{Path: names[len(names)-1], Size: -1})
+			}
+		}
+	}
+	if want := []string{"a", "d", "n", "z", "d/x", "d/y", "n/in"}; !slices.Equal(names, want) {
+		t.Errorf("%q, want %q", names, want)
+	}
+	got := map[string]string{}
+	files = append(files, rsyncx.Want{Path: "nope"})
+	for f, err := range m.Read(t.Context(), slices.Values(files)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Err != nil {
+			got[f.Path] = "missing"
+			continue
+		}
+		var text bytes.Buffer
+		if _, err := text.ReadFrom(f.Body); err != nil {
+			t.Fatal(err)
+		}
+		got[f.Path] = text.String()
+	}
+	for path, want := range map[string]string{"a": "1", "d/x": "1", "d/y": "2", "n/in": "2", "z": "2", "nope": "missing"} {
+		if got[path] != want {
+			t.Errorf("%s: %q, want %q", path, got[path], want)
+		}
+	}
+}

@@ -20,7 +20,8 @@ type Server struct {
 	Roots   []string              // directories whose trees may be asked for
 	Streams map[string]StreamFunc // by name
 	Version string                // of this program
-	// Open opens the source of a directory that was found to be allowed; nil is rsyncx.LocalView.
+	// Open opens the source of a directory that was found to be allowed; nil is
+	// rsyncx.LocalWithin the Roots.
 	Open func(root string, v rsyncx.View) (rsyncx.Source, error)
 }
 
@@ -32,7 +33,7 @@ var ErrClientGone = errors.New("the client went away in the middle of a request"
 // about a second, even if a Write to out or a Read of in is still blocked then.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, s Server) error {
 	if s.Open == nil {
-		s.Open = rsyncx.LocalView
+		s.Open = func(root string, v rsyncx.View) (rsyncx.Source, error) { return rsyncx.LocalWithin(root, v, s.Roots) }
 	}
 	if s.Version == "" {
 		s.Version = "unknown"

@@ -36,6 +36,7 @@ func (p *parser) settle() {
 	if c.Options.Delete && !c.Recursive && !c.Dirs {
 		p.wrong(errors.New("--delete does not work without --recursive (-r) or --dirs (-d)"))
 	}
+	c.Options.WholeSeconds = !c.Nanoseconds
 	if bits.OnesCount(c.when) > 1 {
 		p.wrong(errors.New("several options say when to delete"))
 	}

@@ -52,93 +52,9 @@ func size(value string, unit byte) (int64, error) {
 }
 
 func chmod(c *Command, value string) error {
-	for clause := range strings.SplitSeq(value, ",") {
-		set, err := modeSet(clause, Umask())
-		if err != nil {
-			return err
-		}
-		c.Options.Chmod = append(c.Options.Chmod, set)
-	}
-	return nil
-}
-
-// modeSet reads one clause of --chmod, such as "Dg+s" or "F664".
-func modeSet(clause string, mask uint32) (rsyncx.ModeSet, error) {
-	bad := fmt.Errorf("%q is no change of permissions", clause)
-	set := rsyncx.ModeSet{Dirs: true, Files: true}
-	s := clause
-	for len(s) > 0 && (s[0] == 'D' || s[0] == 'F') {
-		set.Dirs, set.Files = s[0] == 'D', s[0] == 'F'
-		s = s[1:]
-	}
-	if s != "" && s[0] >= '0' && s[0] <= '7' {
-		n, err := strconv.ParseUint(s, 8, 32)
-		if err != nil || n > 0o7777 {
-			return set, bad
-		}
-		set.Or = uint32(n)
-		return set, nil
-	}
-	where, special := uint32(0), uint32(0)
-	for ; s != ""; s = s[1:] {
-		switch s[0] {
-		case 'u':
-			where, special = where|0o100, special|0o4000
-		case 'g':
-			where, special = where|0o010, special|0o2000
-		case 'o':
-			where |= 0o001
-		case 'a':
-			where |= 0o111
-		default:
-			goto operator
-		}
-	}
-operator:
-	if s == "" || strings.IndexByte("+-=", s[0]) < 0 {
-		return set, bad
-	}
-	what, top := uint32(0), uint32(0)
-	for _, letter := range []byte(s[1:]) {
-		switch letter {
-		case 'r':
-			what |= 4
-		case 'w':
-			what |= 2
-		case 'X':
-			set.ExecIf = true
-			what |= 1
-		case 'x':
-			what |= 1
-		case 's':
-			if top |= special; special == 0 {
-				top |= 0o4000
-			}
-		case 't':
-			top |= 0o1000
-		case 'u', 'g', 'o':
-			return set, unsupported("%q copies permissions from one class to another, which drsync cannot do", clause)
-		default:
-			return set, bad
-		}
-	}
-	bits := where * what
-	if where == 0 {
-		where = 0o111
-		bits = where * what &^ mask
-	}
-	switch s[0] {
-	case '+':
-		set.And, set.Or = 0o7777, bits|top
-	case '-':
-		set.And = 0o7777 &^ (bits | top)
-	case '=':
-		set.And, set.Or = 0o7777&^(where*7), bits|top
-		if top != 0 {
-			set.And &^= special
-		}
-	}
-	return set, nil
+	sets, err := rsyncx.ParseChmod(value)
+	c.Options.Chmod = append(c.Options.Chmod, sets...)
+	return err
 }
 
 // idMap reads --usermap or --groupmap.

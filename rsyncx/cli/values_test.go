@@ -72,9 +72,9 @@ func TestChmodIsThatOfRsync(t *testing.T) {
 		}
 		for name := range modes {
 			was, now := stat(t, filepath.Join(from, name)), stat(t, filepath.Join(to, name))
-			got := apply(c.Options.Chmod, permissions(was), was.IsDir())
-			if got != permissions(now) {
-				t.Errorf("%s of %s %04o: %04o, rsync makes it %04o", text, name, permissions(was), got, permissions(now))
+			got := apply(c.Options.Chmod, modeBits(was), was.IsDir())
+			if got != modeBits(now) {
+				t.Errorf("%s of %s %04o: %04o, rsync makes it %04o", text, name, modeBits(was), got, modeBits(now))
 			}
 		}
 	}
@@ -97,7 +97,7 @@ func stat(t *testing.T, path string) os.FileInfo {
 	return info
 }
 
-func permissions(info os.FileInfo) uint32 {
+func modeBits(info os.FileInfo) uint32 {
 	m := uint32(info.Mode().Perm())
 	for _, s := range []struct {
 		bit os.FileMode

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"math/bits"
 )
 
 // limitTree gives the options of a line without paths the meaning they have in
@@ -37,7 +36,7 @@ func (p *parser) settle() {
 		p.wrong(errors.New("--delete does not work without --recursive (-r) or --dirs (-d)"))
 	}
 	c.Options.WholeSeconds = !c.Nanoseconds
-	if bits.OnesCount(c.when) > 1 {
+	if c.when&(c.when-1) != 0 {
 		p.wrong(errors.New("several options say when to delete"))
 	}
 	p.conflicts()

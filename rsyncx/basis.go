@@ -153,7 +153,7 @@ func nextSums(p *delta.Plan, block, oldSize int64) (next int64, weak bool) {
 		return 0, false
 	case len(missing) == 1 && missing[0].Off+block >= oldSize: // it has grown
 		return 0, false
-	case longest < 8*block && total <= p.Size/8:
+	case longest < 8*block: // changed here and there, not moved
 		for next = 4096; delta.Count(total, next) > delta.MaxBlocks/4; {
 			next *= 2
 		}

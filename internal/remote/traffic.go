@@ -9,7 +9,9 @@ import (
 type traffic struct{ sent, received atomic.Int64 }
 
 // Traffic returns how many bytes went to the host's agents and came from them.
-func (h *agentHost) Traffic() (sent, received int64) { return h.moved.sent.Load(), h.moved.received.Load() }
+func (h *agentHost) Traffic() (sent, received int64) {
+	return h.moved.sent.Load(), h.moved.received.Load()
+}
 
 // counted is a stream that counts.
 type counted struct {

@@ -3,6 +3,8 @@ package wire
 import (
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -65,4 +67,34 @@ func openInPool(t *testing.T, dir string) rsyncx.Source {
 		t.Fatal(err)
 	}
 	return src
+}
+
+// TestViewStaysWithinTheRoots follows links from a distance: none may lead out
+// of what the agent was told to serve.
+func TestViewStaysWithinTheRoots(t *testing.T) {
+	dir := t.TempDir()
+	for path, content := range map[string]string{"served/f": "f", "secret": "secret"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{"in": "f", "out": "../secret"} {
+		if err := os.Symlink(target, filepath.Join(dir, "served", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newTestPool(t, Server{Roots: []string{filepath.Join(dir, "served"), filepath.Join(dir, "nix")}})
+	src, err := p.Source(t.Context(), filepath.Join(dir, "served"), rsyncx.View{CopyLinks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if content, err := rsyncx.ReadFile(t.Context(), src, "in", 10); err != nil || string(content) != "f" {
+		t.Errorf("a link inside: %q, %v", content, err)
+	}
+	if content, err := rsyncx.ReadFile(t.Context(), src, "out", 10); err == nil {
+		t.Errorf("a link that leads out gave %q", content)
+	}
 }

@@ -105,7 +105,7 @@ type assembly struct {
 func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
 	a := &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
 	a.left = len(a.asks)
-	at := &descent{root: p.dst.fd}
+	at := &descent{root: p.altRoot(d.wish.alt)}
 	defer at.close()
 	f, st, err := openBasis(at, d.basis)
 	if err != nil {

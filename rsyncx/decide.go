@@ -46,6 +46,9 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	if err != nil {
 		return err
 	}
+	if follower && s.groups[group].state == groupAlt {
+		follower, group = false, -1
+	}
 	switch {
 	case follower:
 		return s.follow(f, path, e, here, group)
@@ -137,8 +140,12 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		}
 		c.needs = true
 		f.subs = append(f.subs, c)
-		s.created(e)
-		s.changed(path, e, change{update: 'c', isNew: true}, "")
+		if m := s.alternate(path, e, nil); m.rank > altNone {
+			s.altMade(path, e, &m)
+		} else {
+			s.created(e)
+			s.changed(path, e, change{update: 'c', isNew: true}, "")
+		}
 		if err := s.touch(f, e); err != nil {
 			return err
 		}
@@ -167,8 +174,14 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 // regular decides by the quick check whether a file is fetched.
 func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
+	w.mount, w.entry = f.mount, *e
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
+	}
+	if done, err := s.altFile(f, &w, e, here); done || err != nil {
+		return err
+	}
+	if w.hasOld {
 		v := s.cmp.quick(e, here)
 		if v == same && s.racy.suspect(path, e) {
 			v = unsure
@@ -198,9 +211,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
-	w.mount = f.mount
-	w.entry = *e
-	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
+	if !w.hasOld && w.alt == 0 && s.o.Fuzzy && e.Size >= deltaLeast {
 		w.like = s.similar(e, f.around)
 	}
 	if !w.compare {
@@ -229,6 +240,14 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 			return nil
 		}
 	}
+	var like *altMatch
+	if old == nil {
+		done, m, err := s.altNode(f, path, e, group)
+		if done || err != nil {
+			return err
+		}
+		like = m
+	}
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
@@ -242,14 +261,17 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 	if err != nil {
 		return err
 	}
-	ch := change{update: 'c', isNew: here == nil}
-	if here != nil {
-		ch = s.cmp.attrs(e, s.attrs(e, here), here, 'c')
+	switch {
+	case here != nil:
+		ch := s.cmp.attrs(e, s.attrs(e, here), here, 'c')
 		ch.content = true
-	} else {
+		s.changed(path, e, ch, "")
+	case like != nil:
+		s.altMade(path, e, like)
+	default:
 		s.created(e)
+		s.changed(path, e, change{update: 'c', isNew: true}, "")
 	}
-	s.changed(path, e, ch, "")
 	if old != nil {
 		if err := s.keepOld(path, old); err != nil {
 			return err

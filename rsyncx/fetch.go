@@ -28,6 +28,7 @@ type wish struct {
 	mount   bool  // below a mount point: it cannot be replaced
 	hasOld  bool
 	old     info   // what the destination has
+	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0
 	like    string // name of a file in the same directory that may have some of the content, or ""
 }
 
@@ -42,6 +43,7 @@ func (w *wish) append(b []byte) []byte {
 	b = binary.AppendVarint(b, w.gid)
 	b = binary.AppendUvarint(b, w.tree.number)
 	b = binary.AppendUvarint(b, uint64(w.tree.top))
+	b = binary.AppendUvarint(b, uint64(w.alt))
 	b = appendText(b, w.path)
 	b = appendText(b, w.like)
 	b = appendEntry(b, &w.entry)
@@ -69,6 +71,7 @@ func parseWish(record []byte) (wish, error) {
 	flags := d.byte()
 	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
+	w.alt = int(d.uint())
 	w.path = d.text()
 	w.like = d.text()
 	w.entry = d.entry()
@@ -265,6 +268,17 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.stats.Torn++
 		s.warn(w.path, "changed on every try while it was read")
 	}
+	if got.same && w.alt > 0 {
+		w.compare = false
+		m := altMatch{rank: altValue, dir: w.alt, info: w.old, set: s.attrs(&f.Entry, nil)}
+		if ch := s.cmp.attrs(&f.Entry, m.set, &w.old, '.'); !ch.any() {
+			m.rank = altExact
+		}
+		if done, err := s.altTake(w, &f.Entry, &m); done || err != nil {
+			return err
+		}
+		return s.notRead(w, fmt.Errorf("%w: the file of an alternate directory", ErrTorn))
+	}
 	if got.same {
 		s.racy.read(w.path, &f.Entry)
 		s.groupKept(w.group, &w.old)
@@ -301,8 +315,17 @@ func (s *stager) believable(w *wish, e *Entry) error {
 	return nil
 }
 
-func (w *wish) dest() *info {
+// own is the destination's file, or nil.
+func (w *wish) own() *info {
 	if !w.hasOld {
+		return nil
+	}
+	return &w.old
+}
+
+// dest is the file that the new one is compared with.
+func (w *wish) dest() *info {
+	if !w.hasOld && w.alt == 0 {
 		return nil
 	}
 	return &w.old
@@ -329,8 +352,8 @@ func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
-	ch := change{update: '>', isNew: !w.hasOld}
-	if w.hasOld {
+	ch := change{update: '>', isNew: w.dest() == nil}
+	if w.dest() != nil {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
 	} else {

@@ -35,6 +35,7 @@ const (
 	groupFailed   groupState = iota // not there, or not yet
 	groupKept                       // the destination's own file
 	groupReplaced                   // a new file
+	groupAlt                        // left out: an alternate directory has it
 )
 
 // group returns the group that e belongs to, or -1, and whether another name
@@ -72,6 +73,12 @@ func (s *stager) groupKept(id int, here *info) {
 	if id >= 0 {
 		g := &s.groups[id]
 		g.state, g.dev, g.ino = groupKept, here.Dev, here.Ino
+	}
+}
+
+func (s *stager) groupElsewhere(id int) {
+	if id >= 0 {
+		s.groups[id].state = groupAlt
 	}
 }
 
@@ -144,6 +151,12 @@ func (s *stager) linkedAlready(w *wish) {
 func (s *stager) link(w *wish, alone *spool) error {
 	g := &s.groups[w.group]
 	switch {
+	case g.state == groupAlt && isRegular(&w.entry):
+		w.group = -1
+		if done, err := s.altFile(nil, w, &w.entry, nil); done || err != nil {
+			return err
+		}
+		return alone.add(w.append)
 	case g.state == groupFailed && isRegular(&w.entry):
 		w.group = -1
 		return alone.add(w.append)

@@ -193,7 +193,6 @@ func (o *Options) honoured() error {
 		{o.Append && o.WholeFile, "Append with WholeFile"},
 		{o.Inplace && o.Backup, "Inplace with backups"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
-		{o.AltDests != nil, "another basis"},
 		{o.PartialDir != "" && CheckName(o.PartialDir) != nil, "a partial directory that is not a single name"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
 	} {

@@ -59,6 +59,8 @@ func (s *stager) sameDirs() *sameDirs {
 		return nil
 	case o.Checksum, o.IgnoreTimes, o.Xattrs, o.ACLs:
 		return nil
+	case len(s.alts) > 0 && o.AltDest != CopyDest: // what is the same there is replaced here
+		return nil
 	case o.UserMap != nil, o.GroupMap != nil, o.Chmod != nil:
 		return nil
 	}

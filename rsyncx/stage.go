@@ -137,6 +137,7 @@ type stager struct {
 	wantedBytes int64
 
 	moved leftovers
+	alts  []*altDir
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
@@ -209,6 +210,9 @@ func (s *stager) prepare() (err error) {
 	if s.linked, err = s.newSpool("linked"); err != nil {
 		return err
 	}
+	if err := s.openAlts(); err != nil {
+		return err
+	}
 	if err := s.prepareBackups(); err != nil {
 		return err
 	}
@@ -264,6 +268,7 @@ func (s *stager) close() {
 	for _, f := range s.frames {
 		f.close()
 	}
+	s.closeAlts()
 	s.wanted.close()
 	s.linked.close()
 	s.trees.attrs.close()

@@ -58,7 +58,7 @@ func (s *stager) openAlts() error {
 		if err != nil {
 			what := ""
 			switch {
-			case errors.Is(err, fs.ErrNotExist):
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP):
 				what = "does not exist"
 			case errors.Is(err, unix.ENOTDIR):
 				what = "is not a dir"
@@ -186,8 +186,20 @@ func (s *stager) altFile(f *frame, w *wish, e *Entry, here *info) (done bool, er
 			return false, err
 		}
 	}
-	if done, err = s.altTake(w, e, &m); !done && err == nil && !w.hasOld {
+	// Of what makes way only that of another type gets a backup.
+	backup := here != nil && !w.hasOld && s.backsUp(w.path)
+	if leftOut := m.rank == altExact && s.o.AltDest == CompareDest; leftOut && backup {
+		backup = false
+		if err := s.keepOld(w.path, here); err != nil {
+			return false, err
+		}
+	}
+	done, err = s.altTake(w, e, &m)
+	if !done && err == nil && !w.hasOld {
 		w.alt, w.old = m.dir, m.info
+	}
+	if done && backup && err == nil {
+		err = s.keepOld(w.path, here)
 	}
 	return done, err
 }
@@ -274,9 +286,6 @@ func (s *stager) altClear(w *wish) error {
 	here, err := statAt(dir, name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && here.isDir() { // that makes way already
 		return nil
-	}
-	if err == nil && !isRegular(&here.Entry) && !w.compare { // rsync backs up what is of another type only
-		err = s.keepOld(w.path, &here)
 	}
 	if err != nil {
 		return fmt.Errorf("look at %s of the destination: %w", Printable(w.path), err)

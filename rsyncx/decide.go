@@ -28,7 +28,8 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 		return nil
 	}
 	s.own(e)
-	if here != nil && here.isDir() != isDir(e) {
+	cleared := here != nil && here.isDir() != isDir(e)
+	if cleared {
 		ok, err := s.makeWay(f, e, here)
 		if err != nil || !ok {
 			f.ignore(e)
@@ -55,7 +56,7 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	case isRegular(e):
 		return s.regular(f, path, e, here, group)
 	default:
-		return s.special(f, path, e, here, group)
+		return s.special(f, path, e, here, group, cleared)
 	}
 }
 
@@ -220,8 +221,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	return s.wanted.add(w.append)
 }
 
-// special makes symbolic links, devices, named pipes and sockets.
-func (s *stager) special(f *frame, path string, e *Entry, here *info, group int) error {
+// special makes symbolic links, devices, named pipes and sockets. cleared says
+// that a directory made way for it.
+func (s *stager) special(f *frame, path string, e *Entry, here *info, group int, cleared bool) error {
 	old := here
 	if here != nil && class(here.Mode) != class(e.Mode) {
 		here = nil // replaced by a rename, reported as new
@@ -241,7 +243,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 		}
 	}
 	var like *altMatch
-	if old == nil {
+	if old == nil && !cleared {
 		done, m, err := s.altNode(f, path, e, group)
 		if done || err != nil {
 			return err

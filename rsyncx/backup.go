@@ -106,10 +106,12 @@ func (s *stager) keepOld(path string, here *info) error {
 		return nil
 	}
 	how := uint64(backupLink)
-	if s.o.Inplace || s.o.Append || s.o.AppendVerify {
+	if s.o.Inplace && isRegular(&here.Entry) {
 		how = backupCopy
 	}
-	return s.op(partClear, s.backup(path, here, how))
+	o := s.backup(path, here, how)
+	o.size, o.attr.mtime = here.Size, here.Mtime
+	return s.op(partClear, o)
 }
 
 // holdsBackups reports whether the directory path is the one for backups, or

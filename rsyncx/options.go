@@ -191,7 +191,6 @@ func (o *Options) honoured() error {
 	}{
 		{o.Xattrs || o.ACLs, "extended attributes"},
 		{o.Append && o.WholeFile, "Append with WholeFile"},
-		{o.Inplace && o.Backup, "Inplace with backups"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
 		{o.PartialDir != "" && CheckName(o.PartialDir) != nil, "a partial directory that is not a single name"},
 		{o.DeleteBefore, "deletions before anything else, but by Sync,"},

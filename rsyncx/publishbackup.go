@@ -69,6 +69,9 @@ func (p *publisher) keep(dir int, name string, st *info, o *op) error {
 	}
 	defer unix.Close(to)
 	how := o.number & backupHow
+	if how == backupCopy && p.again && (!o.looksLike(st) || o.isThere(to, toName)) {
+		return nil // it was made, or what it would be made of is half written over
+	}
 	if how == backupMove {
 		err = p.replacing(to, toName, func() error { return p.root.rename(dir, name, to, toName) })
 		if err == nil && st.Nlink > 1 {
@@ -92,6 +95,15 @@ func (p *publisher) keep(dir int, name string, st *info, o *op) error {
 		return err
 	}
 	return notThere(p.root.unlink(dir, name))
+}
+
+// looksLike reports whether a file has the length and time of what is backed up.
+func (o *op) looksLike(st *info) bool { return st.Size == o.size && st.Mtime == o.attr.mtime }
+
+// isThere reports whether a file that looks like the backup is at its place.
+func (o *op) isThere(dir int, name string) bool {
+	st, err := statAt(dir, name)
+	return err == nil && isRegular(&st.Entry) && o.looksLike(&st)
 }
 
 // replacing puts something at a backup's place, in which a directory may stand.

@@ -71,7 +71,8 @@ func (s *stager) sameDirs() *sameDirs {
 			NumericIDs: o.NumericIDs || !s.can.OwnerNames,
 			// Without -t the quick check looks at the times all the same.
 			Times: o.Times || !o.SizeOnly, Nanoseconds: s.cmp.nanoseconds && !o.WholeSeconds,
-			HardLinks: o.HardLinks && s.can.HardLinks,
+			HardLinks:    o.HardLinks && s.can.HardLinks,
+			OmitDirTimes: o.OmitDirTimes || !o.Times, OmitLinkTimes: o.OmitLinkTimes || !o.Times, // those are never set then, nor looked at
 		},
 		free: make(chan *sameLister, sameListers),
 		kept: map[string][]info{},

@@ -232,19 +232,6 @@ func (s *stager) prepare() (err error) {
 	return s.openLog()
 }
 
-// lacking notes once what the source cannot tell.
-func (s *stager) lacking() {
-	if !s.can.Nanoseconds && s.o.Times {
-		s.notes.add("modification times are known in whole seconds only: the source has no finer ones")
-	}
-	if !s.can.OwnerNames && !s.o.NumericIDs && (s.o.Owner || s.o.Group) {
-		s.notes.add("owners were carried by number: the source does not know their names")
-	}
-	if !s.can.HardLinks && s.o.HardLinks {
-		s.notes.add("hard links became separate files: the source cannot tell them")
-	}
-}
-
 func (s *stager) newSpool(name string) (*spool, error) {
 	if !s.o.DryRun {
 		f, err := s.dst.createFile(s.out.stage, name)

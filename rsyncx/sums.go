@@ -127,6 +127,9 @@ func (s *stager) basisFor(d *draft) bool {
 		}
 		return true
 	case !s.can.Sums:
+		if long && !w.compare && (w.hasOld && w.old.Size >= deltaLeast || w.alt > 0) {
+			s.noDelta()
+		}
 		return false
 	case s.pretends() && w.compare, w.compare && (!long || s.o.Append):
 		d.how = byCompare

@@ -64,6 +64,7 @@ func (s *stager) walk(ctx context.Context) (err error) {
 	if s.only, err = options.Select(); err != nil {
 		return err
 	}
+	options.Hidden = s.o.Explain && s.o.Filter.Len() > 0 && !s.o.deleteOnly
 	if s.same = s.sameDirs(); s.same != nil {
 		options.Same, options.Digest = s.same.same, s.same.digest
 		defer s.same.close()
@@ -362,6 +363,7 @@ func (s *stager) entries(f *frame, d *Dir) error {
 			here, have = &have[0], have[1:]
 		}
 		if !d.Same && !s.lets(f, e) {
+			s.sayHidden(f, e)
 			f.ignore(e)
 			if here == nil {
 				continue
@@ -407,6 +409,22 @@ func (s *stager) lets(f *frame, e *Entry) bool {
 	}
 	hidden, _ := f.rules.Excluded(joinPath(f.path, e.Name), isDir(e), filter.Sender)
 	return !hidden
+}
+
+// sayHidden says that the source's rules leave e out.
+func (s *stager) sayHidden(f *frame, e *Entry) {
+	if !s.o.Explain || f.rules == nil || f.path == "" && e.Name == stateDir || !f.only.All() && !f.only.Asked(e.Name) {
+		return
+	}
+	path := joinPath(f.path, e.Name)
+	hidden, rule := f.rules.Excluded(path, isDir(e), filter.Sender)
+	if !hidden {
+		return
+	}
+	if isDir(e) {
+		path += "/"
+	}
+	s.skip(path, SkipHidden+Printable(rule))
 }
 
 // unwind leaves every directory deeper than the first keep frames.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/drsync/drsync/internal/event"
@@ -102,6 +103,9 @@ func (o Options) withDefaults() Options {
 	}
 	o.Append = o.Append || o.AppendVerify
 	o.Inplace = o.Inplace || o.Append
+	if o.PartialDir != "" && !filepath.IsAbs(o.PartialDir) {
+		o.PartialDir = filepath.Clean(o.PartialDir)
+	}
 	return o
 }
 

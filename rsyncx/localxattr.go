@@ -54,11 +54,13 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 		}
 		list = AppendXattr(list, name, value)
 		if len(list) > maxXattrs {
-			return "", fmt.Errorf("more than %d bytes of extended attributes", maxXattrs)
+			return "", errXattrsTooLong
 		}
 	}
 	return string(list), nil
 }
+
+var errXattrsTooLong = fmt.Errorf("more than %d bytes of extended attributes", maxXattrs)
 
 // carriesXattr tells which attributes rsync -X takes along: a user those of
 // users, root all but those of the system.

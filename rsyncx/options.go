@@ -189,7 +189,7 @@ func (o *Options) honoured() error {
 		on   bool
 		name string
 	}{
-		{o.Xattrs || o.ACLs, "extended attributes"},
+		{o.Xattrs && o.Filter.NamesXattrs(), "filter rules for names of extended attributes (the modifier x)"},
 		{o.Append && o.WholeFile, "Append with WholeFile"},
 		{o.Inplace && o.Backup, "Inplace with backups"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},

@@ -20,6 +20,8 @@ type Root struct {
 	locked bool
 	device uint64
 
+	refused refusals
+
 	// fault, in tests, stands for a crash before a system call that changes something.
 	fault func(call string) error
 	// share, in tests, stands for a file system where files can share blocks.

@@ -80,6 +80,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.remember(); err != nil {
 		return nil, err
 	}
+	s.dst.refused.take(&s.stats, &s.notes)
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
 		return nil, err
@@ -121,6 +122,7 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	xattrs  xattrReader
 	lister  destLister
 	only    Selection // of the root
 	same    *sameDirs // nil when the source does not ask
@@ -238,6 +240,9 @@ func (s *stager) lacking() {
 	}
 	if !s.can.HardLinks && s.o.HardLinks {
 		s.notes.add("hard links became separate files: the source cannot tell them")
+	}
+	if !s.can.Xattrs && (s.o.Xattrs || s.o.ACLs) {
+		s.notes.add("extended attributes and access control lists were left as they are: the source does not tell them")
 	}
 }
 
@@ -407,14 +412,16 @@ type notes struct {
 }
 
 // add notes a line. One that is added again is shown once, with its number.
-func (n *notes) add(text string) {
+func (n *notes) add(text string) { n.addTimes(text, 1) }
+
+func (n *notes) addTimes(text string, times int64) {
 	if n.count == nil {
 		n.count = make(map[string]int64)
 	}
 	if n.count[text] == 0 {
 		n.texts = append(n.texts, text)
 	}
-	n.count[text]++
+	n.count[text] += times
 }
 
 func (n *notes) lines() []string {

@@ -251,6 +251,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.entry, d.whole, d.basisSize = f.Entry, f.Whole, have.size
+	d.entry.Xattrs = d.wish.entry.Xattrs // those are told by a listing only
 	if f.Entry.Size == have.size && f.Whole == have.whole {
 		return p.equal(ctx, d)
 	}

@@ -147,6 +147,17 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	return a
 }
 
+// copied is what of extended attributes goes along with a copy.
+func (c *comparer) copied() (set attrSet) {
+	if c.xattrs {
+		set |= setPlain
+	}
+	if c.acls {
+		set |= setACLs
+	}
+	return set
+}
+
 // attrs compares the attributes wanted with those of d, which is of the same type.
 func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
 	ch := change{

@@ -33,10 +33,10 @@ type frame struct {
 	next  int   // first of subs that was not passed yet
 	gid   int64 // that new names inherit, or -1
 	acl   inheritedACL
-	set   attr  // attributes for the directory itself
-	needs bool  // set must be applied whatever happens inside
-	tree  tree  // that it belongs to when the destination has none yet
-	dirty bool  // something inside will be made, replaced or removed
+	set   attr // attributes for the directory itself
+	needs bool // set must be applied whatever happens inside
+	tree  tree // that it belongs to when the destination has none yet
+	dirty bool // something inside will be made, replaced or removed
 }
 
 // sub is a directory listed in its parent.

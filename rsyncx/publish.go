@@ -41,7 +41,7 @@ func (s *Staged) Publish(ctx context.Context) error {
 		}
 	}
 	err := p.run(ctx)
-	s.root.refused.take(&s.stats, &s.notes)
+	s.root.refused.tell(&s.stats, &s.notes, s.sink)
 	if err != nil {
 		return fmt.Errorf("publish into %s: %w", s.root.path, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/drsync/drsync/internal/event"
 	"golang.org/x/sys/unix"
 )
 
@@ -88,7 +89,8 @@ func chosen(list string, set attrSet) string {
 func isACL(name string) bool { return name == aclAccess || name == aclDefault }
 
 // besides yields what makes the list now the list want: first the names to be
-// removed, which makes room, with nil, then the values to be set.
+// removed, which makes room, with nil, then the values to be set, access control
+// lists last: they may forbid a user to set the others.
 func besides(now, want string) iter.Seq2[string, *[]byte] {
 	return func(yield func(string, *[]byte) bool) {
 		if now == want {
@@ -106,16 +108,22 @@ func besides(now, want string) iter.Seq2[string, *[]byte] {
 				return
 			}
 		}
-		for name, value := range Xattrs(want) {
-			if old, ok := has[name]; ok && old == value {
-				continue
-			}
-			if b := []byte(value); !yield(name, &b) {
-				return
+		for _, acls := range []bool{false, true} {
+			for name, value := range Xattrs(want) {
+				if old, ok := has[name]; isACL(name) != acls || ok && old == value {
+					continue
+				}
+				if b := []byte(value); !yield(name, &b) {
+					return
+				}
 			}
 		}
 	}
 }
+
+// XattrsNotKept begins the warning about what a destination would not take of
+// extended attributes and access control lists.
+const XattrsNotKept = "extended attributes or access control lists were not kept: "
 
 // refusals are what a destination would not take of extended attributes. Several
 // goroutines may add to it.
@@ -143,13 +151,15 @@ func (r *Root) refuses(err error) error {
 	return nil
 }
 
-// take adds what was refused since the last time to stats and notes.
-func (f *refusals) take(stats *Stats, n *notes) {
+// tell adds what was refused since the last time to stats and notes, and warns once.
+func (f *refusals) tell(stats *Stats, n *notes, sink event.Sink) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.count > 0 {
+		text := XattrsNotKept + f.first
 		stats.Skipped += f.count
-		n.addTimes("extended attributes or access control lists were not kept: "+f.first, f.count)
+		n.addTimes(text, f.count)
+		sink.Emit(event.Event{Kind: event.Warning, Text: text})
 	}
 	f.count, f.first = 0, ""
 }

@@ -80,7 +80,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.remember(); err != nil {
 		return nil, err
 	}
-	s.dst.refused.take(&s.stats, &s.notes)
+	s.dst.refused.tell(&s.stats, &s.notes, s.o.Event)
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
 		return nil, err

@@ -170,25 +170,40 @@ func xattrsAsRsync(t *testing.T, seed uint64, v variant, root bool) {
 	dir := t.TempDir() // not in memory, where there may be no attributes
 	from, to, to2 := filepath.Join(dir, "from"), filepath.Join(dir, "to"), filepath.Join(dir, "to2")
 	mkdirs(t, from, to, to2)
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
 	for i, d := range []string{from, to, to2} {
 		at := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, uint64(min(i, 1))+n)) }
 		(&randomTree{Rand: at(0), t: t, root: root, hard: v.hard}).make(d, 2)
 		(&xattrTree{Rand: at(100), t: t, user: !root}).dress(d)
+		if !root {
+			giveAway(t, d)
+		}
+	}
+	as := func(f func()) { f() }
+	if !root {
+		as = func(f func()) { asNobody(t, f) }
 	}
 	o := Archive()
 	v.set(&o)
-	want := runRsync(t, append([]string{"-i", "--modify-window=-1"}, append(v.args, from+"/", to+"/")...))
+	var want []string
+	as(func() {
+		want = runRsync(t, append([]string{"-i", "--modify-window=-1"}, append(v.args, from+"/", to+"/")...))
+	})
 	before := dressed(t, to2)
 	var events eventLog
 	o.Event = events.add
 	src, dst := open(t, from, to2)
 	dry := o
 	dry.DryRun = true
-	_, err := Sync(t.Context(), src, dst, dry)
+	sync := func(o Options) (stats Stats, err error) {
+		as(func() { stats, err = Sync(t.Context(), src, dst, o) })
+		return stats, err
+	}
+	_, err := sync(dry)
 	must(t, err)
 	sameTree(t, "after a dry run", dressed(t, to2), before)
 	pretended := events.take()
-	stats, err := Sync(t.Context(), src, dst, o)
+	stats, err := sync(o)
 	must(t, err)
 	got := events.take()
 	if !slices.Equal(pretended, got) {
@@ -206,10 +221,130 @@ func xattrsAsRsync(t *testing.T, seed uint64, v variant, root bool) {
 	if !o.Times {
 		return
 	}
-	_, err = Sync(t.Context(), src, dst, o)
+	_, err = sync(o)
 	must(t, err)
 	if again := events.take(); len(again) > 0 {
 		t.Errorf("a second run said\n%s", strings.Join(again, "\n"))
+	}
+}
+
+// TestXattrsOfAUser does so without root.
+func TestXattrsOfAUser(t *testing.T) {
+	testenv.Require(t, "rsync")
+	for i := range 12 {
+		v := xattrVariants[[]int{0, 1, 2, 4, 5, 7}[i%6]]
+		xattrsAsRsync(t, uint64(1000+i), v, false)
+	}
+}
+
+// giveAway makes all below dir a user's who may read it and work in its directories.
+func giveAway(t testing.TB, dir string) {
+	t.Helper()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		must(t, unix.Lstat(path, &st))
+		must(t, os.Lchown(path, 65534, 65534))
+		more := uint32(0o400)
+		if d.IsDir() {
+			more = 0o700
+		}
+		if d.Type()&os.ModeSymlink == 0 {
+			must(t, unix.Chmod(path, st.Mode&0o777|more))
+		}
+		return nil
+	}))
+}
+
+// TestXattrsRefused lets the file system refuse them: everything else arrives, and it is said once.
+func TestXattrsRefused(t *testing.T) {
+	testenv.RequireRoot(t)
+	dir := t.TempDir()
+	from, to := dir+"/from", dir+"/to"
+	write(t, from+"/new/f", "f")
+	write(t, from+"/old", "f")
+	write(t, to+"/old", "f")
+	for _, name := range []string{"/new/f", "/old", "/new"} {
+		must(t, unix.Setxattr(from+name, "user.a", []byte("1"), 0))
+	}
+	must(t, unix.Utimes(from+"/old", make([]unix.Timeval, 2)))
+	must(t, unix.Utimes(to+"/old", make([]unix.Timeval, 2)))
+	src, dst := open(t, from, to)
+	dst.fault = func(call string) error {
+		if call == "setxattr" {
+			return unix.EOPNOTSUPP
+		}
+		return nil
+	}
+	o := Archive()
+	o.Xattrs = true
+	var events eventLog
+	o.Event = events.add
+	stats, err := Sync(t.Context(), src, dst, o)
+	must(t, err)
+	sameTree(t, "without attributes", snapshot(t, to), snapshot(t, from))
+	if stats.Skipped != 3 || len(stats.Notes) != 1 && len(stats.Notes) != 2 || !strings.HasPrefix(stats.Notes[0], XattrsNotKept) {
+		t.Errorf("counted %+v", stats)
+	}
+	dst.fault = nil
+	_, err = Sync(t.Context(), src, dst, o)
+	must(t, err)
+	sameTree(t, "with attributes", dressed(t, to), dressed(t, from))
+}
+
+// TestXattrsUntold leaves the destination's alone when the source does not know its own.
+func TestXattrsUntold(t *testing.T) {
+	testenv.RequireRoot(t)
+	dir := t.TempDir()
+	write(t, dir+"/from/f", "f")
+	write(t, dir+"/to/f", "f")
+	must(t, unix.Setxattr(dir+"/to/f", "user.a", []byte("1"), 0))
+	src, dst := open(t, dir+"/from", dir+"/to")
+	o := Options{Xattrs: true, ACLs: true, Checksum: true}
+	stats, err := Sync(t.Context(), untold{src}, dst, o)
+	must(t, err)
+	if len(stats.Notes) != 1 || !strings.Contains(dressed(t, dir+"/to")["f"], "user.a") {
+		t.Errorf("noted %q, left %q", stats.Notes, dressed(t, dir+"/to")["f"])
+	}
+}
+
+type untold struct{ Source }
+
+func (u untold) Abilities() Abilities {
+	a := u.Source.Abilities()
+	a.Xattrs = false
+	return a
+}
+
+// TestXattrsOfBackups looks that a copy has what the file had.
+func TestXattrsOfBackups(t *testing.T) {
+	testenv.RequireRoot(t)
+	dir := t.TempDir()
+	write(t, dir+"/from/d/f", "new")
+	write(t, dir+"/to/d/f", "old one")
+	list := encodeACL([]aclEntry{{aclOwner, 6, 0}, {aclUser, 4, 9}, {aclOwned, 4, 0}, {aclMask, 4, 0}, {aclOther, 4, 0}})
+	must(t, unix.Setxattr(dir+"/to/d/f", "trusted.a", []byte("1"), 0))
+	must(t, unix.Setxattr(dir+"/to/d/f", aclAccess, list, 0))
+	was := dressed(t, dir+"/to")["d/f"]
+	src, dst := open(t, dir+"/from", dir+"/to")
+	o := Archive()
+	o.Xattrs, o.ACLs, o.Backup, o.BackupDir = true, true, true, "old"
+	staged, err := Stage(t.Context(), src, dst, o)
+	must(t, err)
+	links := 0
+	dst.fault = func(call string) error {
+		if call == "link" {
+			links++
+			return unix.EMLINK // it has to be copied
+		}
+		return nil
+	}
+	must(t, staged.Publish(t.Context()))
+	if got := dressed(t, dir+"/to")["old/d/f"]; got != was || links == 0 {
+		t.Errorf("the backup is %s, was %s", got, was)
 	}
 }
 

@@ -114,6 +114,7 @@ func (s *stager) alternate(path string, e *Entry, own *info) altMatch {
 		if err != nil || class(here.Mode) != class(e.Mode) {
 			continue
 		}
+		s.bears(dir, name, &here)
 		m := altMatch{rank: altType, dir: i + 1, info: here, set: s.attrs(e, own)}
 		if first.dir == 0 {
 			first = altFirst{dir: i + 1, info: here}
@@ -220,6 +221,7 @@ func (s *stager) altBySum(ctx context.Context, d *draft, whole [16]byte) (done b
 		if err != nil || !isRegular(&here.Entry) || here.Size != d.entry.Size {
 			continue
 		}
+		s.bears(dir, name, &here)
 		have := sumBasis(ctx, &a.at, &draft{how: byCompare, basis: w.path}, s.content.scratch())
 		if have.err != nil || have.size != here.Size || have.whole != whole {
 			continue
@@ -349,7 +351,7 @@ func (s *stager) altCopy(w *wish, e *Entry, m *altMatch) (at place, done bool, e
 	if before.Ino != m.info.Ino || !s.cmp.likeBefore(&before, &m.info) {
 		return place{}, false, nil
 	}
-	at, err = s.content.copyOwn(from, before.Size, w.tree, w.path, s.fresh(e, w.own(), w.gid))
+	at, err = s.content.copyOwn(from, before.Size, w.tree, w.path, s.bequeath(s.fresh(e, w.own(), w.gid), e, w.own(), w.acl))
 	if errors.Is(err, io.EOF) || errors.Is(err, unix.EIO) {
 		return place{}, false, nil
 	}

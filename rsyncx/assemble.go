@@ -310,7 +310,7 @@ func (a *assembly) keep() error {
 		_, _ = a.patch.Write(appendPart(nil, partEnd, d.plan.Size, 0)) // its error stays for Flush
 		err = a.patch.Flush()
 	} else if err = setLength(int(a.out.Fd()), d.plan.Size); err == nil {
-		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.fresh(&d.entry, w.dest(), w.gid)))
+		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.freshFile(w, &d.entry)))
 	}
 	if err == nil {
 		err = a.out.Close()

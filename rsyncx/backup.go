@@ -86,7 +86,7 @@ func (s *stager) unsafeOld(path string, here *info) bool {
 // backup returns what makes a backup of path, which is no directory.
 func (s *stager) backup(path string, here *info, how uint64) op {
 	o := op{kind: opBackup, path: path, target: s.backupDir + path + s.o.Suffix, number: how,
-		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino}
+		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: attr{set: s.cmp.copied()}}
 	if s.backupOutside != "" {
 		o.number |= backupOutside
 	}

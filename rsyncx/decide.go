@@ -28,6 +28,12 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 		return nil
 	}
 	s.own(e)
+	if err := s.bearings(path, e); err != nil {
+		return err
+	}
+	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
+		s.bears(f.fd, e.Name, here)
+	}
 	cleared := here != nil && here.isDir() != isDir(e)
 	if cleared {
 		ok, err := s.makeWay(f, e, here)
@@ -134,7 +140,9 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
 	if here == nil {
-		c.set = s.fresh(e, nil, f.gid)
+		acl := s.inherits(f)
+		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
+		c.acl = inheritedACL{known: true, list: acl}
 		c.gid = int64(os.Getegid())
 		if f.gid >= 0 && !s.o.Perms {
 			c.set.mode |= unix.S_ISGID // as mkdir does
@@ -175,7 +183,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 // regular decides by the quick check whether a file is fetched.
 func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
-	w.mount, w.entry = f.mount, *e
+	w.mount, w.entry, w.acl = f.mount, *e, s.inherits(f)
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
 	}
@@ -253,7 +261,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
-	at, err := s.content.node(f.tree, path, e, s.fresh(e, here, f.gid), s.pretends())
+	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, here, f.gid), e, here, s.inherits(f)), s.pretends())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.stats.Skipped++
 		s.notes.add("a link or special file was left out: this host does not let us make it")
@@ -267,6 +275,9 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 	case here != nil:
 		ch := s.cmp.attrs(e, s.attrs(e, here), here, 'c')
 		ch.content = true
+		// rsync compares with the new one, which has none yet.
+		plain, acls := xattrsDiffer(e.Xattrs, "")
+		ch.xattrs, ch.acls = plain && s.cmp.xattrs, acls && s.cmp.acls
 		s.changed(path, e, ch, "")
 	case like != nil:
 		s.altMade(path, e, like)

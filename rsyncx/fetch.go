@@ -19,13 +19,14 @@ const tries = 3
 // wish is a file to fetch, or a hard link to decide later.
 type wish struct {
 	path    string
-	group   int   // of hard links, or -1
-	listed  int64 // bytes
-	entry   Entry // as listed
-	compare bool  // fetch only to see whether the content differs
-	gid     int64 // that a new file inherits, or -1
-	tree    tree  // that it belongs to when its directory is new
-	mount   bool  // below a mount point: it cannot be replaced
+	group   int    // of hard links, or -1
+	listed  int64  // bytes
+	entry   Entry  // as listed
+	compare bool   // fetch only to see whether the content differs
+	gid     int64  // that a new file inherits, or -1
+	acl     string // that a new file inherits
+	tree    tree   // that it belongs to when its directory is new
+	mount   bool   // below a mount point: it cannot be replaced
 	hasOld  bool
 	old     info   // what the destination has
 	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0
@@ -46,12 +47,13 @@ func (w *wish) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(w.alt))
 	b = appendText(b, w.path)
 	b = appendText(b, w.like)
+	b = appendText(b, w.acl)
 	b = appendEntry(b, &w.entry)
 	return appendEntry(b, &w.old.Entry)
 }
 
 func appendEntry(b []byte, e *Entry) []byte {
-	b = appendText(appendText(appendText(b, e.User), e.Group), e.Target)
+	b = appendText(appendText(appendText(appendText(b, e.User), e.Group), e.Target), e.Xattrs)
 	for _, v := range []uint64{uint64(e.Mode), uint64(e.Size), uint64(e.UID), uint64(e.GID), e.Rdev, e.Dev, e.Ino, e.Nlink} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -59,7 +61,7 @@ func appendEntry(b []byte, e *Entry) []byte {
 }
 
 func (d *decoder) entry() Entry {
-	e := Entry{User: d.text(), Group: d.text(), Target: d.text()}
+	e := Entry{User: d.text(), Group: d.text(), Target: d.text(), Xattrs: d.text()}
 	e.Mode, e.Size, e.UID, e.GID = d.uint32(), int64(d.uint()), d.uint32(), d.uint32()
 	e.Rdev, e.Dev, e.Ino, e.Nlink = d.uint(), d.uint(), d.uint(), d.uint()
 	e.Mtime = d.time()
@@ -74,6 +76,7 @@ func parseWish(record []byte) (wish, error) {
 	w.alt = int(d.uint())
 	w.path = d.text()
 	w.like = d.text()
+	w.acl = d.text()
 	w.entry = d.entry()
 	w.old.Entry = d.entry()
 	_, w.entry.Name = splitPath(w.path)
@@ -252,10 +255,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 	if err := s.believable(w, &f.Entry); err != nil {
 		return err
 	}
+	f.Entry.Xattrs = w.entry.Xattrs // those are told by a listing only
 	if w.mount && !w.compare {
 		return crossesMount(w.path)
 	}
-	set := s.fresh(&f.Entry, w.dest(), w.gid)
+	set := s.freshFile(w, &f.Entry)
 	got, err := s.receive(ctx, w, f, set)
 	switch {
 	case err != nil:
@@ -292,6 +296,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 	}
 	return s.arrived(w, &f.Entry, got.at, got.size, got.sum, wholeFile)
+}
+
+// freshFile is what a new file for w gets.
+func (s *stager) freshFile(w *wish, e *Entry) attr {
+	return s.bequeath(s.fresh(e, w.dest(), w.gid), e, w.dest(), w.acl)
 }
 
 // placed notes what Publish has to do for something that was staged: nothing when

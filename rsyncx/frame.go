@@ -32,10 +32,11 @@ type frame struct {
 	subs  []sub // directories among the source's entries, ascending
 	next  int   // first of subs that was not passed yet
 	gid   int64 // that new names inherit, or -1
-	set   attr  // attributes for the directory itself
-	needs bool  // set must be applied whatever happens inside
-	tree  tree  // that it belongs to when the destination has none yet
-	dirty bool  // something inside will be made, replaced or removed
+	acl   inheritedACL
+	set   attr // attributes for the directory itself
+	needs bool // set must be applied whatever happens inside
+	tree  tree // that it belongs to when the destination has none yet
+	dirty bool // something inside will be made, replaced or removed
 }
 
 // sub is a directory listed in its parent.
@@ -47,6 +48,7 @@ type sub struct {
 	mount bool
 	gid   int64 // of the directory
 	tree  tree  // when dst is nil
+	acl   inheritedACL
 	// ignored says that it stays out: its filter or what stands in its place says so.
 	ignored bool
 }
@@ -196,7 +198,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		s.ignored = d.Path
 		return nil, nil
 	}
-	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, tree: c.tree, rules: parent.rules, guard: parent.guard}
+	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, tree: c.tree, acl: c.acl, rules: parent.rules, guard: parent.guard}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -242,6 +244,10 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	}
 	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
 	d.Self.Name = ""
+	if err := s.bearings("", &d.Self); err != nil {
+		return nil, err
+	}
+	s.bears(fd, ".", &now)
 	set, ch := s.rootAttrs(&d.Self, &now)
 	f.set, f.needs = set, ch.any()
 	f.gid = inherited(set, int64(now.GID))

@@ -91,7 +91,7 @@ func (s *stager) groupReplaced(id int, at place) {
 
 // follow puts a later name of a group aside until all files were fetched.
 func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
-	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, tree: f.tree}
+	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, acl: s.inherits(f), tree: f.tree}
 	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
 		w.old, w.hasOld = *here, true
 	}

@@ -21,8 +21,8 @@ func TestLacking(t *testing.T) {
 			[]string{"files of another name did not spare reading any: the source makes no sums"}},
 		"halves": {func(a *Abilities) { a.Sums = false }, func(o *Options) { o.PartialDir = "p" },
 			[]string{"half files of the partial directory were not gone on with: the source makes no sums"}},
-		"xattrs": {func(a *Abilities) { a.Xattrs = false }, func(o *Options) { o.Xattrs = true }, []string{"extended attributes were not carried: the source cannot tell them"}},
-		"ACLs":   {func(a *Abilities) { a.Xattrs = false }, func(o *Options) { o.ACLs = true }, []string{"access control lists were not carried: the source cannot tell them"}},
+		"xattrs": {func(a *Abilities) { a.Xattrs = false }, func(o *Options) { o.Xattrs = true }, []string{"extended attributes and access control lists were left as they are: the source does not tell them"}},
+		"ACLs":   {func(a *Abilities) { a.Xattrs = false }, func(o *Options) { o.ACLs = true }, []string{"extended attributes and access control lists were left as they are: the source does not tell them"}},
 	} {
 		for _, asked := range []bool{false, true} {
 			can := all

@@ -173,8 +173,7 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 			all = all[:len(all)-1]
 			continue
 		}
-		d.bytes += len(e.Xattrs)
-		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group); size > MaxDirBytes {
+		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group) + len(e.Xattrs); size > MaxDirBytes {
 			d.kids = nil
 			d.unreadable(d.path, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes))
 			return nil

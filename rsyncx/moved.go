@@ -210,7 +210,7 @@ func (a *assembly) takeOver() bool {
 		return false
 	}
 	st, err := statFd(int(a.basis.Fd()))
-	if err != nil || st.Nlink != 1 || st.Size != a.d.plan.Size || !hasAttrs(&st, p.fresh(&a.d.entry, nil, w.gid)) || !p.mayTake(w, a.d.basis) {
+	if err != nil || st.Nlink != 1 || st.Size != a.d.plan.Size || w.acl != "" || !hasAttrs(&st, p.fresh(&a.d.entry, nil, w.gid)) || !p.mayTake(w, a.d.basis) {
 		return false
 	}
 	if a.place, err = p.content.linkOwn(p.dst.fd, a.d.basis, w.tree, w.path); err != nil {

@@ -190,7 +190,7 @@ func (o *Options) honoured() error {
 		on         bool
 		name, hint string
 	}{
-		{o.Xattrs || o.ACLs, "extended attributes", ""},
+		{o.Xattrs && o.Filter.NamesXattrs(), "filter rules for names of extended attributes (the modifier x)", "leave out the rules that have it"},
 		{o.Append && o.WholeFile, "Append with WholeFile", "a file that is appended to is not sent whole: leave out one of the two"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir", "what is written in place is its own half file: leave out the partial directory"},
 		{o.PartialDir != "" && CheckPath(o.PartialDir) != nil, "a partial directory that is not a relative path of plain names",

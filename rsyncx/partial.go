@@ -239,7 +239,7 @@ func (s *stager) placeHalf(h *half) error {
 	defer unix.Close(fd)
 	st, err := statFd(fd)
 	if err == nil {
-		err = s.dst.apply(fd, s.out.fresh.all(s.fresh(&w.entry, w.dest(), w.gid), &st))
+		err = s.dst.apply(fd, s.out.fresh.all(s.freshFile(w, &w.entry), &st))
 	}
 	at := h.at
 	if err == nil && !w.tree.none() {

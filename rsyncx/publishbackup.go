@@ -91,7 +91,7 @@ func (p *publisher) keep(dir int, name string, st *info, o *op) error {
 			return errors.Join(err, notThere(p.root.unlink(p.stage, as)))
 		}
 	}
-	if err := p.duplicate(dir, name, st, to, toName); err != nil || how != backupMove {
+	if err := p.duplicate(dir, name, st, to, toName, o.attr.set); err != nil || how != backupMove {
 		return err
 	}
 	return notThere(p.root.unlink(dir, name))
@@ -140,7 +140,7 @@ func (p *publisher) backupPlace(o *op) (fd int, name string, err error) {
 		if tail := len(dir) - len(done); tail < len(from) {
 			above = strings.TrimSuffix(from[:len(from)-tail], "/")
 		}
-		next, err := p.backupDir(fd, part, above)
+		next, err := p.backupDir(fd, part, above, o.attr.set)
 		unix.Close(fd)
 		if err != nil {
 			return -1, "", err
@@ -150,7 +150,7 @@ func (p *publisher) backupPlace(o *op) (fd int, name string, err error) {
 	return fd, name, nil
 }
 
-func (p *publisher) backupDir(parent int, name, like string) (int, error) {
+func (p *publisher) backupDir(parent int, name, like string, keep attrSet) (int, error) {
 	err := p.root.mkdir(parent, name, 0o777)
 	isNew := err == nil
 	if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -161,7 +161,7 @@ func (p *publisher) backupDir(parent int, name, like string) (int, error) {
 		if err := p.root.unlink(parent, name); err != nil {
 			return -1, err
 		}
-		return p.backupDir(parent, name, like)
+		return p.backupDir(parent, name, like, keep)
 	}
 	if err != nil || !isNew || like == "" {
 		return fd, err
@@ -170,7 +170,7 @@ func (p *publisher) backupDir(parent int, name, like string) (int, error) {
 	defer d.close()
 	if dir, err := d.dir(like); err == nil {
 		if st, err := statFd(dir); err == nil {
-			_ = p.root.apply(fd, ownAttr(&st)) // as good as it goes
+			_ = p.root.apply(fd, withXattrs(ownAttr(&st), dir, ".", keep)) // as good as it goes
 		}
 	}
 	return fd, nil
@@ -187,8 +187,30 @@ func ownAttr(st *info) attr {
 	return a
 }
 
+// withXattrs adds to a the extended attributes of name in dir that keep speaks of,
+// as far as they can be read.
+func withXattrs(a attr, dir int, name string, keep attrSet) attr {
+	keep &= setPlain | setACLs
+	if a.set&setMode == 0 {
+		keep &^= setACLs // a symbolic link
+	}
+	if keep == 0 {
+		return a
+	}
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return a
+	}
+	defer unix.Close(fd)
+	var r xattrReader
+	if list, err := r.held(fd, keep&setPlain != 0, keep&setACLs != 0); err == nil {
+		a.set, a.xattrs = a.set|keep, list
+	}
+	return a
+}
+
 // duplicate copies a name that cannot be linked, under another name first.
-func (p *publisher) duplicate(dir int, name string, st *info, to int, toName string) error {
+func (p *publisher) duplicate(dir int, name string, st *info, to int, toName string, keep attrSet) error {
 	const as = ".drsync-backup"
 	if err := notThere(p.root.unlink(to, as)); err != nil {
 		return err
@@ -213,7 +235,7 @@ func (p *publisher) duplicate(dir int, name string, st *info, to int, toName str
 		return err
 	}
 	defer unix.Close(fd)
-	if err := p.root.apply(fd, ownAttr(st)); err != nil {
+	if err := p.root.apply(fd, withXattrs(ownAttr(st), dir, name, keep)); err != nil {
 		return err
 	}
 	return p.replacing(to, toName, func() error { return p.root.rename(to, as, to, toName) })

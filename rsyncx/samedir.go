@@ -14,7 +14,7 @@ import (
 // walkOptions is what Stage asks of the source.
 func (s *stager) walkOptions() WalkOptions {
 	return WalkOptions{Filter: s.o.Filter, OneFileSystem: s.o.OneFileSystem, OmitMounts: s.o.OmitMounts,
-		MaxEntries: s.o.MaxEntries, Only: s.o.Only, Flat: s.o.Flat}
+		MaxEntries: s.o.MaxEntries, Only: s.o.Only, Flat: s.o.Flat, Xattrs: s.cmp.xattrs, ACLs: s.cmp.acls}
 }
 
 // sameDirs answers WalkOptions.Same: whether a directory of the destination has,
@@ -57,7 +57,9 @@ func (s *stager) sameDirs() *sameDirs {
 	switch {
 	case !s.can.Digests, o.Filter.PerDirectory(), o.Explain, o.PruneEmpty:
 		return nil
-	case o.Checksum, o.IgnoreTimes, o.Xattrs, o.ACLs:
+	case o.Checksum, o.IgnoreTimes:
+		return nil
+	case o.Xattrs, o.ACLs: // digests do not cover them: each name has to be opened for its own, here and there
 		return nil
 	case len(s.alts) > 0 && o.AltDest != CopyDest: // what is the same there is replaced here
 		return nil

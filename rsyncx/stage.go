@@ -81,6 +81,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.remember(); err != nil {
 		return nil, err
 	}
+	s.dst.refused.tell(&s.stats, &s.notes, s.o.Event)
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
 		return nil, err
@@ -125,6 +126,7 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	xattrs  xattrReader
 	lister  destLister
 	only    Selection // of the root
 	same    *sameDirs // nil when the source does not ask
@@ -403,14 +405,16 @@ type notes struct {
 }
 
 // add notes a line. One that is added again is shown once, with its number.
-func (n *notes) add(text string) {
+func (n *notes) add(text string) { n.addTimes(text, 1) }
+
+func (n *notes) addTimes(text string, times int64) {
 	if n.count == nil {
 		n.count = make(map[string]int64)
 	}
 	if n.count[text] == 0 {
 		n.texts = append(n.texts, text)
 	}
-	n.count[text]++
+	n.count[text] += times
 }
 
 func (n *notes) lines() []string {

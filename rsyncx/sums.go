@@ -254,6 +254,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.entry, d.whole, d.basisSize = f.Entry, f.Whole, have.size
+	d.entry.Xattrs = d.wish.entry.Xattrs // those are told by a listing only
 	if done, err := p.altBySum(ctx, d, f.Whole); done || err != nil {
 		return err
 	}

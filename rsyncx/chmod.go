@@ -152,7 +152,7 @@ func changeMode(sets []ModeSet, mode uint32) uint32 {
 	dir := mode&unix.S_IFMT == unix.S_IFDIR
 	executable := mode&0o111 != 0
 	for _, set := range sets {
-		if set.Dirs && !dir || set.Files && dir {
+		if set.Dirs != set.Files && set.Dirs != dir {
 			continue
 		}
 		copied := uint32(0)

@@ -14,8 +14,11 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	s.count(e)
 	s.racy.listed(e.Mtime)
-	if isRegular(e) {
+	switch {
+	case isRegular(e):
 		s.stats.Bytes += e.Size
+	case isSymlink(e):
+		s.stats.Bytes += int64(len(e.Target))
 	}
 	if s.passedOver(path, e, here) {
 		f.ignore(e)

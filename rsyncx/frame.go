@@ -272,7 +272,14 @@ func (s *stager) scopes(ctx context.Context, f *frame) (err error) {
 		return nil
 	}
 	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) {
-		return ReadFile(ctx, s.src, joinPath(f.path, name), maxMergeFile)
+		content, err := ReadFile(ctx, s.src, joinPath(f.path, name), maxMergeFile)
+		if errors.Is(err, ErrNotRegular) {
+			// A directory or a device of that name has no rules; what a link leads to might.
+			if e, lerr := s.src.Lstat(ctx, joinPath(f.path, name)); lerr == nil && !isSymlink(&e) {
+				return nil, nil
+			}
+		}
+		return content, err
 	})
 	if err == nil {
 		f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {

@@ -160,7 +160,7 @@ func Archive() Options {
 // Stats counts what Stage found and what Publish will have done.
 type Stats struct {
 	Entries          int64 // of the source, after filtering
-	Bytes            int64 // total length of its regular files
+	Bytes            int64 // total length of its regular files, and of the targets of its links
 	Created          int64
 	Transferred      int64 // regular files fetched
 	TransferredBytes int64

@@ -1,16 +1,11 @@
 package cli
 
 import (
-	"errors"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/drsync/drsync/internal/event"
-	"github.com/drsync/drsync/internal/testenv"
 	"github.com/drsync/drsync/rsyncx"
 )
 
@@ -29,101 +24,6 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%q: %d, %v, want %d", c.text, got, err, c.want)
 		}
 	}
-}
-
-// Every clause does to a mode what the real rsync does.
-func TestChmodIsThatOfRsync(t *testing.T) {
-	testenv.Require(t, "rsync")
-	t.Parallel()
-	dir := t.TempDir()
-	modes := map[string]os.FileMode{"f": 0o640, "x": 0o751, "d": 0o750, "s": 0o600 | os.ModeSetuid}
-	for _, text := range []string{
-		"Dg+s,ug+w,Fo-w,+X", "D2775,F664", "a=rX", "u=rw,g=r,o=", "+t", "u+s,g-r", "go-rwx", "=r", "F600", "a+x", "o=rwx", "g+s", "ug=rwX", "Fu-s", "-x", "+s",
-	} {
-		from, to := filepath.Join(dir, "from", text), filepath.Join(dir, "to", text)
-		for name, mode := range modes {
-			path := filepath.Join(from, name)
-			if err := os.MkdirAll(from, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			var err error
-			if name == "d" {
-				err = os.Mkdir(path, 0o700)
-			} else {
-				err = os.WriteFile(path, nil, 0o600)
-			}
-			if err == nil {
-				err = os.Chmod(path, mode)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.MkdirAll(to, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.Command("rsync", "-rp", "--chmod="+text, from+"/", to+"/").CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v %s", text, err, out)
-		}
-		c, err := ParseLine([]string{"-a", "--chmod", text, "a", "b"})
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-			continue
-		}
-		for name := range modes {
-			was, now := stat(t, filepath.Join(from, name)), stat(t, filepath.Join(to, name))
-			got := apply(c.Options.Chmod, modeBits(was), was.IsDir())
-			if got != modeBits(now) {
-				t.Errorf("%s of %s %04o: %04o, rsync makes it %04o", text, name, modeBits(was), got, modeBits(now))
-			}
-		}
-	}
-	for _, text := range []string{"zz", "u+q", "u", "8", "77777", "", "D", "u+r,"} {
-		if _, err := ParseLine([]string{"-a", "--chmod=" + text, "a", "b"}); err == nil {
-			t.Errorf("%q was taken", text)
-		}
-	}
-	if _, err := ParseLine([]string{"-a", "--chmod=g=u", "a", "b"}); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("g=u: %v", err)
-	}
-}
-
-func stat(t *testing.T, path string) os.FileInfo {
-	t.Helper()
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info
-}
-
-func modeBits(info os.FileInfo) uint32 {
-	m := uint32(info.Mode().Perm())
-	for _, s := range []struct {
-		bit os.FileMode
-		as  uint32
-	}{{os.ModeSetuid, 0o4000}, {os.ModeSetgid, 0o2000}, {os.ModeSticky, 0o1000}} {
-		if info.Mode()&s.bit != 0 {
-			m |= s.as
-		}
-	}
-	return m
-}
-
-// apply is what rsyncx does with the sets.
-func apply(sets []rsyncx.ModeSet, mode uint32, dir bool) uint32 {
-	runs := mode&0o111 != 0
-	for _, s := range sets {
-		if dir && !s.Dirs || !dir && !s.Files {
-			continue
-		}
-		or := s.Or
-		if s.ExecIf && !dir && !runs {
-			or &^= 0o111
-		}
-		mode = mode&s.And | or
-	}
-	return mode
 }
 
 func TestIDMaps(t *testing.T) {

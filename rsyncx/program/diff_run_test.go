@@ -71,7 +71,7 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 }
 
 // What depends on the way a program talks, not on what it did.
-var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|building file list \.\.\. done|receiving file list \.\.\. done|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|backup_dir is .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
+var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|building file list \.\.\. done|receiving file list \.\.\. done|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
 
 // Numbers of --stats and of the end of -v that are a matter of the tree alone.
 var speedup = regexp.MustCompile(`  speedup is .*$`)

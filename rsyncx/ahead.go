@@ -23,6 +23,11 @@ import (
 // sums are made. A shorter one is in memory when it is read again.
 const aheadLeast = 8 << 20
 
+// letGoEvery is how much of a basis is read before the kernel is told that it may forget
+// it, in bytes: the copy takes over that memory then, and the file that Publish replaces
+// has little left to be freed.
+const letGoEvery = 8 << 20
+
 // copyAhead decides whether the basis of d is to be copied, and to which staged file.
 func (p *phases) copyAhead(d *draft) {
 	w := &d.wish
@@ -99,9 +104,14 @@ func (b *basisCopy) write(data []byte, off int64) error {
 }
 
 // fill writes what from gives to the copy and to sums. The error is that of from.
-func (b *basisCopy) fill(from io.Reader, sums *delta.Summer) (copied bool, err error) {
+func (b *basisCopy) fill(from *localBody, sums *delta.Summer) (copied bool, err error) {
 	w := writeBehind(b.write)
+	let := int64(0) // bytes that the kernel need not remember
 	for off := int64(0); err == nil; {
+		if off-let >= letGoEvery {
+			_ = unix.Fadvise(from.fd, let, off-let, unix.FADV_DONTNEED) // a hint
+			let = off
+		}
 		var n int
 		piece := w.buffer()
 		n, err = io.ReadFull(from, piece)

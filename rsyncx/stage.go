@@ -361,10 +361,10 @@ const freeDeletions = 20
 
 func tooManyDeletions(n, of, most int64, fraction float64) error {
 	if most > 0 && n > most {
-		return fmt.Errorf("%d entries of the destination would be deleted, more than the allowed %d", n, most)
+		return refused("%d entries of the destination would be deleted, more than the allowed %d", n, most)
 	}
 	if fraction > 0 && n > freeDeletions && float64(n) > fraction*float64(of) {
-		return fmt.Errorf("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
+		return refused("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
 	}
 	return nil
 }

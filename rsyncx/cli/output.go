@@ -103,6 +103,9 @@ func (c *Command) Line(e event.Event) string {
 	return c.change(format, e)
 }
 
+// Itemizes reports whether changes are shown by letters.
+func (c *Command) Itemizes() bool { return has(c.format(), 'i') }
+
 // format is how a change is shown, or "".
 func (c *Command) format() string {
 	switch {

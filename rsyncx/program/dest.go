@@ -104,7 +104,7 @@ func (r *run) root(to *target) (*rsyncx.Root, error) {
 			return nil, fail(FileIO, "make the destination: %w", err)
 		}
 	}
-	if r.c.Info("NAME") > 0 || r.c.Itemize > 0 {
+	if r.c.Info("NAME") > 0 || r.c.Itemizes() {
 		text := "created directory " + rsyncx.Printable(to.shown)
 		switch {
 		case r.c.MakePath && to.make == 1:

@@ -54,9 +54,7 @@ func (l *lines) flushLocked() {
 
 // say prints a line and logs it.
 func (r *run) say(line string) {
-	if !r.c.Quiet {
-		r.out.line(line)
-	}
+	r.out.line(line)
 	r.logged(line)
 }
 
@@ -161,7 +159,7 @@ func (r *run) untold(e event.Event) bool {
 
 // change prints and logs what has a line of its own.
 func (r *run) change(e event.Event) {
-	if line := r.c.Line(e); line != "" && !r.c.Quiet {
+	if line := r.c.Line(e); line != "" {
 		r.out.line(line)
 	}
 	if r.log != nil {
@@ -203,7 +201,7 @@ func (p *progress) file(r *run, e event.Event) {
 // whole takes the state of the whole run.
 func (p *progress) whole(r *run, e event.Event) {
 	level := r.c.Info("PROGRESS")
-	if level == 0 || r.c.DryRun || r.c.Quiet {
+	if level == 0 || r.c.DryRun {
 		return
 	}
 	p.mu.Lock()

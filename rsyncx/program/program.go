@@ -41,6 +41,7 @@ type Remote struct {
 	Roots          []string      // directories that will be asked for
 	Install        bool          // the program, where the host has none
 	Compress       cli.Compress  // what travels
+	BytesPerSecond int64         // that may arrive, of everything together; 0 is no limit
 	Silence        time.Duration // after which the host is given up; 0 is the usual one
 	ConnectTimeout time.Duration // 0 is the usual one
 }
@@ -95,6 +96,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	r.out.hold = r.c.Blocks
 	if done := r.about(); done {
 		return nil
+	}
+	if r.c.Quiet {
+		r.out.w = io.Discard
 	}
 	sources, dest, err := operands(r.c.Paths)
 	if err != nil {
@@ -168,7 +172,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		r.hideImplied(tree, root.Path())
 	}
 	source := tree.source
-	if n := r.c.BytesPerSecond; n > 0 {
+	if n := r.c.BytesPerSecond; n > 0 && tree.host == nil { // a host's whole line is limited
 		source = &limited{source, &rate{perSecond: n, now: r.Now}}
 	}
 	if to.as != "" && to.as != tree.only[0] {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -177,6 +178,72 @@ func TestMerged(t *testing.T) {
 	for path, want := range map[string]string{"a": "1", "d/x": "1", "d/y": "2", "n/in": "2", "z": "2", "nope": "missing"} {
 		if got[path] != want {
 			t.Errorf("%s: %q, want %q", path, got[path], want)
+		}
+	}
+}
+
+// A guard that refuses the source ends with rsync's status for stopped deletions,
+// a line that says which and one that says what to do, and nothing is changed.
+func TestGuards(t *testing.T) {
+	for _, c := range []struct{ option, said string }{
+		{"--source-marker=MARK", "the source has no MARK"}, {"--min-entries=10", "fewer than the 10"}, {"--max-delete-fraction=10", "more than the allowed 10 %"},
+		{"--same-source", "another directory than the last time"},
+	} {
+		t.Run(c.option, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, sub := range []string{"first", "second", "D"} {
+				if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 40 {
+				if err := os.WriteFile(filepath.Join(dir, "D", fmt.Sprint(i)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			do := func(args ...string) (int, string) {
+				var said bytes.Buffer
+				return Run(t.Context(), World{Out: &said, Err: &said, Dir: dir, Now: time.Now}, args), said.String()
+			}
+			if c.option == "--same-source" {
+				if status, said := do("-r", "--new-source", "first/", "D"); status != 0 {
+					t.Fatalf("%d %s", status, said)
+				}
+			}
+			status, said := do("-r", "--del", c.option, "second/", "D")
+			lines := strings.Split(strings.TrimSpace(said), "\n")
+			if status != 25 || len(lines) != 3 || !strings.Contains(lines[0], c.said) || !strings.Contains(lines[2], "refused") {
+				t.Errorf("%d %s", status, said)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "D/7")); err != nil {
+				t.Errorf("it deleted: %v", err)
+			}
+		})
+	}
+}
+
+// The limit of the line goes to whoever makes the line.
+func TestBandwidthIsPassedOn(t *testing.T) {
+	var got int64
+	Run(t.Context(), World{Out: io.Discard, Err: io.Discard, Dir: t.TempDir(), Now: time.Now, Dial: func(_ context.Context, to Remote) (Host, error) {
+		got = to.BytesPerSecond
+		return nil, errors.New("no")
+	}}, []string{"-a", "--bwlimit=3m", "host:a/", "b"})
+	if got != 3<<20 {
+		t.Errorf("%d bytes a second", got)
+	}
+}
+
+// With -q nothing is printed but what is wrong.
+func TestQuiet(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-aqv", "--stats", "f", "g"}, {"-aq", "--progress", "-i", "f", "h/"}, {"-q", "--list-only", "f"}} {
+		var out, said bytes.Buffer
+		if status := Run(t.Context(), World{Out: &out, Err: &said, Dir: dir, Now: time.Now}, args); status != 0 || out.Len()+said.Len() > 0 {
+			t.Errorf("%q: %d %s%s", args, status, &out, &said)
 		}
 	}
 }

@@ -186,7 +186,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	}
 	p.only = only(paths, p.flat)
 	for _, it := range items {
-		if r.c.Relative && strings.HasPrefix(it.arg, "./") {
+		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") {
 			t.keepRoot = false // the "." of the argument is sent as well
 		}
 	}
@@ -235,7 +235,7 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 		return nil, fail(Unsupported, "reach %s: %w", s.host, errors.ErrUnsupported)
 	}
 	to := Remote{
-		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress,
+		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress, BytesPerSecond: r.c.BytesPerSecond,
 		Silence: seconds(r.c.Timeout), ConnectTimeout: seconds(r.c.ConnectTimeout),
 	}
 	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {

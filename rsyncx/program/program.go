@@ -207,6 +207,11 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		stats.Created++
 		stats.Counts.NewDirs++
 	}
+	if r.c.Info("STATS") > 0 {
+		if err := r.countAgain(ctx, tree, &stats); err != nil {
+			return err
+		}
+	}
 	return r.closing(stats, tree)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,11 +116,12 @@ func TestOperands(t *testing.T) {
 }
 
 func TestOnly(t *testing.T) {
-	if got := only([]string{"b", "a-", "a/x", "a", "b", "a/x/y"}, false); !slices.Equal(got, []string{"a", "a-", "b"}) {
-		t.Errorf("%q", got)
+	got, again := only([]string{"b", "a-", "a/x", "a", "b", "a/x/y"}, false)
+	if !slices.Equal(got, []string{"a", "a-", "b"}) || !slices.Equal(again, []string{"a/x", "a/x/y", "b"}) {
+		t.Errorf("%q %q", got, again)
 	}
-	if got := only([]string{"b", "a-", "a/x", "a"}, true); !slices.Equal(got, []string{"a", "a/x", "a-", "b"}) {
-		t.Errorf("flat: %q", got)
+	if got, again := only([]string{"b", "a-", "a/x", "a"}, true); !slices.Equal(got, []string{"a", "a/x", "a-", "b"}) || again != nil {
+		t.Errorf("flat: %q %q", got, again)
 	}
 }
 
@@ -245,5 +247,45 @@ func TestQuiet(t *testing.T) {
 		if status := Run(t.Context(), World{Out: &out, Err: &said, Dir: dir, Now: time.Now}, args); status != 0 || out.Len()+said.Len() > 0 {
 			t.Errorf("%q: %d %s%s", args, status, &out, &said)
 		}
+	}
+}
+
+// asking is a source that asks Same for every directory it is told of.
+type asking struct {
+	rsyncx.Source
+	dirs []string
+	same []string // those of which Same said so
+}
+
+func (a *asking) Abilities() rsyncx.Abilities { return rsyncx.Abilities{Digests: true, Views: true} }
+
+func (a *asking) Walk(_ context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		for _, dir := range a.dirs {
+			d := rsyncx.Dir{Path: dir, Same: o.Same(dir, rsyncx.DirDigest{})}
+			if d.Same {
+				a.same = append(a.same, dir)
+			}
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Of several bases, a directory is compared by its digest when one alone has it.
+func TestMergedDigests(t *testing.T) {
+	a, b := &asking{dirs: []string{"", "x", "x/y", "z"}}, &asking{dirs: []string{"", "w", "z"}}
+	m := newMerged([]part{{Source: a, only: []string{"x", "z"}}, {Source: b, only: []string{"w", "z"}}})
+	if abilities := m.Abilities(); !abilities.Digests || !abilities.Views {
+		t.Errorf("%+v", abilities)
+	}
+	for _, err := range m.Walk(t.Context(), rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(a.same, []string{"x", "x/y"}) || !slices.Equal(b.same, []string{"w"}) {
+		t.Errorf("%q %q", a.same, b.same)
 	}
 }

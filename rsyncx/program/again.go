@@ -9,29 +9,53 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // countAgain adds to s what the line names more than once. It is copied once;
 // rsync counts it each time.
-func (r *run) countAgain(ctx context.Context, t *tree, s *rsyncx.Stats) error {
+func (r *run) countAgain(ctx context.Context, t *tree, rules *filter.Rules, s *rsyncx.Stats) error {
 	m, several := t.source.(*merged)
 	if !several {
-		return r.countPaths(ctx, t.source, t.only, t.again, s)
+		return r.countNamed(ctx, part{Source: t.source, named: t.named, flat: t.flat}, rules, s)
 	}
 	m.mu.Lock()
 	add(s, &m.again)
 	m.mu.Unlock()
 	for _, p := range m.parts {
-		if err := r.countPaths(ctx, p.Source, p.only, p.again, s); err != nil {
+		if err := r.countNamed(ctx, p, rules, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *run) countPaths(ctx context.Context, src rsyncx.Source, only, again []string, s *rsyncx.Stats) error {
-	for _, path := range again {
-		e, err := src.Lstat(ctx, path)
+func (r *run) countNamed(ctx context.Context, p part, rules *filter.Rules, s *rsyncx.Stats) error {
+	items := make(map[string]bool, len(p.named))
+	for _, path := range p.named {
+		items[path] = true
+	}
+	seen := make(map[string]bool, len(p.named))
+	again := func(path string) bool {
+		first := !seen[path]
+		seen[path] = true
+		return !first || brought(path, items, p.flat, rules)
+	}
+	last := "" // the directory of the path before
+	for _, path := range p.named {
+		dir := path[:max(strings.LastIndexByte(path, '/'), 0)]
+		for at := 0; dir != "" && r.c.Relative && !r.c.NoImplied && at < len(dir); {
+			at += 1 + strings.IndexByte(dir[at:]+"/", '/')
+			if lead := (dir + "/")[:at-1]; lead != last && !strings.HasPrefix(last, lead+"/") && again(lead) {
+				s.Entries++
+				s.Counts.Dirs++
+			}
+		}
+		last = dir
+		if !again(path) {
+			continue
+		}
+		e, err := p.Lstat(ctx, path)
 		var one *rsyncx.PathError
 		switch {
 		case errors.As(err, &one):
@@ -40,22 +64,25 @@ func (r *run) countPaths(ctx context.Context, src rsyncx.Source, only, again []s
 			return fmt.Errorf("look at what is named again: %w", err)
 		}
 		count(s, &e)
-		for dir := leading(only, path); dir > 0; dir-- {
-			s.Entries++
-			s.Counts.Dirs++
-		}
 	}
 	return nil
 }
 
-// leading returns how many directories lie between path and the one of only that brings it.
-func leading(only []string, path string) int {
-	for _, o := range only {
-		if rest, ok := strings.CutPrefix(path, o+"/"); ok {
-			return strings.Count(rest, "/")
+// brought reports whether path comes with an item above it.
+func brought(path string, items map[string]bool, flat bool, rules *filter.Rules) bool {
+	if flat || path == "" {
+		return false
+	}
+	for above := path; above != ""; {
+		if hidden, _ := rules.Root().Excluded(above, above != path, filter.Sender); hidden {
+			return false
+		}
+		above = above[:max(strings.LastIndexByte(above, '/'), 0)]
+		if items[above] {
+			return true
 		}
 	}
-	return 0
+	return false
 }
 
 // count adds one entry of a listing.

@@ -199,18 +199,18 @@ func children(ctx context.Context, src rsyncx.Source, dir string) ([]string, err
 	return paths, nil
 }
 
-// only brings paths into the order of a walk, and tells those that another one
-// has already: the same or, unless the walk is flat, one above.
-func only(paths []string, flat bool) (kept, again []string) {
+// only brings paths into the order of a walk, without those that another one has
+// already: the same or, unless the walk is flat, one above.
+func only(paths []string, flat bool) []string {
 	slices.SortFunc(paths, inWalk)
+	var kept []string
 	for _, p := range paths {
 		if n := len(kept); n > 0 && (kept[n-1] == p || !flat && strings.HasPrefix(p, kept[n-1]+"/")) {
-			again = append(again, p)
 			continue
 		}
 		kept = append(kept, p)
 	}
-	return kept, again
+	return kept
 }
 
 // inWalk compares paths by their place in a walk: depth first, siblings by name.

@@ -15,9 +15,8 @@ import (
 // part is one base of a merged source: what of it is sent.
 type part struct {
 	rsyncx.Source
-	only []string // nil sends all
-	// again are the paths that were named although others bring them.
-	again []string
+	only  []string // nil sends all
+	named []string // as the line names it, for countAgain
 	flat  bool
 	path  string // of a directory of this host
 }

@@ -158,7 +158,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, root.Close(), to.close()) }()
+	defer func() { err = errors.Join(err, root.Close(), to.close(err != nil)) }()
 	o := r.options(tree)
 	destPath, err := filepath.Abs(to.dir)
 	if err != nil {
@@ -208,7 +208,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		stats.Counts.NewDirs++
 	}
 	if r.c.Info("STATS") > 0 {
-		if err := r.countAgain(ctx, tree, &stats); err != nil {
+		if err := r.countAgain(ctx, tree, o.Filter, &stats); err != nil {
 			return err
 		}
 	}

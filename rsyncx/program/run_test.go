@@ -33,8 +33,8 @@ func TestInterrupted(t *testing.T) {
 	if status != int(Signal) || !strings.Contains(said.String(), "(code 20)") {
 		t.Errorf("%d %s", status, &said)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "D/f")); err == nil {
-		t.Error("it copied")
+	if _, err := os.Stat(filepath.Join(dir, "D")); err == nil {
+		t.Error("it left the directory that it made")
 	}
 }
 
@@ -116,12 +116,11 @@ func TestOperands(t *testing.T) {
 }
 
 func TestOnly(t *testing.T) {
-	got, again := only([]string{"b", "a-", "a/x", "a", "b", "a/x/y"}, false)
-	if !slices.Equal(got, []string{"a", "a-", "b"}) || !slices.Equal(again, []string{"a/x", "a/x/y", "b"}) {
-		t.Errorf("%q %q", got, again)
+	if got := only([]string{"b", "a-", "a/x", "a", "b", "a/x/y"}, false); !slices.Equal(got, []string{"a", "a-", "b"}) {
+		t.Errorf("%q", got)
 	}
-	if got, again := only([]string{"b", "a-", "a/x", "a"}, true); !slices.Equal(got, []string{"a", "a/x", "a-", "b"}) || again != nil {
-		t.Errorf("flat: %q %q", got, again)
+	if got := only([]string{"b", "a-", "a/x", "a"}, true); !slices.Equal(got, []string{"a", "a/x", "a-", "b"}) {
+		t.Errorf("flat: %q", got)
 	}
 }
 

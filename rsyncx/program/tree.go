@@ -20,7 +20,7 @@ type tree struct {
 	lead   string        // stands before names when they are shown
 
 	only     []string // what is sent; nil is all
-	again    []string // see part
+	named    []string // see part
 	flat     bool
 	keepRoot bool // no source is a directory's content
 
@@ -109,7 +109,7 @@ func (t *tree) combine(parts []part) {
 	switch len(parts) {
 	case 0:
 	case 1:
-		t.source, t.only, t.again, t.flat = parts[0].Source, parts[0].only, parts[0].again, parts[0].flat
+		t.source, t.only, t.named, t.flat = parts[0].Source, parts[0].only, parts[0].named, parts[0].flat
 	default:
 		t.source = newMerged(parts)
 		t.single = nil
@@ -195,21 +195,22 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		}
 	}
 	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base)}
-	slices.SortFunc(paths, inWalk)
+	if r.c.Info("STATS") > 0 {
+		p.named = slices.Clone(paths)
+	}
 	for _, path := range paths {
 		if path == "" {
 			t.keepRoot = false
-			p.again = paths[1:]
 			return p, nil
 		}
 	}
 	if len(paths) == 1 && !strings.Contains(paths[0], "/") && r.c.FilesFrom == "" {
 		t.single = &first
 	}
-	p.only, p.again = only(paths, p.flat)
+	p.only = only(paths, p.flat)
 	if len(r.c.Rules) > 0 && r.c.Relative {
 		// Rules do not apply to what leads to a name of the line.
-		p.only = slices.Compact(paths)
+		p.only = slices.Compact(paths) // only has sorted them
 	}
 	for _, it := range items {
 		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") {

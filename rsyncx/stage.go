@@ -151,6 +151,7 @@ type stager struct {
 	// directory backupOutside, when that is not "".
 	backupDir, backupOutside string
 	stats                    Stats
+	told                     int64 // of stats.Reused, by the changes so far
 	notes                    notes
 
 	racy      *racy  // nil without Options.Racy
@@ -393,6 +394,7 @@ func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 		ev.Name += "/"
 	case isRegular(e):
 		ev.Bytes = e.Size
+		ev.Entry.Reused = s.stats.Reused - s.told // counted before the file is told of
 	}
 	if linkTo != "" {
 		ev.Target = linkTo

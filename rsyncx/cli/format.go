@@ -152,7 +152,7 @@ func (c *Command) whole(e event.Event) string {
 // moved is how many bytes of content a change fetched.
 func moved(e event.Event) int64 {
 	if strings.HasPrefix(e.Itemize, ">") {
-		return e.Bytes
+		return e.Bytes - e.Entry.Reused
 	}
 	return 0
 }

@@ -198,8 +198,8 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err := r.madeRoot(ctx, source); err != nil {
 		return err
 	}
-	stats, err := rsyncx.Sync(ctx, source, root, o)
-	r.progress.end(r)
+	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
+	r.out.close()
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -286,5 +287,49 @@ func TestMergedDigests(t *testing.T) {
 	}
 	if !slices.Equal(a.same, []string{"x", "x/y"}) || !slices.Equal(b.same, []string{"w"}) {
 		t.Errorf("%q %q", a.same, b.same)
+	}
+}
+
+// A long file shows how far it is while it is read, at most once a second, under
+// its name, and the whole of it in the same line at the end.
+func TestProgressUnderWay(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ option, start, end string }{
+		{"--progress", "f\n\r", "(xfr#1, to-chk=0/1)\n"}, {"--info=progress2", "\r", "(xfr#1, to-chk=0/1)\n"}, {"-i", ">f+++++++++ g\n", ""},
+	} {
+		now := time.Unix(1000, 0)
+		var mu sync.Mutex
+		clock := func() time.Time { // a tenth of a second goes by whenever somebody looks
+			mu.Lock()
+			defer mu.Unlock()
+			now = now.Add(100 * time.Millisecond)
+			return now
+		}
+		var out, said bytes.Buffer
+		status := Run(t.Context(), World{Out: &out, Err: &said, Dir: dir, Now: clock}, []string{"-r", c.option, "f", "g"})
+		if err := os.Remove(filepath.Join(dir, "g")); err != nil || status != 0 {
+			t.Fatalf("%d %v %s", status, err, &said)
+		}
+		text := out.String()
+		under := strings.Count(text, "%") - strings.Count(text, "100%")
+		if !strings.Contains(text, c.end) || !strings.Contains(text, c.start) || (under > 0) != (c.option != "-i") {
+			t.Errorf("%s: %q", c.option, text)
+		}
+		if strings.Count(text, "\n") > 3 {
+			t.Errorf("%s: more lines than one file has: %q", c.option, text)
+		}
+	}
+}
+
+// What is read of a file in parts shows where in the file it is.
+func TestWatchedOffset(t *testing.T) {
+	b := &watchedBody{size: 100, ranges: []rsyncx.Range{{Off: 10, Len: 5}, {Off: 50, Len: 20}}}
+	for read, want := range map[int64]int64{0: 10, 3: 13, 5: 15, 6: 51, 25: 70, 30: 100} {
+		if b.read = read; b.offset() != want {
+			t.Errorf("%d read: %d, want %d", read, b.offset(), want)
+		}
 	}
 }

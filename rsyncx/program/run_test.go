@@ -298,7 +298,7 @@ func TestProgressUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ option, start, end string }{
-		{"--progress", "f\n\r", "(xfr#1, to-chk=0/1)\n"}, {"--info=progress2", "\r", "(xfr#1, to-chk=0/1)\n"}, {"-i", ">f+++++++++ g\n", ""},
+		{"--progress", "f\n\r", "(xfr#1, to-chk=0/1)\n"}, {"--info=progress2", "\r", "(xfr#1, to-chk=0/1)\n"}, {"-i", ">f+++++++++ f\n", ""},
 	} {
 		now := time.Unix(1000, 0)
 		var mu sync.Mutex

@@ -369,6 +369,7 @@ func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
+	s.told = s.stats.Reused
 	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
 		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
 }

@@ -189,7 +189,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		}
 	}
 	parent.next = i + 1
-	only, into := parent.only.Enter(name)
+	only, into := parent.only.entered(name, d.Path, parent.rules)
 	if !into {
 		return nil, hostile(d.Path, "the walk was not to go there")
 	}

@@ -158,6 +158,7 @@ type stager struct {
 	// directory backupOutside, when that is not "".
 	backupDir, backupOutside string
 	stats                    Stats
+	told                     int64 // of stats.Reused, by the changes so far
 	notes                    notes
 
 	racy      *racy  // nil without Options.Racy
@@ -359,10 +360,10 @@ const freeDeletions = 20
 
 func tooManyDeletions(n, of, most int64, fraction float64) error {
 	if most > 0 && n > most {
-		return fmt.Errorf("%d entries of the destination would be deleted, more than the allowed %d", n, most)
+		return refused("%d entries of the destination would be deleted, more than the allowed %d", n, most)
 	}
 	if fraction > 0 && n > freeDeletions && float64(n) > fraction*float64(of) {
-		return fmt.Errorf("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
+		return refused("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
 	}
 	return nil
 }
@@ -391,6 +392,7 @@ func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 		ev.Name += "/"
 	case isRegular(e):
 		ev.Bytes = e.Size
+		ev.Entry.Reused = s.stats.Reused - s.told // counted before the file is told of
 	}
 	if linkTo != "" {
 		ev.Target = linkTo

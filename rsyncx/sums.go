@@ -53,10 +53,13 @@ type phases struct {
 	coarse  *spool // with a plan, perhaps to refine
 	refined *spool // with the plan to carry out
 	rest    *spool // wishes to read in full
+	// copies are the numbers of the staged files that were begun ahead and are not yet
+	// what Publish puts in place.
+	copies map[uint64]struct{}
 }
 
 func (s *stager) phases(list *spool) (*phases, error) {
-	p := &phases{stager: s}
+	p := &phases{stager: s, copies: map[uint64]struct{}{}}
 	for _, n := range []struct {
 		name string
 		to   **spool
@@ -76,6 +79,9 @@ func (p *phases) close() {
 	p.drafts.close()
 	p.coarse.close()
 	p.refined.close()
+	for number := range p.copies {
+		_ = p.content.remove(place{number: number}, "") // what stays goes with the staging directory
+	}
 }
 
 // sort puts every wish of list among the drafts or into rest.
@@ -85,6 +91,7 @@ func (p *phases) sort(list *spool) error {
 		case helped && d.how == byAppend:
 			return true, addDraft(p.coarse, d)
 		case helped:
+			p.copyAhead(d)
 			return true, addDraft(p.drafts, d)
 		}
 		return true, p.rest.add(d.wish.append)
@@ -248,7 +255,10 @@ func draftWants[W any](list *spool, wants func(*draft) []W) iter.Seq[W] {
 // compareSums takes the first sums of a file.
 func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *basisSums) error {
 	if f.Err != nil || have.err != nil {
-		return p.rest.add(d.wish.append)
+		return p.forgo(d)
+	}
+	if !have.copied {
+		p.dropCopy(d)
 	}
 	if err := p.believable(&d.wish, &f.Entry); err != nil {
 		return err
@@ -283,6 +293,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.plan = blocks.Plan(nil)
+	p.copyUsed(d, blocks)
 	if len(f.Sums.Weak) == 0 {
 		d.block, d.weak = nextSums(&d.plan, f.Sums.Block, have.size)
 	}
@@ -292,7 +303,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 // planned goes on with a draft if that is worth it.
 func (p *phases) planned(d *draft, next *spool) error {
 	if d.block == 0 && d.plan.Reused() < d.plan.Size/32 || d.plan.Size == 0 {
-		return p.rest.add(d.wish.append)
+		return p.forgo(d)
 	}
 	return addDraft(next, d)
 }
@@ -410,7 +421,7 @@ func (p *phases) second(ctx context.Context) error {
 		case left > 0:
 			return nil
 		case torn:
-			return p.rest.add(d.wish.append)
+			return p.forgo(d)
 		}
 		return p.refine(ctx, d, sums)
 	})

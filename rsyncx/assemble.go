@@ -105,7 +105,7 @@ type assembly struct {
 func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
 	a := &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
 	a.left = len(a.asks)
-	at := &descent{root: p.dst.fd}
+	at := &descent{root: p.altRoot(d.wish.alt)}
 	defer at.close()
 	f, st, err := openBasis(at, d.basis)
 	if err != nil {
@@ -337,7 +337,7 @@ func (a *assembly) keep() error {
 		_, _ = a.patch.Write(appendPart(nil, partEnd, d.plan.Size, 0)) // its error stays for Flush
 		err = a.patch.Flush()
 	} else if err = setLength(int(a.out.Fd()), d.plan.Size); err == nil {
-		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.fresh(&d.entry, w.dest(), w.gid)))
+		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.freshFile(w, &d.entry)))
 	}
 	if err == nil {
 		err = a.out.Close()

@@ -70,6 +70,7 @@ func (s *stager) readBases(ctx context.Context, list *spool) *basisReader {
 		defer at.close()
 		buf := make([]byte, copyBuffer)
 		_ = eachDraft(list, func(d *draft) (bool, error) { // who reads the answers reads list too, and meets the error
+			at.start(s.altRoot(d.wish.alt))
 			select {
 			case b.answers <- sumBasis(ctx, at, copies, d, buf):
 				return true, nil

@@ -69,7 +69,9 @@ func addDraft(list *spool, d *draft) error {
 		b = binary.AppendUvarint(b, uint64(d.basisSize))
 		b = binary.AppendUvarint(b, uint64(d.block))
 		b = appendText(b, d.basis)
-		b = appendEntry(b, &d.entry)
+		e := d.entry
+		e.Xattrs = "" // those of wish count
+		b = appendEntry(b, &e)
 		return d.wish.append(b)
 	})
 	for len(plan) > 0 && err == nil {
@@ -100,7 +102,7 @@ func nextDraft(r *records) (*draft, error) {
 	if d.wish, err = parseWish(in.b); err != nil {
 		return nil, err
 	}
-	d.entry.Name = d.wish.entry.Name
+	d.entry.Name, d.entry.Xattrs = d.wish.entry.Name, d.wish.entry.Xattrs
 	var plan []byte
 	for left > uint64(len(plan)) {
 		chunk, err := r.next()

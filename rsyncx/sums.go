@@ -134,13 +134,16 @@ func (s *stager) basisFor(d *draft) bool {
 		}
 		return true
 	case !s.can.Sums:
+		if long && !w.compare && (w.hasOld && w.old.Size >= deltaLeast || w.alt > 0) {
+			s.noDelta()
+		}
 		return false
 	case s.pretends() && w.compare, w.compare && (!long || s.o.Append):
 		d.how = byCompare
 		return true
 	case s.pretends():
 		return false
-	case w.hasOld:
+	case w.hasOld, w.alt > 0:
 		d.how = byDelta
 		return long && w.old.Size >= deltaLeast
 	}
@@ -261,6 +264,10 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.entry, d.whole, d.basisSize = f.Entry, f.Whole, have.size
+	d.entry.Xattrs = d.wish.entry.Xattrs // those are told by a listing only
+	if done, err := p.altBySum(ctx, d, f.Whole); done || err != nil {
+		return err
+	}
 	if f.Entry.Size == have.size && f.Whole == have.whole {
 		return p.equal(ctx, d)
 	}
@@ -304,6 +311,10 @@ func (p *phases) planned(d *draft, next *spool) error {
 // equal is a file whose content the basis has.
 func (p *phases) equal(ctx context.Context, d *draft) error {
 	w := &d.wish
+	if w.compare && w.alt > 0 { // it was there until a moment ago
+		w.compare = false
+		return p.rest.add(w.append)
+	}
 	if w.compare {
 		p.racy.read(w.path, &d.entry)
 		p.groupKept(w.group, &w.old)
@@ -339,7 +350,7 @@ func (p *phases) unequal(d *draft) error {
 // searchBasis looks for blocks in the file of the destination. One that cannot
 // be read has none.
 func (p *phases) searchBasis(ctx context.Context, d *draft, blocks *delta.Blocks, parts []delta.Span) error {
-	at := &descent{root: p.dst.fd}
+	at := &descent{root: p.altRoot(d.wish.alt)}
 	defer at.close()
 	f, st, err := openBasis(at, d.basis)
 	if err != nil {

@@ -86,7 +86,7 @@ func (s *stager) unsafeOld(path string, here *info) bool {
 // backup returns what makes a backup of path, which is no directory.
 func (s *stager) backup(path string, here *info, how uint64) op {
 	o := op{kind: opBackup, path: path, target: s.backupDir + path + s.o.Suffix, number: how,
-		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino}
+		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: attr{set: s.cmp.copied()}}
 	if s.backupOutside != "" {
 		o.number |= backupOutside
 	}
@@ -106,10 +106,12 @@ func (s *stager) keepOld(path string, here *info) error {
 		return nil
 	}
 	how := uint64(backupLink)
-	if s.o.Inplace || s.o.Append || s.o.AppendVerify {
+	if s.o.Inplace && isRegular(&here.Entry) {
 		how = backupCopy
 	}
-	return s.op(partClear, s.backup(path, here, how))
+	o := s.backup(path, here, how)
+	o.size, o.attr.mtime = here.Size, here.Mtime
+	return s.op(partClear, o)
 }
 
 // holdsBackups reports whether the directory path is the one for backups, or

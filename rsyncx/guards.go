@@ -29,6 +29,13 @@ const sourceFile = "source"
 // drsync's own; an empty one takes away what is there.
 var remembered = []string{sourceFile, racyFile}
 
+// CheckSource refuses what Stage would refuse because of o.Marker and
+// o.SameSource, and changes nothing.
+func CheckSource(ctx context.Context, src Source, dst *Root, o Options) error {
+	s := &stager{src: src, dst: dst, o: o}
+	return s.guards(ctx)
+}
+
 // guards refuses a source that cannot be the one that is meant, before anything is staged.
 func (s *stager) guards(ctx context.Context) error {
 	if s.o.Marker != "" {
@@ -88,7 +95,7 @@ func (s *stager) sameSource(ctx context.Context) error {
 		s.newSource = root.Ino
 		return nil
 	}
-	return hint.With(err, "see whether its file system is mounted; if the source was moved or restored on purpose, accept it as new for one run")
+	return hint.With(err, "see whether its file system is mounted; if the source was moved or restored on purpose, accept it as new for one run (--new-source)")
 }
 
 // lastSource returns what Publish remembered.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/drsync/drsync/internal/event"
@@ -80,6 +81,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.remember(); err != nil {
 		return nil, err
 	}
+	s.dst.refused.tell(&s.stats, &s.notes, s.o.Event)
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
 		return nil, err
@@ -102,6 +104,9 @@ func (o Options) withDefaults() Options {
 	}
 	o.Append = o.Append || o.AppendVerify
 	o.Inplace = o.Inplace || o.Append
+	if o.PartialDir != "" && !filepath.IsAbs(o.PartialDir) {
+		o.PartialDir = filepath.Clean(o.PartialDir)
+	}
 	return o
 }
 
@@ -121,6 +126,7 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	xattrs  xattrReader
 	lister  destLister
 	only    Selection // of the root
 	same    *sameDirs // nil when the source does not ask
@@ -137,6 +143,7 @@ type stager struct {
 	wantedBytes int64
 
 	moved leftovers
+	alts  []*altDir
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
@@ -210,6 +217,9 @@ func (s *stager) prepare() (err error) {
 	if s.linked, err = s.newSpool("linked"); err != nil {
 		return err
 	}
+	if err := s.openAlts(); err != nil {
+		return err
+	}
 	if err := s.prepareBackups(); err != nil {
 		return err
 	}
@@ -227,19 +237,6 @@ func (s *stager) prepare() (err error) {
 	}
 	s.lacking()
 	return s.openLog()
-}
-
-// lacking notes once what the source cannot tell.
-func (s *stager) lacking() {
-	if !s.can.Nanoseconds && s.o.Times {
-		s.notes.add("modification times are known in whole seconds only: the source has no finer ones")
-	}
-	if !s.can.OwnerNames && !s.o.NumericIDs && (s.o.Owner || s.o.Group) {
-		s.notes.add("owners were carried by number: the source does not know their names")
-	}
-	if !s.can.HardLinks && s.o.HardLinks {
-		s.notes.add("hard links became separate files: the source cannot tell them")
-	}
 }
 
 func (s *stager) newSpool(name string) (*spool, error) {
@@ -265,6 +262,7 @@ func (s *stager) close() {
 	for _, f := range s.frames {
 		f.close()
 	}
+	s.closeAlts()
 	s.wanted.close()
 	s.linked.close()
 	s.trees.attrs.close()
@@ -409,14 +407,16 @@ type notes struct {
 }
 
 // add notes a line. One that is added again is shown once, with its number.
-func (n *notes) add(text string) {
+func (n *notes) add(text string) { n.addTimes(text, 1) }
+
+func (n *notes) addTimes(text string, times int64) {
 	if n.count == nil {
 		n.count = make(map[string]int64)
 	}
 	if n.count[text] == 0 {
 		n.texts = append(n.texts, text)
 	}
-	n.count[text]++
+	n.count[text] += times
 }
 
 func (n *notes) lines() []string {

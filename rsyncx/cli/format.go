@@ -172,7 +172,7 @@ func (c *Command) target(e event.Event) string {
 	switch {
 	case e.Target == "":
 		return ""
-	case strings.HasPrefix(e.Itemize, "h"):
+	case e.Kind == event.Change && strings.HasPrefix(e.Itemize, "h"): // else it is a link that is the same
 		return " => " + c.name(e.Target)
 	}
 	return " -> " + c.name(e.Target)

@@ -206,7 +206,7 @@ func (r *run) change(e event.Event) {
 }
 
 func (r *run) warning(e event.Event) {
-	if strings.HasPrefix(e.Text, "could not make way for") {
+	if strings.HasPrefix(e.Text, "could not make way for") || strings.HasPrefix(e.Text, rsyncx.XattrsNotKept) {
 		r.worse(Partial)
 	}
 	r.problem("%s", r.c.Line(e))

@@ -167,7 +167,6 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
-	r.tellHidden(tree, o.Filter)
 	if r.c.NoImplied && r.c.Relative {
 		r.hideImplied(tree, root.Path())
 	}

@@ -12,7 +12,9 @@ LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 # A hanging test must show its goroutines before a job's own limit of an hour ends it.
 TEST_TIMEOUT ?= 40m
-# How long soak fuzzes each target, and how often it then runs every test.
+# How many cases soak compares with rsync, how long it fuzzes each target, and how
+# often it then runs every test.
+DIFF_CASES   ?= 5000
 FUZZ_TIME    ?= 2m
 SOAK_COUNT   ?= 10
 # Further flags of the benchmark, such as BENCH_FLAGS='-files 2000 -rows 5000 -repeats 1'.
@@ -47,7 +49,7 @@ deps:
 	@tools/test-deps
 
 soak: deps
-	tools/soak $(FUZZ_TIME)
+	tools/soak $(FUZZ_TIME) $(DIFF_CASES)
 	DRSYNC_TEST_ALL=1 CGO_ENABLED=1 go test -race -count $(SOAK_COUNT) -timeout 0 ./...
 
 bench: deps build

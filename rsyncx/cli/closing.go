@@ -54,9 +54,6 @@ func (c *Command) Statistics(s rsyncx.Stats, t Totals) []string {
 		"Total transferred file size: " + n.Count(s.TransferredBytes) + " bytes",
 		"Literal data: " + n.Count(s.TransferredBytes-s.Reused) + " bytes",
 		"Matched data: " + n.Count(s.Reused) + " bytes",
-		"File list size: 0",
-		"File list generation time: 0.000 seconds",
-		"File list transfer time: 0.000 seconds",
 		"Total bytes sent: " + n.Count(t.Sent),
 		"Total bytes received: " + n.Count(t.Received),
 	}

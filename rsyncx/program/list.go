@@ -42,12 +42,10 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		for i := range d.Entries {
 			e := &d.Entries[i]
-			if isRegular(e) {
-				stats.Bytes += e.Size
-			}
 			if !r.c.Options.Links {
 				e.Target = ""
 			}
+			count(&stats, e)
 			r.out.line(r.c.Listed(e, t.lead+below(d.Path, e.Name)))
 		}
 	}

@@ -167,7 +167,7 @@ func (r *run) sink(e event.Event) {
 		r.progress.take(r, e)
 		return
 	}
-	if e.Kind == event.Change && r.untold(e) {
+	if (e.Kind == event.Change || e.Kind == event.Skip) && r.untold(e) {
 		return
 	}
 	r.change(e)
@@ -181,7 +181,7 @@ func (r *run) shownAs(name string) string {
 	return r.lead + name
 }
 
-// untold reports a change that is told of otherwise, or that rsync makes silently.
+// untold reports what is told of otherwise, or what rsync is silent about.
 func (r *run) untold(e event.Event) bool {
 	if r.fresh && e.Name == "./" {
 		return true

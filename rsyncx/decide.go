@@ -135,7 +135,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		if f.gid >= 0 && !s.o.Perms {
 			c.set.mode |= unix.S_ISGID // as mkdir does
 		}
-		c.needs = true
+		c.needs, c.quiet = true, c.set
 		f.subs = append(f.subs, c)
 		s.created(e)
 		s.changed(path, e, change{update: 'c', isNew: true}, "")
@@ -155,6 +155,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
+	c.quiet = c.set.only(ch)
 	if c.needs = ch.any(); c.needs {
 		s.changed(path, e, ch, "")
 	} else {

@@ -136,7 +136,7 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 			return false, err
 		}
 	}
-	guard, err = guard.Doomed().Enter(path, func(name string) ([]byte, error) { return readRegularAt(fd, name, maxMergeFile) })
+	guard, err = guard.Doomed().Enter(path, func(name string) ([]byte, error) { return readRulesAt(s.dst.fd, fd, path, name) })
 	if err != nil {
 		return false, err
 	}

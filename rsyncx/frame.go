@@ -33,6 +33,7 @@ type frame struct {
 	next  int   // first of subs that was not passed yet
 	gid   int64 // that new names inherit, or -1
 	set   attr  // attributes for the directory itself
+	quiet attr  // those of set that differ: all there is to do when nothing changes inside
 	needs bool  // set must be applied whatever happens inside
 	tree  tree  // that it belongs to when the destination has none yet
 	dirty bool  // something inside will be made, replaced or removed
@@ -43,6 +44,7 @@ type sub struct {
 	name  string
 	dst   *info // nil when Publish makes it
 	set   attr
+	quiet attr
 	needs bool
 	mount bool
 	gid   int64 // of the directory
@@ -195,7 +197,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		s.ignored = d.Path
 		return nil, nil
 	}
-	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, tree: c.tree, rules: parent.rules, guard: parent.guard}
+	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, quiet: c.quiet, needs: c.needs, mount: c.mount, tree: c.tree, rules: parent.rules, guard: parent.guard}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -242,7 +244,7 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
 	d.Self.Name = ""
 	set, ch := s.rootAttrs(&d.Self, &now)
-	f.set, f.needs = set, ch.any()
+	f.set, f.quiet, f.needs = set, set.only(ch), ch.any()
 	f.gid = inherited(set, int64(now.GID))
 	if f.needs {
 		s.changed("", &d.Self, ch, "")
@@ -265,22 +267,13 @@ func (s *stager) scopes(ctx context.Context, f *frame) (err error) {
 	if !s.o.Filter.PerDirectory() {
 		return nil
 	}
-	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) {
-		content, err := ReadFile(ctx, s.src, joinPath(f.path, name), maxMergeFile)
-		if errors.Is(err, ErrNotRegular) {
-			// A directory or a device of that name has no rules; what a link leads to might.
-			if e, lerr := s.src.Lstat(ctx, joinPath(f.path, name)); lerr == nil && !isSymlink(&e) {
-				return nil, nil
-			}
-		}
-		return content, err
-	})
+	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) { return readRules(ctx, s.src, joinPath(f.path, name)) })
 	if err == nil {
 		f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
 			if f.fd < 0 {
 				return nil, fs.ErrNotExist
 			}
-			return readRegularAt(f.fd, name, maxMergeFile)
+			return readRulesAt(s.dst.fd, f.fd, f.path, name)
 		})
 	}
 	return err
@@ -423,7 +416,11 @@ func (s *stager) unwind(keep int) error {
 		if !f.needs && !f.dirty {
 			continue
 		}
-		if err := s.dirAttrs(f.tree, f.path, f.set); err != nil {
+		set := f.set
+		if !f.dirty {
+			set = f.quiet
+		}
+		if err := s.dirAttrs(f.tree, f.path, set); err != nil {
 			return err
 		}
 	}
@@ -435,7 +432,7 @@ func (s *stager) passed(f *frame, c *sub) error {
 	if !c.needs {
 		return nil
 	}
-	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.set)
+	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.quiet)
 }
 
 // dirAttrs puts the attributes of a directory aside until nothing changes in it any more.

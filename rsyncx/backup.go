@@ -112,6 +112,16 @@ func (s *stager) keepOld(path string, here *info) error {
 	return s.op(partClear, s.backup(path, here, how))
 }
 
+// beforeBackups gives a directory its owner and mode before backups are made of
+// what is in it: what is made for those takes over both. Others than root might
+// lock themselves out.
+func (s *stager) beforeBackups(path string, a attr) error {
+	if a.set &^= setTime; s.o.BackupDir == "" || a.set&(setUID|setGID|setMode) == 0 || !s.cmp.root {
+		return nil
+	}
+	return s.op(partClear, op{kind: opDirAttr, path: path, attr: a})
+}
+
 // holdsBackups reports whether the directory path is the one for backups, or
 // holds it: it will not be empty.
 func (s *stager) holdsBackups(path string) bool { return strings.HasPrefix(s.backupDir, path+"/") }

@@ -156,6 +156,9 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
 	c.quiet = c.set.only(ch)
+	if err := s.beforeBackups(path, c.quiet); err != nil {
+		return err
+	}
 	if c.needs = ch.any(); c.needs {
 		s.changed(path, e, ch, "")
 	} else {

@@ -245,6 +245,10 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	d.Self.Name = ""
 	set, ch := s.rootAttrs(&d.Self, &now)
 	f.set, f.quiet, f.needs = set, set.only(ch), ch.any()
+	if err := s.beforeBackups("", f.quiet); err != nil {
+		f.close()
+		return nil, err
+	}
 	f.gid = inherited(set, int64(now.GID))
 	if f.needs {
 		s.changed("", &d.Self, ch, "")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/drsync/drsync/internal/event"
@@ -300,7 +301,7 @@ func (s *stager) pretends() bool { return s.o.DryRun || s.o.deleteOnly }
 // it will be decided and reported.
 func (s *stager) onlyDeletions() {
 	s.o.Event = s.out.sink
-	s.stats.Deleted = 0
+	s.stats.Deleted, s.stats.NotDeleted = 0, 0
 }
 
 // deletions keeps or drops what the walk found to delete, now that it is known
@@ -430,7 +431,7 @@ func (n *notes) lines() []string {
 
 // Sync makes dst what src is: Stage, Staged.Sync and Staged.Publish. A publish
 // that an earlier crash interrupted is finished first. With DeleteBefore that is
-// done twice, for the deletions alone at first.
+// done twice, for the deletions alone at first, and without any after.
 func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	if !o.DryRun {
 		left, err := OpenStaged(dst)
@@ -452,10 +453,16 @@ func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) 
 	if err != nil {
 		return before, fmt.Errorf("make room first: %w", err)
 	}
-	o.DeleteUpTo = max(0, o.DeleteUpTo-before.Deleted)
+	o.DeleteUpTo, o.deleted = max(0, o.DeleteUpTo-before.Deleted), true
 	stats, err := syncOnce(ctx, src, dst, o)
 	stats.Deleted += before.Deleted
+	stats.NotDeleted += before.NotDeleted
 	stats.Counts.addDeleted(&before.Counts)
+	for _, note := range before.Notes {
+		if !slices.Contains(stats.Notes, note) {
+			stats.Notes = append(stats.Notes, note)
+		}
+	}
 	return stats, err
 }
 

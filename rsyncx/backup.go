@@ -90,6 +90,9 @@ func (s *stager) backup(path string, here *info, how uint64) op {
 	if s.backupOutside != "" {
 		o.number |= backupOutside
 	}
+	if s.backupDir != "" && len(s.frames) > 0 {
+		s.frames[0].dirty = true // it may be made there
+	}
 	if s.o.Explain {
 		to := path + s.o.Suffix
 		if s.o.BackupDir != "" {

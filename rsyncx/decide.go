@@ -47,10 +47,10 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 		return err
 	}
 	switch {
-	case follower:
-		return s.follow(f, path, e, here, group)
 	case isRegular(e):
 		return s.regular(f, path, e, here, group)
+	case follower:
+		return s.follow(f, path, e, here, group)
 	default:
 		return s.special(f, path, e, here, group)
 	}
@@ -168,7 +168,8 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	return nil
 }
 
-// regular decides by the quick check whether a file is fetched.
+// regular decides by the quick check whether a file is fetched. Of a group all names
+// are wanted until all are known; see leaders.
 func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
 	if here != nil && isRegular(&here.Entry) {
@@ -177,17 +178,16 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		if v == same && s.racy.suspect(path, e) {
 			v = unsure
 		}
-		switch v {
-		case same:
-			s.groupKept(group, here)
+		switch {
+		case s.hasKept(group):
+		case v == same:
+			s.keeps(group, path, here)
 			return s.adjust(path, e, here)
-		case unsure:
+		case v == unsure:
 			w.compare = true
-		case differs:
-			if s.o.Append && here.Size >= e.Size {
-				s.groupKept(group, here)
-				return nil // it has not grown
-			}
+		case s.o.Append && here.Size >= e.Size:
+			s.keeps(group, path, here)
+			return nil // it has not grown
 		}
 	}
 	if here != nil && here.mount {
@@ -199,11 +199,14 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 			return err
 		}
 	}
-	if err := s.touch(f, e); err != nil && !w.compare {
+	if group >= 0 && f.mount {
+		f.dirty = true // it may be linked as it should be
+	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
 	w.mount = f.mount
 	w.entry = *e
+	s.mayLead(&w)
 	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
 		w.like = s.similar(e, f.around)
 	}

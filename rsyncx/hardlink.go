@@ -20,10 +20,12 @@ type linkKey struct {
 	kind     uint32
 }
 
-// linkGroup is the first name of an inode that has several. The others become
-// links to it, when it is known what became of it.
+// linkGroup is one name of an inode that has several. The others become links to
+// it, when it is known what became of it. As in rsync it is, of regular files, the
+// first that the destination has already, or else the last.
 type linkGroup struct {
 	path     string
+	unsure   bool // it may be one that the destination has
 	state    groupState
 	dev, ino uint64 // of the destination's file, when kept
 	at       place  // of the staged one, when replaced
@@ -45,6 +47,7 @@ func (s *stager) group(path string, e *Entry) (id int, follower bool, err error)
 	}
 	key := linkKey{dev: e.Dev, ino: e.Ino, kind: e.Mode & unix.S_IFMT}
 	if id, ok := s.groupOf[key]; ok {
+		s.several = true
 		return id, true, nil
 	}
 	if len(s.groups) >= maxLinkGroups {
@@ -75,6 +78,64 @@ func (s *stager) groupKept(id int, here *info) {
 	}
 }
 
+func (s *stager) hasKept(id int) bool { return id >= 0 && s.groups[id].state == groupKept }
+
+// keeps makes the destination's own file path the one that others are linked to.
+func (s *stager) keeps(id int, path string, here *info) {
+	if id >= 0 {
+		s.groups[id].path = path
+		s.groupKept(id, here)
+	}
+}
+
+// mayLead makes w the name of its group that is fetched, until there is a better one.
+func (s *stager) mayLead(w *wish) {
+	if w.group < 0 || s.hasKept(w.group) {
+		return
+	}
+	if g := &s.groups[w.group]; !g.unsure {
+		g.path, g.unsure = w.path, w.compare
+	}
+}
+
+// leaders leaves among what is wanted one name of each group at most, and puts the
+// others aside to become links.
+func (s *stager) leaders() error {
+	if !s.several {
+		return nil
+	}
+	if err := s.wanted.flush(); err != nil {
+		return err
+	}
+	all := s.wanted
+	defer all.close()
+	var err error
+	if s.wanted, err = s.newSpool("leaders"); err != nil {
+		s.wanted = all
+		return err
+	}
+	for r := all.records(); ; {
+		record, err := r.next()
+		if err != nil {
+			return endOf(err)
+		}
+		w, err := parseWish(record)
+		if err != nil {
+			return err
+		}
+		to := s.wanted
+		if w.group >= 0 && (s.hasKept(w.group) || s.groups[w.group].path != w.path) {
+			to = s.linked
+			if !w.compare {
+				s.wantedBytes -= w.listed
+			}
+		}
+		if err := to.add(w.append); err != nil {
+			return err
+		}
+	}
+}
+
 func (s *stager) groupReplaced(id int, at place) {
 	if id >= 0 {
 		g := &s.groups[id]
@@ -82,7 +143,7 @@ func (s *stager) groupReplaced(id int, at place) {
 	}
 }
 
-// follow puts a later name of a group aside until all files were fetched.
+// follow puts a later name of a group aside that is no regular file.
 func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, tree: f.tree}
 	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {

@@ -141,6 +141,7 @@ type stager struct {
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
+	several  bool  // a group has more than one name in the source
 	destSeen int64 // entries of the destination
 	stageGID int64 // that staged names must be given not to have their directory's, or -1
 	doomed   int64 // entries in partDelete
@@ -167,6 +168,9 @@ func (s *stager) contents(ctx context.Context) error {
 	if s.o.deleteOnly {
 		s.onlyDeletions()
 		return nil
+	}
+	if err := s.leaders(); err != nil {
+		return err
 	}
 	if err := s.fetch(ctx); err != nil {
 		return err

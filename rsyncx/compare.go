@@ -150,7 +150,7 @@ func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
 	if c.keepsTime(e.Mode) {
 		ch.time = !c.sameTime(e.Mtime, d.Mtime)
 	} else {
-		ch.time, ch.timeUnset = update == '>' || update == 'c', !c.o.Times
+		ch.time, ch.timeUnset = update != '.', !c.o.Times
 	}
 	return ch
 }

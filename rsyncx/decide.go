@@ -179,7 +179,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 			v = unsure
 		}
 		switch {
-		case s.hasKept(group):
+		case s.led(group): // it becomes a link
 		case v == same:
 			s.keeps(group, path, here)
 			return s.adjust(path, e, here)

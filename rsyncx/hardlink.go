@@ -22,10 +22,10 @@ type linkKey struct {
 
 // linkGroup is one name of an inode that has several. The others become links to
 // it, when it is known what became of it. As in rsync it is, of regular files, the
-// first that the destination has already, or else the last.
+// first whose name the destination has, or else the last.
 type linkGroup struct {
 	path     string
-	unsure   bool // it may be one that the destination has
+	found    bool // the destination has a file of that name
 	state    groupState
 	dev, ino uint64 // of the destination's file, when kept
 	at       place  // of the staged one, when replaced
@@ -78,23 +78,22 @@ func (s *stager) groupKept(id int, here *info) {
 	}
 }
 
-func (s *stager) hasKept(id int) bool { return id >= 0 && s.groups[id].state == groupKept }
+// led reports whether the group has the name that others are linked to.
+func (s *stager) led(id int) bool { return id >= 0 && s.groups[id].found }
 
 // keeps makes the destination's own file path the one that others are linked to.
 func (s *stager) keeps(id int, path string, here *info) {
 	if id >= 0 {
-		s.groups[id].path = path
+		s.groups[id].path, s.groups[id].found = path, true
 		s.groupKept(id, here)
 	}
 }
 
 // mayLead makes w the name of its group that is fetched, until there is a better one.
 func (s *stager) mayLead(w *wish) {
-	if w.group < 0 || s.hasKept(w.group) {
-		return
-	}
-	if g := &s.groups[w.group]; !g.unsure {
-		g.path, g.unsure = w.path, w.compare
+	if w.group >= 0 && !s.led(w.group) {
+		g := &s.groups[w.group]
+		g.path, g.found = w.path, w.hasOld
 	}
 }
 
@@ -124,7 +123,7 @@ func (s *stager) leaders() error {
 			return err
 		}
 		to := s.wanted
-		if w.group >= 0 && (s.hasKept(w.group) || s.groups[w.group].path != w.path) {
+		if w.group >= 0 && (s.groups[w.group].state == groupKept || s.groups[w.group].path != w.path) {
 			to = s.linked
 			if !w.compare {
 				s.wantedBytes -= w.listed
@@ -196,7 +195,16 @@ func (s *stager) links(ctx context.Context) error {
 }
 
 // linkedAlready is upToDate for a name of a group that is one at the destination.
+// In a dry run it still has the attributes that the first name would have got.
 func (s *stager) linkedAlready(w *wish) {
+	if s.o.DryRun {
+		ch := s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, '.')
+		if ch.any() {
+			ch.update = 'h'
+			s.changed(w.path, &w.entry, ch, "")
+			return
+		}
+	}
 	if s.o.Explain {
 		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode)})
 	}

@@ -36,11 +36,6 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 	})
 	// Of what is deleted rsync knows only the name, and the mode most of the time.
 	lines(func(l string) string { return deletedFacts.ReplaceAllString(l, "del. ") })
-	// Which of several names of one file is copied and which are linked to it
-	// follows from the order of the work.
-	if groups := hardLinked(c.nodes); len(groups) > 0 {
-		lines(func(l string) string { return nameless(l, groups) })
-	}
 	// rsync looks again at setuid files after it gave them away, and then sees
 	// other differences than before.
 	if special := withSpecialBits(c.nodes); len(special) > 0 {
@@ -86,6 +81,11 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 		lines(func(string) string { return "" })
 		ex.tree = func(map[string]string) map[string]string { return nil }
 	}
+	// After a rule that is none rsync leaves what it had done by then, drsync nothing.
+	if rsync.exit == 1 && strings.Contains(rsync.stderr, "filter") {
+		lines(func(string) string { return "" })
+		ex.tree = func(map[string]string) map[string]string { return nil }
+	}
 	// Which entries go before the limit is reached follows from the order of the work.
 	if rsync.exit == 25 && !run.has("--max-delete=0") {
 		lines(func(string) string { return "" })
@@ -109,29 +109,6 @@ func withSpecialBits(nodes []node) map[string]bool {
 	return names
 }
 
-// hardLinked returns the last elements of names that share an inode with others.
-func hardLinked(nodes []node) map[string]bool {
-	names := map[string]bool{}
-	for _, n := range nodes {
-		if n.kind == 'h' {
-			names[last(n.path)] = true
-			names[last(n.target)] = true
-		}
-	}
-	return names
-}
-
 func last(p string) string { return p[strings.LastIndexByte(p, '/')+1:] }
 
-var (
-	itemized = regexp.MustCompile(`^([<>ch.*][fdLDS][-.+?a-zA-Z ]{9}) (.*)$`)
-	linkedTo = regexp.MustCompile(` => .*$`)
-)
-
-func nameless(line string, groups map[string]bool) string {
-	m := itemized.FindStringSubmatch(line)
-	if m == nil || !groups[last(linkedTo.ReplaceAllString(m[2], ""))] {
-		return line
-	}
-	return "one of several names"
-}
+var itemized = regexp.MustCompile(`^([<>ch.*][fdLDS][-.+?a-zA-Z ]{9}) (.*)$`)

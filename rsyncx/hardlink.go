@@ -195,16 +195,7 @@ func (s *stager) links(ctx context.Context) error {
 }
 
 // linkedAlready is upToDate for a name of a group that is one at the destination.
-// In a dry run it still has the attributes that the first name would have got.
 func (s *stager) linkedAlready(w *wish) {
-	if s.o.DryRun {
-		ch := s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, '.')
-		if ch.any() {
-			ch.update = 'h'
-			s.changed(w.path, &w.entry, ch, "")
-			return
-		}
-	}
 	if s.o.Explain {
 		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode)})
 	}

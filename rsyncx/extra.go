@@ -126,8 +126,18 @@ func (s *stager) removal(path string, here *info) (o op, stays bool) {
 // doom removes one name with all that is in it, children first, and reports
 // whether something must stay: a protected name, a mount point, a backup.
 func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, del remover) (stays bool, err error) {
-	if here.mount {
+	switch {
+	case here.mount && !s.o.OneFileSystem: // rsync would delete what is mounted there
 		s.info(path, "cannot delete mount point: "+Printable(path))
+		return true, nil
+	case here.mount:
+		text := "cannot delete mount point: "
+		if s.o.OmitMounts {
+			text = "[generator] skipping mount-point dir "
+		}
+		if s.o.Explain {
+			s.info(path, text+Printable(path))
+		}
 		return true, nil
 	}
 	if !here.isDir() {

@@ -317,7 +317,7 @@ func (s *stager) deletions() error {
 	}
 	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
 		s.stats.NotDeleted += s.undoomed
-	} else if p.count > 0 {
+	} else if s.skipsDeletion(); p.count > 0 {
 		s.notes.add(fmt.Sprintf("nothing was deleted (%d entries would have been): not all of the source could be read", p.count))
 		return p.reset()
 	}
@@ -331,6 +331,13 @@ func (s *stager) deletions() error {
 			return err
 		}
 		s.deleted(o)
+	}
+}
+
+// skipsDeletion says once, in rsync's words, that nothing will be deleted.
+func (s *stager) skipsDeletion() {
+	if s.o.Delete && !s.o.deleted {
+		s.info("./", "IO error encountered -- skipping file deletion")
 	}
 }
 

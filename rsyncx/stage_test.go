@@ -146,7 +146,13 @@ func TestUnreadableSwitchesDeletionOff(t *testing.T) {
 			dir, dst := victim(t)
 			var events eventLog
 			o := sceneOptions()
-			o.MaxDelete, o.Event = 1, events.add
+			skips := 0
+			o.MaxDelete, o.Event = 1, func(e event.Event) {
+				if e.Text == "IO error encountered -- skipping file deletion" {
+					skips++
+				}
+				events.add(e)
+			}
 			stats, err := Sync(t.Context(), src, dst, o)
 			if err != nil {
 				t.Fatal(err)
@@ -158,6 +164,9 @@ func TestUnreadableSwitchesDeletionOff(t *testing.T) {
 				if strings.HasPrefix(line, "*deleting") {
 					t.Errorf("said %q", line)
 				}
+			}
+			if skips != 1 {
+				t.Errorf("said %d times that nothing is deleted", skips)
 			}
 			if _, err := os.Lstat(dir + "/to/own"); err != nil {
 				t.Error(err)
@@ -326,6 +335,7 @@ func TestMountPoints(t *testing.T) {
 	o.OneFileSystem = true
 	stats, err := Sync(t.Context(), src, dst, o)
 	must(t, err)
+	compareMounts(t, src, dst, dir+"/from/", dir+"/to/")
 	for _, path := range []string{"extra/mnt/f", "bind/f", "live/own"} {
 		if _, err := os.Lstat(dir + "/to/" + path); err != nil {
 			t.Error(err)
@@ -333,6 +343,24 @@ func TestMountPoints(t *testing.T) {
 	}
 	if stats.Deleted != 0 {
 		t.Errorf("counted %+v", stats)
+	}
+}
+
+// compareMounts looks that rsync, too, has nothing more to do, with mounts
+// listed and with mounts left out.
+func compareMounts(t *testing.T, src Source, dst *Root, from, to string) {
+	t.Helper()
+	testenv.Require(t, "rsync")
+	for _, x := range []string{"-aix", "-aixx"} {
+		out, err := exec.Command("rsync", "--exclude=/"+stateDir, "--exclude=/bind", x, "--del", from, to).CombinedOutput()
+		must(t, err)
+		o := Archive()
+		o.Delete, o.WholeSeconds, o.OneFileSystem, o.OmitMounts = true, true, true, x == "-aixx"
+		stats, err := Sync(t.Context(), src, dst, o)
+		must(t, err)
+		if stats.Deleted+stats.Created+stats.Transferred != 0 {
+			t.Errorf("after rsync %s, which said %q, there was left: %+v", x, out, stats)
+		}
 	}
 }
 

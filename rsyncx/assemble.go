@@ -105,7 +105,7 @@ type assembly struct {
 func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
 	a := &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
 	a.left = len(a.asks)
-	at := &descent{root: p.dst.fd}
+	at := &descent{root: p.altRoot(d.wish.alt)}
 	defer at.close()
 	f, st, err := openBasis(at, d.basis)
 	if err != nil {
@@ -122,6 +122,13 @@ func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
 // begin makes the staged file.
 func (a *assembly) begin() (err error) {
 	c := a.p.content
+	if a.d.copied > 0 {
+		if a.place, a.out, err = c.reopen(a.d); err != nil {
+			return stagingError(a.d.wish.path, err)
+		}
+		a.cloned = true
+		return nil
+	}
 	if a.place, a.out, err = c.createNext(a.d.wish.tree, a.d.wish.path); err != nil {
 		return stagingError(a.d.wish.path, err)
 	}
@@ -200,7 +207,7 @@ func (a *assembly) copyTo(off int64) error {
 	for len(a.copies) > 0 && a.copies[0].New < off && !a.bad {
 		c := a.copies[0]
 		a.copies = a.copies[1:]
-		if a.d.how == byAppend {
+		if a.d.how == byAppend || a.d.copied > 0 && c.Old == c.New {
 			a.at += c.Len
 			continue
 		}
@@ -289,16 +296,36 @@ func (a *assembly) finish() error {
 	if a.behind = nil; err != nil {
 		return stagingError(w.path, err)
 	}
-	wrong := d.how != byAppend && a.hash.Sum128().Bytes() != d.whole
-	if a.bad || wrong || a.at != d.plan.Size {
-		return a.p.rest.add(w.append)
+	if a.bad || a.at != d.plan.Size {
+		return a.p.forgo(d)
 	}
 	if a.out == nil {
 		if err := a.begin(); err != nil {
 			return err
 		}
 	}
+	if !a.right() {
+		return a.p.forgo(d)
+	}
 	return a.keep()
+}
+
+// right reports whether the content is what the source said.
+func (a *assembly) right() bool {
+	switch {
+	case a.d.how == byAppend:
+		return true
+	case a.d.copied == 0:
+		return a.hash.Sum128().Bytes() == a.d.whole
+	}
+	for _, block := range a.d.checks {
+		a.hash.Reset()
+		n, err := io.CopyBuffer(writerOnly{a.hash}, readerOnly{io.NewSectionReader(a.out, block.Off, block.Len)}, a.p.content.scratch())
+		if err != nil || n != block.Len || a.hash.Sum64() != block.Sum {
+			return false
+		}
+	}
+	return true
 }
 
 // keep makes the staged file one that Publish puts in place.
@@ -310,7 +337,7 @@ func (a *assembly) keep() error {
 		_, _ = a.patch.Write(appendPart(nil, partEnd, d.plan.Size, 0)) // its error stays for Flush
 		err = a.patch.Flush()
 	} else if err = setLength(int(a.out.Fd()), d.plan.Size); err == nil {
-		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.fresh(&d.entry, w.dest(), w.gid)))
+		err = c.root.apply(int(a.out.Fd()), c.fresh.without(a.p.freshFile(w, &d.entry)))
 	}
 	if err == nil {
 		err = a.out.Close()
@@ -319,6 +346,10 @@ func (a *assembly) keep() error {
 		return stagingError(w.path, err)
 	}
 	a.out = nil
+	if d.copied > 0 {
+		delete(a.p.copies, d.copied-1)
+		d.copied = 0
+	}
 	return a.done(form)
 }
 
@@ -363,6 +394,9 @@ func (a *assembly) discard() {
 	if a.out != nil {
 		a.out.Close()
 		a.out = nil
-		_ = a.p.content.remove(a.place, a.d.wish.path) // what stays goes with the staging directory
+		if a.d.copied == 0 {
+			_ = a.p.content.remove(a.place, a.d.wish.path) // what stays goes with the staging directory
+		}
 	}
+	a.p.dropCopy(a.d)
 }

@@ -13,6 +13,9 @@ type attr struct {
 	uid   uint32
 	gid   uint32
 	mtime Time
+	// xattrs is a list as AppendXattr encodes it, with all that the name shall have
+	// of what setPlain and setACLs speak of.
+	xattrs string
 }
 
 type attrSet uint8
@@ -22,10 +25,13 @@ const (
 	setUID
 	setGID
 	setTime
+	setPlain // extended attributes that are no access control lists
+	setACLs
 )
 
 // apply sets a on an open descriptor, which may be one of O_PATH: owner first,
-// since changing it clears setuid; then mode; then time.
+// since changing it clears setuid and file capabilities; then extended attributes,
+// since an access control list has its say in the mode; then mode; then time.
 func (r *Root) apply(fd int, a attr) error {
 	if a.set&(setUID|setGID) != 0 {
 		uid, gid := -1, -1
@@ -38,6 +44,9 @@ func (r *Root) apply(fd int, a attr) error {
 		if err := r.do("chown", func() error { return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH) }); err != nil {
 			return fmt.Errorf("set the owner: %w", err)
 		}
+	}
+	if err := r.setXattrs(fd, a); err != nil {
+		return err
 	}
 	if a.set&setMode != 0 {
 		if err := r.setMode(fd, a.mode); err != nil {

@@ -86,7 +86,7 @@ func (s *stager) unsafeOld(path string, here *info) bool {
 // backup returns what makes a backup of path, which is no directory.
 func (s *stager) backup(path string, here *info, how uint64) op {
 	o := op{kind: opBackup, path: path, target: s.backupDir + path + s.o.Suffix, number: how,
-		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino}
+		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: attr{set: s.cmp.copied()}}
 	if s.backupOutside != "" {
 		o.number |= backupOutside
 	}
@@ -109,19 +109,22 @@ func (s *stager) keepOld(path string, here *info) error {
 		return nil
 	}
 	how := uint64(backupLink)
-	if s.o.Inplace || s.o.Append || s.o.AppendVerify {
+	if s.o.Inplace && isRegular(&here.Entry) {
 		how = backupCopy
 	}
-	return s.op(partClear, s.backup(path, here, how))
+	o := s.backup(path, here, how)
+	o.size, o.attr.mtime = here.Size, here.Mtime
+	return s.op(partClear, o)
 }
 
 // beforeBackups gives a directory its owner and mode before backups are made of
 // what is in it: what is made for those takes over both. Others than root might
 // lock themselves out.
 func (s *stager) beforeBackups(path string, a attr) error {
-	if a.set &^= setTime; s.o.BackupDir == "" || a.set&(setUID|setGID|setMode) == 0 || !s.cmp.root {
+	if a.set &= setMode | setUID | setGID; s.o.BackupDir == "" || a.set == 0 || !s.cmp.root {
 		return nil
 	}
+	a.xattrs = ""
 	return s.op(partClear, op{kind: opDirAttr, path: path, attr: a})
 }
 

@@ -11,9 +11,10 @@ import (
 // and publishes again: the backups hold the old content, the names the new.
 func TestBackupAfterCrash(t *testing.T) {
 	for name, o := range map[string]Options{
-		"beside":  {Backup: true, Delete: true, Links: true},
-		"below":   {BackupDir: ".bak", Delete: true, Links: true},
-		"outside": {BackupDir: "../bak", Delete: true, Links: true},
+		"beside":   {Backup: true, Delete: true, Links: true},
+		"below":    {BackupDir: ".bak", Delete: true, Links: true},
+		"in place": {Backup: true, Inplace: true, Delete: true, Links: true, Times: true},
+		"outside":  {BackupDir: "../bak", Delete: true, Links: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			whole := -1
@@ -26,7 +27,7 @@ func TestBackupAfterCrash(t *testing.T) {
 				crashes(t, from, to, o, stop, &whole)
 				tail, below := "", ""
 				switch name {
-				case "beside":
+				case "beside", "in place":
 					tail, below = "~", "to/"
 				case "below":
 					below = "to/.bak/"

@@ -3,7 +3,6 @@ package rsyncx
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 
 	"github.com/drsync/drsync/rsyncx/delta"
@@ -18,6 +17,8 @@ type basisSums struct {
 	// whole is the sum of the content; err says why there is none.
 	whole [16]byte
 	err   error
+	// copied says that the staged file which the draft names has the same content.
+	copied bool
 }
 
 // openBasis opens a regular file of the destination.
@@ -53,15 +54,25 @@ type basisReader struct {
 func (s *stager) readBases(ctx context.Context, list *spool) *basisReader {
 	ctx, cancel := context.WithCancel(ctx)
 	b := &basisReader{answers: make(chan basisSums, 2), cancel: cancel, done: make(chan struct{})}
+	var copies *contentWriter
+	if !s.pretends() {
+		copies = newContentWriter(s.dst, s.out.stage, s.out.fresh, &s.o)
+	}
 	go func() {
 		defer close(b.done)
+		defer func() {
+			if copies != nil {
+				copies.close()
+			}
+		}()
 		defer close(b.answers)
 		at := &descent{root: s.dst.fd}
 		defer at.close()
 		buf := make([]byte, copyBuffer)
 		_ = eachDraft(list, func(d *draft) (bool, error) { // who reads the answers reads list too, and meets the error
+			at.start(s.altRoot(d.wish.alt))
 			select {
-			case b.answers <- sumBasis(ctx, at, d, buf):
+			case b.answers <- sumBasis(ctx, at, copies, d, buf):
 				return true, nil
 			case <-ctx.Done():
 				return false, nil
@@ -84,7 +95,7 @@ func (b *basisReader) close() {
 	<-b.done
 }
 
-func sumBasis(ctx context.Context, at *descent, d *draft, buf []byte) basisSums {
+func sumBasis(ctx context.Context, at *descent, copies *contentWriter, d *draft, buf []byte) basisSums {
 	f, before, err := openBasis(at, d.basis)
 	if err != nil {
 		return basisSums{err: err}
@@ -97,8 +108,10 @@ func sumBasis(ctx context.Context, at *descent, d *draft, buf []byte) basisSums 
 		block = 0
 	}
 	sum := delta.NewSummer(block, false, true)
-	body := &localBody{ctx: ctx, fd: int(f.Fd()), left: before.Size, before: before}
-	if _, err := io.CopyBuffer(writerOnly{sum}, readerOnly{body}, buf); err != nil {
+	staged := beginCopy(copies, d, f)
+	sums.copied, err = staged.read(ctx, f, before, sum, buf)
+	staged.end(sums.copied && err == nil)
+	if err != nil {
 		return basisSums{err: err}
 	}
 	sums.whole, sums.sums = sum.Whole(), sum.Sums()

@@ -40,7 +40,7 @@ func checkDir(d *Dir) error {
 				return err
 			}
 		}
-		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group); size > MaxDirBytes {
+		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group) + len(e.Xattrs); size > MaxDirBytes {
 			return hostile(d.Path, "more than %d bytes of names", MaxDirBytes)
 		}
 	}
@@ -69,6 +69,8 @@ func checkFacts(path string, e *Entry) error {
 		return hostile(path, "its time has %d nanoseconds", e.Mtime.Nsec)
 	case len(e.User) > maxOwnerName || len(e.Group) > maxOwnerName:
 		return hostile(path, "its owner has a name of %d bytes", max(len(e.User), len(e.Group)))
+	case e.Xattrs != "" && CheckXattrs(e.Xattrs) != nil:
+		return fmt.Errorf("%q: %w", Printable(path), CheckXattrs(e.Xattrs))
 	case len(path) > maxPath:
 		return hostile(path[:maxPath], "its path has %d bytes", len(path))
 	}

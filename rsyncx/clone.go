@@ -18,6 +18,15 @@ func (c *contentWriter) createNext(t tree, path string) (place, *os.File, error)
 // remove removes a file that createNext made.
 func (c *contentWriter) remove(at place, path string) error { return c.lanes[0].remove(at, path) }
 
+// statStaged describes what lies at a place.
+func (c *contentWriter) statStaged(at place, path string) (info, error) {
+	dir, name, err := c.lanes[0].open(at, path)
+	if err != nil {
+		return info{}, err
+	}
+	return statAt(dir, name)
+}
+
 // scratch returns the buffer of the goroutine that stages.
 func (c *contentWriter) scratch() []byte {
 	if c.buf == nil {

@@ -17,9 +17,9 @@ import (
 func TestDeltaOverClones(t *testing.T) {
 	big := noise(1, 5<<20+10)
 	holes := slices.Concat(big[:1<<20], make([]byte, 1<<20), big[2<<20:])
-	old := map[string][]byte{"in place": big, "shrunk": big, "grown": big[:3<<20], "moved": big, "to holes": big, "renamed": noise(5, 9000)}
+	old := map[string][]byte{"in place": big, "shrunk": big, "grown": big[:3<<20], "moved": big, "to holes": big, "renamed": noise(5, 9000), "long": noise(6, 9<<20)}
 	fresh := map[string][]byte{"in place": scattered(big, 7), "shrunk": big[:4<<20+1], "grown": big, "moved": append([]byte("x"), big...), "to holes": holes,
-		"renamed too": noise(5, 9000)}
+		"long": scattered(noise(6, 9<<20), 4), "renamed too": noise(5, 9000)}
 	for _, sparse := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sparse=%v", sparse), func(t *testing.T) {
 			dir, src, dst := pair(t, old, fresh)

@@ -17,10 +17,13 @@ type comparer struct {
 	root        bool
 	groups      []int // that we may give files to when not root
 	umask       uint32
+	xattrs      bool // they are asked for, and the source tells them
+	acls        bool
 }
 
 func newComparer(o Options, can Abilities) comparer {
-	c := comparer{o: o, nanoseconds: can.Nanoseconds, root: os.Geteuid() == 0, umask: currentUmask()}
+	c := comparer{o: o, nanoseconds: can.Nanoseconds, root: os.Geteuid() == 0, umask: currentUmask(),
+		xattrs: o.Xattrs && can.Xattrs, acls: o.ACLs && can.Xattrs}
 	if !c.root {
 		c.groups, _ = os.Getgroups() // without them only our own group is left
 		c.groups = append(c.groups, os.Getegid())
@@ -135,7 +138,24 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	if c.keepsTime(e.Mode) {
 		a.set, a.mtime = a.set|setTime, e.Mtime
 	}
+	if c.xattrs {
+		a.set, a.xattrs = a.set|setPlain, e.Xattrs
+	}
+	if c.acls && !isSymlink(e) {
+		a.set, a.xattrs = a.set|setACLs, e.Xattrs
+	}
 	return a
+}
+
+// copied is what of extended attributes goes along with a copy.
+func (c *comparer) copied() (set attrSet) {
+	if c.xattrs {
+		set |= setPlain
+	}
+	if c.acls {
+		set |= setACLs
+	}
+	return set
 }
 
 // attrs compares the attributes wanted with those of d, which is of the same type.
@@ -150,7 +170,11 @@ func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
 	if c.keepsTime(e.Mode) {
 		ch.time = !c.sameTime(e.Mtime, d.Mtime)
 	} else {
-		ch.time, ch.timeUnset = update != '.', !c.o.Times
+		ch.time, ch.timeUnset = update == '>' || update == 'c', !c.o.Times
+	}
+	if c.xattrs || c.acls {
+		ch.xattrs, ch.acls = xattrsDiffer(e.Xattrs, d.Xattrs)
+		ch.xattrs, ch.acls = ch.xattrs && c.xattrs, ch.acls && c.acls && !isSymlink(e)
 	}
 	return ch
 }
@@ -173,7 +197,15 @@ func (a attr) only(ch change) attr {
 	if ch.time {
 		keep |= a.set & setTime
 	}
-	a.set = keep
+	if ch.xattrs {
+		keep |= a.set & setPlain
+	}
+	if ch.acls {
+		keep |= a.set & setACLs
+	}
+	if a.set = keep; a.set&(setPlain|setACLs) == 0 {
+		a.xattrs = ""
+	}
 	return a
 }
 

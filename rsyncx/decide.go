@@ -28,7 +28,14 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 		return nil
 	}
 	s.own(e)
-	if here != nil && here.isDir() != isDir(e) {
+	if err := s.bearings(path, e); err != nil {
+		return err
+	}
+	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
+		s.bears(f.fd, e.Name, here)
+	}
+	cleared := here != nil && here.isDir() != isDir(e)
+	if cleared {
 		ok, err := s.makeWay(f, e, here)
 		if err != nil || !ok {
 			f.ignore(e)
@@ -46,13 +53,16 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	if err != nil {
 		return err
 	}
+	if follower && s.groups[group].state == groupAlt {
+		follower, group = false, -1
+	}
 	switch {
-	case isRegular(e):
+	case isRegular(e) && (!follower || len(s.alts) == 0):
 		return s.regular(f, path, e, here, group)
-	case follower:
+	case follower: // with alternate directories the first name leads
 		return s.follow(f, path, e, here, group)
 	default:
-		return s.special(f, path, e, here, group)
+		return s.special(f, path, e, here, group, cleared)
 	}
 }
 
@@ -130,15 +140,21 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
 	if here == nil {
-		c.set = s.fresh(e, nil, f.gid)
+		acl := s.inherits(f)
+		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
+		c.acl = inheritedACL{known: true, list: acl}
 		c.gid = int64(os.Getegid())
 		if f.gid >= 0 && !s.o.Perms {
 			c.set.mode |= unix.S_ISGID // as mkdir does
 		}
 		c.needs, c.quiet = true, c.set
 		f.subs = append(f.subs, c)
-		s.created(e)
-		s.changed(path, e, change{update: 'c', isNew: true}, "")
+		if m := s.alternate(path, e, nil); m.rank > altNone {
+			s.altMade(path, e, &m)
+		} else {
+			s.created(e)
+			s.changed(path, e, change{update: 'c', isNew: true}, "")
+		}
 		if err := s.touch(f, e); err != nil {
 			return err
 		}
@@ -172,8 +188,14 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 // are wanted until all are known; see leaders.
 func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
+	w.mount, w.entry, w.acl = f.mount, *e, s.inherits(f)
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
+	}
+	if done, err := s.altFile(f, &w, e, here); done || err != nil {
+		return err
+	}
+	if w.hasOld {
 		v := s.cmp.quick(e, here)
 		if v == same && s.racy.suspect(path, e) {
 			v = unsure
@@ -204,10 +226,8 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
-	w.mount = f.mount
-	w.entry = *e
 	s.mayLead(&w)
-	if !w.hasOld && s.o.Fuzzy && e.Size >= deltaLeast {
+	if !w.hasOld && w.alt == 0 && s.o.Fuzzy && e.Size >= deltaLeast {
 		w.like = s.similar(e, f.around)
 	}
 	if !w.compare {
@@ -216,8 +236,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	return s.wanted.add(w.append)
 }
 
-// special makes symbolic links, devices, named pipes and sockets.
-func (s *stager) special(f *frame, path string, e *Entry, here *info, group int) error {
+// special makes symbolic links, devices, named pipes and sockets. cleared says
+// that a directory made way for it.
+func (s *stager) special(f *frame, path string, e *Entry, here *info, group int, cleared bool) error {
 	old := here
 	if here != nil && class(here.Mode) != class(e.Mode) {
 		here = nil // replaced by a rename, reported as new
@@ -236,10 +257,18 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 			return nil
 		}
 	}
+	var like *altMatch
+	if old == nil && !cleared {
+		done, m, err := s.altNode(f, path, e, group)
+		if done || err != nil {
+			return err
+		}
+		like = m
+	}
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
-	at, err := s.content.node(f.tree, path, e, s.fresh(e, here, f.gid), s.pretends())
+	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, here, f.gid), e, here, s.inherits(f)), s.pretends())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.stats.Skipped++
 		s.notes.add("a link or special file was left out: this host does not let us make it")
@@ -249,14 +278,20 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int)
 	if err != nil {
 		return err
 	}
-	ch := change{update: 'c', isNew: here == nil}
-	if here != nil {
-		ch = s.cmp.attrs(e, s.attrs(e, here), here, 'c')
+	switch {
+	case here != nil:
+		ch := s.cmp.attrs(e, s.attrs(e, here), here, 'c')
 		ch.content = true
-	} else {
+		// rsync compares with the new one, which has none yet.
+		plain, acls := xattrsDiffer(e.Xattrs, "")
+		ch.xattrs, ch.acls = plain && s.cmp.xattrs, acls && s.cmp.acls
+		s.changed(path, e, ch, "")
+	case like != nil:
+		s.altMade(path, e, like)
+	default:
 		s.created(e)
+		s.changed(path, e, change{update: 'c', isNew: true}, "")
 	}
-	s.changed(path, e, ch, "")
 	if old != nil {
 		if err := s.keepOld(path, old); err != nil {
 			return err

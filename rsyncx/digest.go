@@ -25,6 +25,10 @@ type DigestOptions struct {
 	NumericIDs  bool // owners by number; otherwise by name where there is one
 	Times       bool
 	Nanoseconds bool // times with these
+	// OmitDirTimes and OmitLinkTimes leave out the times of directories and of
+	// symbolic links, which Times would cover.
+	OmitDirTimes  bool
+	OmitLinkTimes bool
 	// HardLinks keeps directories apart that hold a file with several names: their
 	// entries are always sent.
 	HardLinks bool
@@ -67,7 +71,7 @@ func DigestEntries(entries []Entry, o DigestOptions) (DirDigest, bool) {
 			digestBuffers.Put(buf)
 		}
 	}()
-	b := append((*buf)[:0], digestVersion, o.bits())
+	b := binary.LittleEndian.AppendUint16(append((*buf)[:0], digestVersion), o.bits())
 	for i := range entries {
 		e := &entries[i]
 		if o.HardLinks && e.Nlink > 1 && !isDir(e) {
@@ -80,10 +84,10 @@ func DigestEntries(entries []Entry, o DigestOptions) (DirDigest, bool) {
 }
 
 // digestVersion is the first byte of what is digested.
-const digestVersion = 1
+const digestVersion = 2
 
-func (o *DigestOptions) bits() (b byte) {
-	for i, on := range []bool{o.Perms, o.Owner, o.Group, o.NumericIDs, o.Times, o.Nanoseconds, o.HardLinks} {
+func (o *DigestOptions) bits() (b uint16) {
+	for i, on := range []bool{o.Perms, o.Owner, o.Group, o.NumericIDs, o.Times, o.Nanoseconds, o.HardLinks, o.OmitDirTimes, o.OmitLinkTimes} {
 		if on {
 			b |= 1 << i
 		}
@@ -114,7 +118,7 @@ func (o *DigestOptions) append(b []byte, e *Entry) []byte {
 	if o.Group {
 		b = o.appendOwner(b, e.GID, e.Group)
 	}
-	if o.Times {
+	if o.Times && !(o.OmitDirTimes && isDir(e)) && !(o.OmitLinkTimes && isSymlink(e)) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(e.Mtime.Sec))
 		if o.Nanoseconds {
 			b = binary.LittleEndian.AppendUint32(b, uint32(e.Mtime.Nsec))

@@ -45,6 +45,8 @@ func TestDigestCovers(t *testing.T) {
 		{"seconds", file, func(e *Entry) { e.Mtime.Sec-- }, func(o *DigestOptions) { o.Times = false }},
 		{"nanoseconds", file, func(e *Entry) { e.Mtime.Nsec++ }, func(o *DigestOptions) { o.Nanoseconds = false }},
 		{"time of a link", link, func(e *Entry) { e.Mtime.Sec-- }, func(o *DigestOptions) { o.Times = false }},
+		{"time of a link, left out", link, func(e *Entry) { e.Mtime.Sec-- }, func(o *DigestOptions) { o.OmitLinkTimes = true }},
+		{"time of a directory", dir, func(e *Entry) { e.Mtime.Sec-- }, func(o *DigestOptions) { o.OmitDirTimes = true }},
 		{"number of a named user", file, func(e *Entry) { e.UID = 9 }, never},
 		{"name of root", node, func(e *Entry) { e.User, e.Group = "root", "wheel" }, never},
 		{"length of a directory", dir, func(e *Entry) { e.Size, e.Nlink = 8192, 9 }, never},

@@ -23,6 +23,10 @@ type draft struct {
 	// block and weak say which sums of what the plan misses are asked for next; block 0 none.
 	block int64
 	weak  bool
+	// copied is the number, plus one, of the staged file that is a copy of the basis, when
+	// that was made ahead; 0 is none. checks are then the blocks that it may not have as the source has them.
+	copied uint64
+	checks []delta.Block
 }
 
 // how says what the basis is looked at for.
@@ -51,6 +55,8 @@ func addDraft(list *spool, d *draft) error {
 	if d.plan.Size > 0 {
 		plan = d.plan.Append(nil)
 	}
+	checks := len(plan)
+	plan = appendChecks(plan, d.checks)
 	err := list.add(func(b []byte) []byte {
 		b = append(b, byte(d.how), 0)
 		if d.weak {
@@ -58,10 +64,14 @@ func addDraft(list *spool, d *draft) error {
 		}
 		b = append(b, d.whole[:]...)
 		b = binary.AppendUvarint(b, uint64(len(plan)))
+		b = binary.AppendUvarint(b, uint64(checks))
+		b = binary.AppendUvarint(b, d.copied)
 		b = binary.AppendUvarint(b, uint64(d.basisSize))
 		b = binary.AppendUvarint(b, uint64(d.block))
 		b = appendText(b, d.basis)
-		b = appendEntry(b, &d.entry)
+		e := d.entry
+		e.Xattrs = "" // those of wish count
+		b = appendEntry(b, &e)
 		return d.wish.append(b)
 	})
 	for len(plan) > 0 && err == nil {
@@ -81,17 +91,18 @@ func nextDraft(r *records) (*draft, error) {
 	in := decoder{b: record}
 	d := &draft{how: how(in.byte()), weak: in.byte() != 0}
 	copy(d.whole[:], in.take(len(d.whole)))
-	left := in.uint()
+	left, checks := in.uint(), in.uint()
+	d.copied = in.uint()
 	d.basisSize, d.block = int64(in.uint()), int64(in.uint())
 	d.basis = in.text()
 	d.entry = in.entry()
-	if in.bad || d.how > byMove || d.basisSize < 0 || d.block < 0 {
+	if in.bad || checks > left || d.how > byMove || d.basisSize < 0 || d.block < 0 {
 		return nil, errFormat
 	}
 	if d.wish, err = parseWish(in.b); err != nil {
 		return nil, err
 	}
-	d.entry.Name = d.wish.entry.Name
+	d.entry.Name, d.entry.Xattrs = d.wish.entry.Name, d.wish.entry.Xattrs
 	var plan []byte
 	for left > uint64(len(plan)) {
 		chunk, err := r.next()
@@ -100,12 +111,13 @@ func nextDraft(r *records) (*draft, error) {
 		}
 		plan = append(plan, chunk...)
 	}
-	if len(plan) > 0 {
-		if d.plan, err = delta.ParsePlan(plan, d.basisSize); err != nil {
+	if checks > 0 {
+		if d.plan, err = delta.ParsePlan(plan[:checks], d.basisSize); err != nil {
 			return nil, errors.Join(errFormat, err)
 		}
 	}
-	return d, nil
+	d.checks, err = parseChecks(plan[checks:])
+	return d, err
 }
 
 // eachDraft goes through list until do returns an error or wants no more.

@@ -69,10 +69,14 @@ func (s *stager) explain(path, text string) {
 
 // upToDate says that nothing of a name differs.
 func (s *stager) upToDate(path string, e *Entry) {
+	s.upToDateAs(path, e, change{update: '.'})
+}
+
+func (s *stager) upToDateAs(path string, e *Entry, ch change) {
 	if !s.o.Explain {
 		return
 	}
-	ev := event.Event{Kind: event.Skip, Text: SkipUpToDate, Itemize: change{update: '.'}.letters(e.Mode), Name: path, Target: e.Target}
+	ev := event.Event{Kind: event.Skip, Text: SkipUpToDate, Itemize: ch.letters(e.Mode), Name: path, Target: e.Target}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

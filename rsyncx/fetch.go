@@ -19,15 +19,17 @@ const tries = 3
 // wish is a file to fetch, or a hard link to decide later.
 type wish struct {
 	path    string
-	group   int   // of hard links, or -1
-	listed  int64 // bytes
-	entry   Entry // as listed
-	compare bool  // fetch only to see whether the content differs
-	gid     int64 // that a new file inherits, or -1
-	tree    tree  // that it belongs to when its directory is new
-	mount   bool  // below a mount point: it cannot be replaced
+	group   int    // of hard links, or -1
+	listed  int64  // bytes
+	entry   Entry  // as listed
+	compare bool   // fetch only to see whether the content differs
+	gid     int64  // that a new file inherits, or -1
+	acl     string // that a new file inherits
+	tree    tree   // that it belongs to when its directory is new
+	mount   bool   // below a mount point: it cannot be replaced
 	hasOld  bool
 	old     info   // what the destination has
+	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0
 	like    string // name of a file in the same directory that may have some of the content, or ""
 }
 
@@ -42,14 +44,16 @@ func (w *wish) append(b []byte) []byte {
 	b = binary.AppendVarint(b, w.gid)
 	b = binary.AppendUvarint(b, w.tree.number)
 	b = binary.AppendUvarint(b, uint64(w.tree.top))
+	b = binary.AppendUvarint(b, uint64(w.alt))
 	b = appendText(b, w.path)
 	b = appendText(b, w.like)
+	b = appendText(b, w.acl)
 	b = appendEntry(b, &w.entry)
 	return appendEntry(b, &w.old.Entry)
 }
 
 func appendEntry(b []byte, e *Entry) []byte {
-	b = appendText(appendText(appendText(b, e.User), e.Group), e.Target)
+	b = appendText(appendText(appendText(appendText(b, e.User), e.Group), e.Target), e.Xattrs)
 	for _, v := range []uint64{uint64(e.Mode), uint64(e.Size), uint64(e.UID), uint64(e.GID), e.Rdev, e.Dev, e.Ino, e.Nlink} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -57,7 +61,7 @@ func appendEntry(b []byte, e *Entry) []byte {
 }
 
 func (d *decoder) entry() Entry {
-	e := Entry{User: d.text(), Group: d.text(), Target: d.text()}
+	e := Entry{User: d.text(), Group: d.text(), Target: d.text(), Xattrs: d.text()}
 	e.Mode, e.Size, e.UID, e.GID = d.uint32(), int64(d.uint()), d.uint32(), d.uint32()
 	e.Rdev, e.Dev, e.Ino, e.Nlink = d.uint(), d.uint(), d.uint(), d.uint()
 	e.Mtime = d.time()
@@ -69,8 +73,10 @@ func parseWish(record []byte) (wish, error) {
 	flags := d.byte()
 	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
+	w.alt = int(d.uint())
 	w.path = d.text()
 	w.like = d.text()
+	w.acl = d.text()
 	w.entry = d.entry()
 	w.old.Entry = d.entry()
 	_, w.entry.Name = splitPath(w.path)
@@ -249,10 +255,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 	if err := s.believable(w, &f.Entry); err != nil {
 		return err
 	}
+	f.Entry.Xattrs = w.entry.Xattrs // those are told by a listing only
 	if w.mount && !w.compare {
 		return crossesMount(w.path)
 	}
-	set := s.fresh(&f.Entry, w.dest(), w.gid)
+	set := s.freshFile(w, &f.Entry)
 	got, err := s.receive(ctx, w, f, set)
 	switch {
 	case err != nil:
@@ -264,6 +271,17 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 	case got.torn:
 		s.stats.Torn++
 		s.warn(w.path, "changed on every try while it was read")
+	}
+	if got.same && w.alt > 0 {
+		w.compare = false
+		m := altMatch{rank: altValue, dir: w.alt, info: w.old, set: s.attrs(&f.Entry, nil)}
+		if ch := s.cmp.attrs(&f.Entry, m.set, &w.old, '.'); !ch.any() {
+			m.rank = altExact
+		}
+		if done, err := s.altTake(w, &f.Entry, &m); done || err != nil {
+			return err
+		}
+		return s.notRead(w, fmt.Errorf("%w: the file of an alternate directory", ErrTorn))
 	}
 	if got.same {
 		s.racy.read(w.path, &f.Entry)
@@ -278,6 +296,11 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 	}
 	return s.arrived(w, &f.Entry, got.at, got.size, got.sum, wholeFile)
+}
+
+// freshFile is what a new file for w gets.
+func (s *stager) freshFile(w *wish, e *Entry) attr {
+	return s.bequeath(s.fresh(e, w.dest(), w.gid), e, w.dest(), w.acl)
 }
 
 // placed notes what Publish has to do for something that was staged: nothing when
@@ -301,8 +324,17 @@ func (s *stager) believable(w *wish, e *Entry) error {
 	return nil
 }
 
-func (w *wish) dest() *info {
+// own is the destination's file, or nil.
+func (w *wish) own() *info {
 	if !w.hasOld {
+		return nil
+	}
+	return &w.old
+}
+
+// dest is the file that the new one is compared with.
+func (w *wish) dest() *info {
+	if !w.hasOld && w.alt == 0 {
 		return nil
 	}
 	return &w.old
@@ -329,14 +361,15 @@ func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
-	ch := change{update: '>', isNew: !w.hasOld}
-	if w.hasOld {
+	ch := change{update: '>', isNew: w.dest() == nil}
+	if w.dest() != nil {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
 	} else {
 		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
+	s.told = s.stats.Reused
 	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
 		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
 }

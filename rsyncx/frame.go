@@ -32,11 +32,12 @@ type frame struct {
 	subs  []sub // directories among the source's entries, ascending
 	next  int   // first of subs that was not passed yet
 	gid   int64 // that new names inherit, or -1
-	set   attr  // attributes for the directory itself
-	quiet attr  // those of set that differ: all there is to do when nothing changes inside
-	needs bool  // set must be applied whatever happens inside
-	tree  tree  // that it belongs to when the destination has none yet
-	dirty bool  // something inside will be made, replaced or removed
+	acl   inheritedACL
+	set   attr // attributes for the directory itself
+	quiet attr // those of set that differ: all there is to do when nothing changes inside
+	needs bool // set must be applied whatever happens inside
+	tree  tree // that it belongs to when the destination has none yet
+	dirty bool // something inside will be made, replaced or removed
 }
 
 // sub is a directory listed in its parent.
@@ -49,6 +50,7 @@ type sub struct {
 	mount bool
 	gid   int64 // of the directory
 	tree  tree  // when dst is nil
+	acl   inheritedACL
 	// ignored says that it stays out: its filter or what stands in its place says so.
 	ignored bool
 }
@@ -66,6 +68,7 @@ func (s *stager) walk(ctx context.Context) (err error) {
 	if s.only, err = options.Select(); err != nil {
 		return err
 	}
+	options.Hidden = s.o.Explain && s.o.Filter.Len() > 0 && !s.o.deleteOnly
 	if s.same = s.sameDirs(); s.same != nil {
 		options.Same, options.Digest = s.same.same, s.same.digest
 		defer s.same.close()
@@ -188,7 +191,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		}
 	}
 	parent.next = i + 1
-	only, into := parent.only.Enter(name)
+	only, into := parent.only.entered(name, d.Path, parent.rules)
 	if !into {
 		return nil, hostile(d.Path, "the walk was not to go there")
 	}
@@ -197,7 +200,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		s.ignored = d.Path
 		return nil, nil
 	}
-	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, quiet: c.quiet, needs: c.needs, mount: c.mount, tree: c.tree, rules: parent.rules, guard: parent.guard}
+	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, quiet: c.quiet, needs: c.needs, mount: c.mount, tree: c.tree, acl: c.acl, rules: parent.rules, guard: parent.guard}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -243,6 +246,10 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	}
 	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
 	d.Self.Name = ""
+	if err := s.bearings("", &d.Self); err != nil {
+		return nil, err
+	}
+	s.bears(fd, ".", &now)
 	set, ch := s.rootAttrs(&d.Self, &now)
 	f.set, f.quiet, f.needs = set, set.only(ch), ch.any()
 	if err := s.beforeBackups("", f.quiet); err != nil {
@@ -359,6 +366,7 @@ func (s *stager) entries(f *frame, d *Dir) error {
 			here, have = &have[0], have[1:]
 		}
 		if !d.Same && !s.lets(f, e) {
+			s.sayHidden(f, e)
 			f.ignore(e)
 			if here == nil {
 				continue
@@ -404,6 +412,22 @@ func (s *stager) lets(f *frame, e *Entry) bool {
 	}
 	hidden, _ := f.rules.Excluded(joinPath(f.path, e.Name), isDir(e), filter.Sender)
 	return !hidden
+}
+
+// sayHidden says that the source's rules leave e out.
+func (s *stager) sayHidden(f *frame, e *Entry) {
+	if !s.o.Explain || f.rules == nil || f.path == "" && e.Name == stateDir || !f.only.All() && !f.only.Asked(e.Name) {
+		return
+	}
+	path := joinPath(f.path, e.Name)
+	hidden, rule := f.rules.Excluded(path, isDir(e), filter.Sender)
+	if !hidden {
+		return
+	}
+	if isDir(e) {
+		path += "/"
+	}
+	s.skip(path, SkipHidden+Printable(rule))
 }
 
 // unwind leaves every directory deeper than the first keep frames.

@@ -12,12 +12,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// GuardError is why a source was refused by Options.Marker, MinEntries,
+// SameSource, MaxDelete or MaxDeleteFraction. Nothing was changed then.
+type GuardError struct{ Reason string }
+
+func (e *GuardError) Error() string { return e.Reason }
+
+func refused(format string, args ...any) error {
+	return &GuardError{fmt.Sprintf(format, args...)}
+}
+
 // sourceFile, in drsync's own directory, says which directory the source's root was.
 const sourceFile = "source"
 
 // remembered are the files of the staging directory that Publish puts into
 // drsync's own; an empty one takes away what is there.
 var remembered = []string{sourceFile, racyFile}
+
+// CheckSource refuses what Stage would refuse because of o.Marker and
+// o.SameSource, and changes nothing.
+func CheckSource(ctx context.Context, src Source, dst *Root, o Options) error {
+	s := &stager{src: src, dst: dst, o: o}
+	return s.guards(ctx)
+}
 
 // guards refuses a source that cannot be the one that is meant, before anything is staged.
 func (s *stager) guards(ctx context.Context) error {
@@ -38,7 +55,7 @@ func (s *stager) marker(ctx context.Context) error {
 	}
 	_, err := s.src.Lstat(ctx, s.o.Marker)
 	if errors.Is(err, fs.ErrNotExist) {
-		return hint.New(fmt.Sprintf("the source has no %s", Printable(s.o.Marker)),
+		return hint.With(refused("the source has no %s", Printable(s.o.Marker)),
 			"see whether its file system is mounted; the marker has to be there for anything to be synced")
 	}
 	if err != nil {
@@ -52,7 +69,7 @@ func (s *stager) fewest() error {
 	if s.stats.Entries >= s.o.MinEntries {
 		return nil
 	}
-	return hint.New(fmt.Sprintf("the source has %d entries, fewer than the %d that it must have", s.stats.Entries, s.o.MinEntries),
+	return hint.With(refused("the source has %d entries, fewer than the %d that it must have", s.stats.Entries, s.o.MinEntries),
 		"see whether it is complete and mounted; if it is meant to be so small, lower the limit")
 }
 
@@ -72,13 +89,13 @@ func (s *stager) sameSource(ctx context.Context) error {
 		return nil
 	}
 	if err == nil && !s.o.NewSource {
-		err = fmt.Errorf("the source is another directory than the last time: its inode was %d and is %d", last, root.Ino)
+		err = refused("the source is another directory than the last time: its inode was %d and is %d", last, root.Ino)
 	}
 	if s.o.NewSource || errors.Is(err, fs.ErrNotExist) {
 		s.newSource = root.Ino
 		return nil
 	}
-	return hint.With(err, "see whether its file system is mounted; if the source was moved or restored on purpose, accept it as new for one run")
+	return hint.With(err, "see whether its file system is mounted; if the source was moved or restored on purpose, accept it as new for one run (--new-source)")
 }
 
 // lastSource returns what Publish remembered.

@@ -37,6 +37,7 @@ const (
 	groupFailed   groupState = iota // not there, or not yet
 	groupKept                       // the destination's own file
 	groupReplaced                   // a new file
+	groupAlt                        // left out: an alternate directory has it
 )
 
 // group returns the group that e belongs to, or -1, and whether another name
@@ -135,6 +136,12 @@ func (s *stager) leaders() error {
 	}
 }
 
+func (s *stager) groupElsewhere(id int) {
+	if id >= 0 {
+		s.groups[id].state = groupAlt
+	}
+}
+
 func (s *stager) groupReplaced(id int, at place) {
 	if id >= 0 {
 		g := &s.groups[id]
@@ -144,7 +151,7 @@ func (s *stager) groupReplaced(id int, at place) {
 
 // follow puts a later name of a group aside that is no regular file.
 func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
-	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, tree: f.tree}
+	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, acl: s.inherits(f), tree: f.tree}
 	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
 		w.old, w.hasOld = *here, true
 	}
@@ -204,6 +211,12 @@ func (s *stager) linkedAlready(w *wish) {
 func (s *stager) link(w *wish, alone *spool) error {
 	g := &s.groups[w.group]
 	switch {
+	case g.state == groupAlt && isRegular(&w.entry):
+		w.group = -1
+		if done, err := s.altFile(nil, w, &w.entry, nil); done || err != nil {
+			return err
+		}
+		return alone.add(w.append)
 	case g.state == groupFailed && isRegular(&w.entry):
 		w.group = -1
 		return alone.add(w.append)
@@ -223,7 +236,8 @@ func (s *stager) link(w *wish, alone *spool) error {
 	}
 	ch := change{update: 'h', isNew: !w.hasOld}
 	if w.hasOld {
-		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'h')
+		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'c')
+		ch.update = 'h'
 	} else {
 		s.created(&w.entry)
 	}

@@ -100,7 +100,7 @@ func (s *stager) inPlace(w *wish) bool { return s.o.Inplace && w.hasOld && w.tre
 // put notes what Publish does with what was staged for a file.
 func (s *stager) put(w *wish, e *Entry, at place, size int64, form uint32) error {
 	inPlace := s.inPlace(w)
-	if w.hasOld && !inPlace {
+	if w.hasOld {
 		if err := s.keepOld(w.path, &w.old); err != nil {
 			return err
 		}

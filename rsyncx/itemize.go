@@ -15,11 +15,13 @@ type change struct {
 	perms     bool
 	owner     bool
 	group     bool
+	acls      bool
+	xattrs    bool
 }
 
 // any reports whether the change is worth a line.
 func (c change) any() bool {
-	return c.update != '.' || c.isNew || c.content || c.size || c.time || c.perms || c.owner || c.group
+	return c.update != '.' || c.isNew || c.content || c.size || c.time || c.perms || c.owner || c.group || c.acls || c.xattrs
 }
 
 const deleting = "*deleting  "
@@ -48,6 +50,12 @@ func (c change) letters(mode uint32) string {
 		if l.on {
 			b[2+i], same = l.letter, false
 		}
+	}
+	if c.acls {
+		b[9], same = 'a', false
+	}
+	if c.xattrs {
+		b[10], same = 'x', false
 	}
 	if c.time && c.timeUnset {
 		b[4] = 'T'

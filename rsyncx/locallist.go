@@ -163,7 +163,7 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 		if w.view != (View{}) && n.kind == unix.DT_LNK {
 			n.kind = unix.DT_UNKNOWN // as what it leads to
 		}
-		if n.kind != unix.DT_UNKNOWN && l.hidden(d, n.name, n.kind == unix.DT_DIR) {
+		if !w.o.Hidden && n.kind != unix.DT_UNKNOWN && l.hidden(d, n.name, n.kind == unix.DT_DIR) {
 			continue
 		}
 		all = append(all, Entry{})
@@ -173,11 +173,13 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 			all = all[:len(all)-1]
 			continue
 		}
-		d.bytes += len(e.Xattrs)
-		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group); size > MaxDirBytes {
+		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group) + len(e.Xattrs); size > MaxDirBytes {
 			d.kids = nil
 			d.unreadable(d.path, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes))
 			return nil
+		}
+		if w.o.Hidden && l.hidden(d, n.name, isDir(e)) {
+			continue
 		}
 		if isDir(e) && (!w.o.OneFileSystem || e.Dev == w.device) {
 			if _, into := d.only.Enter(e.Name); into {
@@ -222,6 +224,8 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 		return false, false
 	case !d.only.All() && !isDir(e) && !d.only.Asked(n.name):
 		return false, false
+	case w.o.Hidden && l.hidden(d, n.name, isDir(e)):
+		return false, true // nobody needs more of it
 	case (n.kind == unix.DT_UNKNOWN || isDir(e) != (n.kind == unix.DT_DIR)) && l.hidden(d, n.name, isDir(e)):
 		return false, false // its type was not known, or changed
 	case isDir(e) && w.o.OneFileSystem && w.o.OmitMounts && e.Dev != w.device:

@@ -53,6 +53,9 @@ func (l *local) sumsOf(ctx context.Context, d *descent, w *SumWant, buf []byte) 
 	if w.Ranges != nil {
 		body.left = 0
 	}
+	if w.Ranges == nil && st.Size >= aheadLeast {
+		_ = unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL) // a hint
+	}
 	s := delta.NewSummer(w.Block, w.Weak, w.Ranges == nil)
 	if _, err := io.CopyBuffer(writerOnly{s}, readerOnly{body}, buf); err != nil {
 		sums.Err = &PathError{Path: w.Path, Err: err}

@@ -226,7 +226,7 @@ func (w *localWalk) begin(urgent bool) *walkDir {
 		parent := rest.dir
 		d := &walkDir{parent: parent, kid: parent.kids[parent.begun], fd: -1, scope: parent.scope}
 		d.path = joinPath(parent.path, d.kid.name)
-		d.only, _ = parent.only.Enter(d.kid.name)
+		d.only, _ = parent.only.entered(d.kid.name, d.path, parent.scope)
 		d.self = step{dir: d, next: rest}
 		if parent.begun++; parent.begun == len(parent.kids) {
 			d.self.next = rest.next

@@ -54,10 +54,25 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 		}
 		list = AppendXattr(list, name, value)
 		if len(list) > maxXattrs {
-			return "", fmt.Errorf("more than %d bytes of extended attributes", maxXattrs)
+			return "", errXattrsTooLong
 		}
 	}
 	return string(list), nil
+}
+
+var errXattrsTooLong = fmt.Errorf("more than %d bytes of extended attributes", maxXattrs)
+
+// XattrsOf returns the encoded extended attributes of path, a symbolic link not
+// being followed: those that rsync -X takes along when plain is set, the access
+// control lists when acls is.
+func XattrsOf(path string, plain, acls bool) (string, error) {
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return "", fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	var r xattrReader
+	return r.held(fd, plain, acls)
 }
 
 // carriesXattr tells which attributes rsync -X takes along: a user those of

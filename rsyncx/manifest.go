@@ -45,7 +45,7 @@ type op struct {
 }
 
 const (
-	maxRecord     = 16 << 10 // bytes
+	maxRecord     = 16<<10 + 2*maxXattrs // bytes: two paths and more, two lists of extended attributes
 	stageDir      = "stage"
 	contentDir    = "content"
 	formatVersion = 2
@@ -63,7 +63,11 @@ func (o op) append(b []byte) []byte {
 	for _, v := range []uint32{o.attr.mode, o.attr.uid, o.attr.gid} {
 		b = binary.AppendUvarint(b, uint64(v))
 	}
-	return appendTime(b, o.attr.mtime)
+	b = appendTime(b, o.attr.mtime)
+	if o.attr.set&(setPlain|setACLs) != 0 {
+		b = appendText(b, o.attr.xattrs)
+	}
+	return b
 }
 
 // parseOp decodes one record. It allocates no more than the record's length.
@@ -74,10 +78,15 @@ func parseOp(record []byte) (op, error) {
 	o.number, o.size = d.uint(), int64(d.uint())
 	o.kindOf, o.dev, o.ino = d.uint32(), d.uint(), d.uint()
 	o.attr.mode, o.attr.uid, o.attr.gid, o.attr.mtime = d.uint32(), d.uint32(), d.uint32(), d.time()
+	if o.attr.set&(setPlain|setACLs) != 0 {
+		o.attr.xattrs = d.text()
+	}
 	switch {
 	case d.bad || len(d.b) > 0:
 		return op{}, errFormat
-	case o.kind == 0 || o.kind > opLast, o.attr.set > setMode|setUID|setGID|setTime, o.attr.mode > 0o7777, o.size < 0:
+	case o.kind == 0 || o.kind > opLast, o.attr.set > setMode|setUID|setGID|setTime|setPlain|setACLs, o.attr.mode > 0o7777, o.size < 0:
+		return op{}, errFormat
+	case CheckXattrs(o.attr.xattrs) != nil:
 		return op{}, errFormat
 	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter && o.kind != opBackupDir:
 		return op{}, errFormat
@@ -273,7 +282,7 @@ func (r *records) next() ([]byte, error) {
 		return nil, errFormat
 	}
 	if uint64(cap(r.buf)) < n {
-		r.buf = make([]byte, n, maxRecord)
+		r.buf = make([]byte, n, max(n, 16<<10))
 	}
 	r.buf = r.buf[:n]
 	if _, err := io.ReadFull(r.r, r.buf); err != nil {

@@ -108,7 +108,7 @@ func (s *stager) movedWith(ctx context.Context, w *wish, size int64, whole [16]b
 		sum, ok := s.moved.sums[i]
 		path := s.moved.path(int(i - 1))
 		if !ok {
-			have := sumBasis(ctx, at, &draft{how: byMove, basis: path}, s.content.scratch())
+			have := sumBasis(ctx, at, nil, &draft{how: byMove, basis: path}, s.content.scratch())
 			if have.err != nil || have.size != size {
 				continue
 			}
@@ -210,10 +210,10 @@ func (a *assembly) takeOver() bool {
 		return false
 	}
 	st, err := statFd(int(a.basis.Fd()))
-	if err != nil || st.Nlink != 1 || st.Size != a.d.plan.Size || !hasAttrs(&st, p.fresh(&a.d.entry, nil, w.gid)) || !p.mayTake(w, a.d.basis) {
+	if err != nil || st.Nlink != 1 || st.Size != a.d.plan.Size || w.acl != "" || !hasAttrs(&st, p.fresh(&a.d.entry, nil, w.gid)) || !p.mayTake(w, a.d.basis) {
 		return false
 	}
-	if a.place, err = p.content.linkOwn(a.d.basis, w.tree, w.path); err != nil {
+	if a.place, err = p.content.linkOwn(p.dst.fd, a.d.basis, w.tree, w.path); err != nil {
 		return false // it is copied then
 	}
 	return true
@@ -225,9 +225,10 @@ func hasAttrs(st *info, a attr) bool {
 		(a.set&setGID == 0 || a.gid == st.GID) && (a.set&setTime == 0 || a.mtime == st.Mtime)
 }
 
-// linkOwn makes the staged file for path another name of the destination's file from.
-func (c *contentWriter) linkOwn(from string, t tree, path string) (place, error) {
-	c.from.start(c.root.fd)
+// linkOwn makes the staged file for path another name of the file from in the
+// directory root, which is the destination or an alternate one.
+func (c *contentWriter) linkOwn(root int, from string, t tree, path string) (place, error) {
+	c.from.start(root)
 	fromDir, fromName, err := c.from.parent(from)
 	if err != nil {
 		return place{}, err

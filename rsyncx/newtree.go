@@ -171,6 +171,9 @@ func (f freshAttr) without(a attr) attr {
 	if f.known && a.set&setGID != 0 && a.gid == f.gid {
 		a.set &^= setGID
 	}
+	if a.xattrs == "" {
+		a.set &^= setPlain | setACLs
+	}
 	return a
 }
 
@@ -179,7 +182,7 @@ func (f freshAttr) without(a attr) attr {
 // have its mode before its content. What chown and write would take off is set after.
 func (f freshAttr) create(a attr) (mode uint32, left attr) {
 	left = f.without(a)
-	if !f.modes || a.set&setMode == 0 || a.mode&^0o777 != 0 || a.mode&f.umask != 0 {
+	if !f.modes || a.set&setMode == 0 || left.set&(setPlain|setACLs) != 0 || a.mode&^0o777 != 0 || a.mode&f.umask != 0 {
 		return 0o600, left
 	}
 	left.set &^= setMode

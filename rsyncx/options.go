@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx/filter"
 )
 
@@ -68,7 +69,7 @@ type Options struct {
 	AltDests     []string // --compare-dest, --copy-dest, --link-dest: directories, relative to the destination or absolute
 	AltDest      AltDest  // which of the three
 	Resume       bool     // --partial: what was fetched stays when Stage fails, and spares the next one fetching it
-	PartialDir   string   // --partial-dir: the name of a directory beside the file, for half of it; implies Resume. What lies there is a basis when the source tells Sums
+	PartialDir   string   // --partial-dir: a directory, by its path from that of the file, for half of it; implies Resume. What lies there is a basis when the source tells Sums
 	TempDir      string   // --temp-dir: long files that are read in full lie there, without a name, until they are whole
 	NoSync       bool     // leave it to the kernel when files reach the disk; --fsync is its absence
 
@@ -184,22 +185,25 @@ type Counts struct {
 	DeletedFiles, DeletedDirs, DeletedLinks, DeletedDevices, DeletedSpecials int64
 }
 
-// honoured refuses what Stage cannot do.
+// honoured refuses what Stage cannot do, and says what can be done instead.
 func (o *Options) honoured() error {
 	for _, c := range []struct {
-		on   bool
-		name string
+		on         bool
+		name, hint string
 	}{
-		{o.Xattrs || o.ACLs, "extended attributes"},
-		{o.Append && o.WholeFile, "Append with WholeFile"},
-		{o.Inplace && o.Backup, "Inplace with backups"},
-		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir"},
-		{o.AltDests != nil, "another basis"},
-		{o.PartialDir != "" && CheckName(o.PartialDir) != nil, "a partial directory that is not a single name"},
-		{o.DeleteBefore, "deletions before anything else, but by Sync,"},
+		{o.Xattrs && o.Filter.NamesXattrs(), "filter rules for names of extended attributes (the modifier x)", "leave out the rules that have it"},
+		{o.Append && o.WholeFile, "Append with WholeFile", "a file that is appended to is not sent whole: leave out one of the two"},
+		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir", "what is written in place is its own half file: leave out the partial directory"},
+		{o.PartialDir != "" && CheckPath(o.PartialDir) != nil, "a partial directory that is not a relative path of plain names",
+			"files of one name from several directories would meet in it: give a relative path, which lies beside each file"},
+		{o.DeleteBefore, "deletions before anything else, but by Sync,", "they have to be published before the rest is staged"},
 	} {
 		if c.on {
-			return fmt.Errorf("stage: %s: %w", c.name, errors.ErrUnsupported)
+			err := fmt.Errorf("stage: %s: %w", c.name, errors.ErrUnsupported)
+			if c.hint != "" {
+				err = hint.With(err, c.hint)
+			}
+			return err
 		}
 	}
 	return nil

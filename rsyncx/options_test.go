@@ -129,6 +129,12 @@ func randomOptions(r *rand.Rand, dir string) (o Options, args []string) {
 	if o.HardLinks && !o.Perms {
 		args, o.Perms = append(args, "-p"), true // which of the names' modes rsync keeps is its own affair
 	}
+	if n := r.IntN(9); n < 3 && !o.HardLinks { // with them it is each program's affair which name of several decides
+		o.AltDest, o.AltDests = AltDest(n), []string{"../alt", filepath.Join(dir, "mine", "to", "a")}[:1+r.IntN(2)]
+		for i := range o.AltDests {
+			args = append(args, altOptions[n]+"="+[]string{"../alt", filepath.Join(dir, "theirs", "to", "a")}[i])
+		}
+	}
 	if o.DeleteLimited && !o.Delete && !o.DeleteExcluded {
 		args, o.Delete = append(args, "--del"), true
 	}
@@ -178,6 +184,10 @@ func optionsAsRsync(t *testing.T, seed uint64) {
 	for i, d := range []string{from, theirTree, myTree} {
 		tree := &randomTree{Rand: rand.New(rand.NewPCG(seed, uint64(min(i, 1)))), t: t, root: true, hard: o.HardLinks}
 		tree.make(d, 2)
+	}
+	if o.AltDests != nil {
+		makeAlt(t, theirs+"/alt", seed, 1, o.HardLinks)
+		makeAlt(t, mine+"/alt", seed, 1, o.HardLinks)
 	}
 	before := snapshot(t, mine)
 	if o.IgnoreExisting && clash(snapshot(t, from), snapshot(t, myTree)) {

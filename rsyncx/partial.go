@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"strings"
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
@@ -238,7 +239,7 @@ func (s *stager) placeHalf(h *half) error {
 	defer unix.Close(fd)
 	st, err := statFd(fd)
 	if err == nil {
-		err = s.dst.apply(fd, s.out.fresh.all(s.fresh(&w.entry, w.dest(), w.gid), &st))
+		err = s.dst.apply(fd, s.out.fresh.all(s.freshFile(w, &w.entry), &st))
 	}
 	at := h.at
 	if err == nil && !w.tree.none() {
@@ -297,11 +298,14 @@ func (s *stager) leavePartial(w *wish, from int, name string) error {
 	defer d.close()
 	parent, as := splitPath(w.path)
 	dir, err := d.dir(parent)
-	if err == nil {
-		err = s.dst.mkdir(dir, s.o.PartialDir, 0o700)
-	}
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		dir, err = d.dir(joinPath(parent, s.o.PartialDir))
+	at := parent
+	for name := range strings.SplitSeq(s.o.PartialDir, "/") {
+		if err == nil {
+			err = s.dst.mkdir(dir, name, 0o700)
+		}
+		if at = joinPath(at, name); err == nil || errors.Is(err, fs.ErrExist) {
+			dir, err = d.dir(at)
+		}
 	}
 	if err == nil {
 		err = s.dst.rename(from, name, dir, as)
@@ -333,8 +337,14 @@ func (s *stager) fromPartialDir(at *descent, w *wish, e *earlier) (bool, error) 
 	if err == nil {
 		err = s.op(partLinks, op{kind: opRemove, path: partial})
 	}
-	if err == nil && names == 1 {
-		err = s.op(partLinks, op{kind: opRmdir, path: joinPath(parent, s.o.PartialDir)})
+	for left := s.o.PartialDir; err == nil && names == 1 && left != ""; { // with what led to it
+		err = s.op(partLinks, op{kind: opRmdir, path: joinPath(parent, left)})
+		if left, _ = splitPath(left); err == nil && left != "" {
+			names = 0
+			if dir, openErr := at.dir(joinPath(parent, left)); openErr == nil {
+				names, err = countNames(dir)
+			}
+		}
 	}
 	if err != nil || st.Size < leastHalf || st.Size > w.entry.Size {
 		return false, err

@@ -40,7 +40,9 @@ func (s *Staged) Publish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := p.run(ctx); err != nil {
+	err := p.run(ctx)
+	s.root.refused.tell(&s.stats, &s.notes, s.sink)
+	if err != nil {
 		return fmt.Errorf("publish into %s: %w", s.root.path, err)
 	}
 	if err := s.carry(); err != nil {

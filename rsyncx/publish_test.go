@@ -321,6 +321,7 @@ func FuzzParseOp(f *testing.F) {
 		{kind: opTree, path: "d", number: 3, ino: 5},
 		{kind: opLink, path: "l", target: "a/b"},
 		{kind: opDirAttr},
+		{kind: opAttr, path: "x", attr: attr{set: setMode | setPlain | setACLs, xattrs: string(AppendXattr(AppendXattr(nil, aclAccess, "acl"), "user.a", ""))}},
 	} {
 		f.Add(o.append(nil))
 	}
@@ -340,7 +341,7 @@ func FuzzParseOp(f *testing.F) {
 }
 
 func FuzzParseWish(f *testing.F) {
-	w := wish{path: "a/b", group: -1, gid: 5, compare: true, hasOld: true, entry: Entry{Name: "b", Mode: 0o100644, Size: 5, User: "root"}}
+	w := wish{path: "a/b", group: -1, gid: 5, compare: true, hasOld: true, acl: "acl", entry: Entry{Name: "b", Mode: 0o100644, Size: 5, User: "root", Xattrs: string(AppendXattr(nil, "user.a", "1"))}}
 	f.Add(w.append(nil))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		w, err := parseWish(record)

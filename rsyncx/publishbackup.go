@@ -69,6 +69,9 @@ func (p *publisher) keep(dir int, name string, st *info, o *op) error {
 	}
 	defer unix.Close(to)
 	how := o.number & backupHow
+	if how == backupCopy && p.again && (!o.looksLike(st) || o.isThere(to, toName)) {
+		return nil // it was made, or what it would be made of is half written over
+	}
 	if how == backupMove {
 		err = p.replacing(to, toName, func() error { return p.root.rename(dir, name, to, toName) })
 		if err == nil && st.Nlink > 1 {
@@ -88,10 +91,19 @@ func (p *publisher) keep(dir int, name string, st *info, o *op) error {
 			return errors.Join(err, notThere(p.root.unlink(p.stage, as)))
 		}
 	}
-	if err := p.duplicate(dir, name, st, to, toName); err != nil || how != backupMove {
+	if err := p.duplicate(dir, name, st, to, toName, o.attr.set); err != nil || how != backupMove {
 		return err
 	}
 	return notThere(p.root.unlink(dir, name))
+}
+
+// looksLike reports whether a file has the length and time of what is backed up.
+func (o *op) looksLike(st *info) bool { return st.Size == o.size && st.Mtime == o.attr.mtime }
+
+// isThere reports whether a file that looks like the backup is at its place.
+func (o *op) isThere(dir int, name string) bool {
+	st, err := statAt(dir, name)
+	return err == nil && isRegular(&st.Entry) && o.looksLike(&st)
 }
 
 // replacing puts something at a backup's place, in which a directory may stand.
@@ -128,7 +140,7 @@ func (p *publisher) backupPlace(o *op) (fd int, name string, err error) {
 		if tail := len(dir) - len(done); tail < len(from) {
 			above = strings.TrimSuffix(from[:len(from)-tail], "/")
 		}
-		next, err := p.backupDir(fd, part, above)
+		next, err := p.backupDir(fd, part, above, o.attr.set)
 		unix.Close(fd)
 		if err != nil {
 			return -1, "", err
@@ -138,7 +150,7 @@ func (p *publisher) backupPlace(o *op) (fd int, name string, err error) {
 	return fd, name, nil
 }
 
-func (p *publisher) backupDir(parent int, name, like string) (int, error) {
+func (p *publisher) backupDir(parent int, name, like string, keep attrSet) (int, error) {
 	err := p.root.mkdir(parent, name, 0o777)
 	isNew := err == nil
 	if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -149,7 +161,7 @@ func (p *publisher) backupDir(parent int, name, like string) (int, error) {
 		if err := p.root.unlink(parent, name); err != nil {
 			return -1, err
 		}
-		return p.backupDir(parent, name, like)
+		return p.backupDir(parent, name, like, keep)
 	}
 	if err != nil || !isNew || like == "" {
 		return fd, err
@@ -158,7 +170,7 @@ func (p *publisher) backupDir(parent int, name, like string) (int, error) {
 	defer d.close()
 	if dir, err := d.dir(like); err == nil {
 		if st, err := statFd(dir); err == nil {
-			_ = p.root.apply(fd, ownAttr(&st)) // as good as it goes
+			_ = p.root.apply(fd, withXattrs(ownAttr(&st), dir, ".", keep)) // as good as it goes
 		}
 	}
 	return fd, nil
@@ -175,8 +187,30 @@ func ownAttr(st *info) attr {
 	return a
 }
 
+// withXattrs adds to a the extended attributes of name in dir that keep speaks of,
+// as far as they can be read.
+func withXattrs(a attr, dir int, name string, keep attrSet) attr {
+	keep &= setPlain | setACLs
+	if a.set&setMode == 0 {
+		keep &^= setACLs // a symbolic link
+	}
+	if keep == 0 {
+		return a
+	}
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return a
+	}
+	defer unix.Close(fd)
+	var r xattrReader
+	if list, err := r.held(fd, keep&setPlain != 0, keep&setACLs != 0); err == nil {
+		a.set, a.xattrs = a.set|keep, list
+	}
+	return a
+}
+
 // duplicate copies a name that cannot be linked, under another name first.
-func (p *publisher) duplicate(dir int, name string, st *info, to int, toName string) error {
+func (p *publisher) duplicate(dir int, name string, st *info, to int, toName string, keep attrSet) error {
 	const as = ".drsync-backup"
 	if err := notThere(p.root.unlink(to, as)); err != nil {
 		return err
@@ -201,7 +235,7 @@ func (p *publisher) duplicate(dir int, name string, st *info, to int, toName str
 		return err
 	}
 	defer unix.Close(fd)
-	if err := p.root.apply(fd, ownAttr(st)); err != nil {
+	if err := p.root.apply(fd, withXattrs(ownAttr(st), dir, name, keep)); err != nil {
 		return err
 	}
 	return p.replacing(to, toName, func() error { return p.root.rename(to, as, to, toName) })

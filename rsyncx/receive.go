@@ -152,7 +152,7 @@ func (s *stager) store(ctx context.Context, in *bodyReader, head io.Reader, w *w
 // compare reads from in as long as it is equal to the destination's file, and
 // returns how many bytes were. What was read and differs is given by in again.
 func (s *stager) compare(in *bodyReader, w *wish) (equal int64, old *os.File, err error) {
-	fd, err := s.openOld(w.path)
+	fd, err := s.openOld(w)
 	if err != nil {
 		return 0, nil, nil // unreadable here: take the source's
 	}
@@ -175,10 +175,10 @@ func (s *stager) compare(in *bodyReader, w *wish) (equal int64, old *os.File, er
 	}
 }
 
-func (s *stager) openOld(path string) (int, error) {
-	d := descent{root: s.dst.fd}
+func (s *stager) openOld(w *wish) (int, error) {
+	d := descent{root: s.altRoot(w.alt)}
 	defer d.close()
-	dir, name, err := d.parent(path)
+	dir, name, err := d.parent(w.path)
 	if err != nil {
 		return -1, err
 	}

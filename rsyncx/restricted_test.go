@@ -114,7 +114,7 @@ func TestLocalWalkRestricted(t *testing.T) {
 		{WalkOptions{Only: []string{"link", "x/z/w"}}, "/: link x … /x: z … /x/z: w …"},
 		{WalkOptions{Only: []string{stateDir, "x/y"}}, "/: x … /x: y …"},
 		// What is asked for is filtered, what leads to it is not.
-		{WalkOptions{Only: []string{"a/skip/t", "skip", "skip/s"}, Filter: excludes(t, "skip")}, "/: a skip … /a: skip … /a/skip: t … /skip: s"},
+		{WalkOptions{Only: []string{"a/skip/t", "skip", "skip/s"}, Filter: excludes(t, "skip")}, "/: a skip … /a: skip … /a/skip: t … /skip: s …"},
 		{WalkOptions{Only: []string{"a/skip", "x/y"}, Filter: excludes(t, "skip")}, "/: a x … /a: … /x: y …"},
 	} {
 		if c.want == "" {

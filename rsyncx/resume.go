@@ -281,7 +281,7 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 			return false, nil
 		}
 	}
-	set := s.fresh(&w.entry, w.dest(), w.gid)
+	set := s.freshFile(w, &w.entry)
 	at, err := s.moveIn(w, dir, name)
 	if err == nil {
 		err = s.dst.apply(fd, s.out.fresh.all(set, &st))

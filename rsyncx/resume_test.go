@@ -344,15 +344,21 @@ func (b *breaks) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, 
 }
 
 func TestPartialDir(t *testing.T) {
+	for _, name := range []string{".rsync-partial", "half/of/it", "./half/"} {
+		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) { testPartialDir(t, name) })
+	}
+}
+
+func testPartialDir(t *testing.T, name string) {
 	from, to, total := largeScene(t)
 	o := resumeOptions()
-	o.Resume, o.PartialDir = false, ".rsync-partial"
+	o.Resume, o.PartialDir = false, name
 	// It fails: the half stays where rsync would leave it.
 	local, dst := open(t, from, to)
 	stats, err := Sync(t.Context(), &breaks{Source: local, path: "old/long", after: 500_000}, dst, o)
 	must(t, err)
 	dst.Close()
-	partial := to + "/old/.rsync-partial/long"
+	partial := filepath.Join(to, "old", name, "long")
 	content, err := os.ReadFile(partial)
 	whole, _ := os.ReadFile(from + "/old/long")
 	if err != nil || stats.Unreadable != 1 || !bytes.Equal(content, whole[:len(content)]) || len(content) < 500_000-copyBuffer {
@@ -370,7 +376,7 @@ func TestPartialDir(t *testing.T) {
 	if src, _ := resumed(t, from, to, o, true); src.given < total {
 		t.Errorf("%d bytes were read for %d", src.given, total)
 	}
-	for _, dir := range []string{"/abs", "a/b", ".."} {
+	for _, dir := range []string{"/abs", "a/../../b", ".."} {
 		o.PartialDir = dir
 		src, dst := open(t, from, to)
 		if _, err := Stage(t.Context(), src, dst, o); !errors.Is(err, errors.ErrUnsupported) {

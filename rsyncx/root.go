@@ -20,6 +20,8 @@ type Root struct {
 	locked bool
 	device uint64
 
+	refused refusals
+
 	// fault, in tests, stands for a crash before a system call that changes something.
 	fault func(call string) error
 	// share, in tests, stands for a file system where files can share blocks.
@@ -182,12 +184,36 @@ func (r *Root) makeState() error {
 		return nil
 	}
 	if err == nil {
+		err = r.disinherit(stateDir)
+	}
+	if err == nil {
 		err = r.setTime(r.fd, before.Mtime)
 	}
 	if err != nil {
 		return fmt.Errorf("make %s in %s: %w", stateDir, r.path, err)
 	}
 	return nil
+}
+
+// disinherit takes from a new directory of ours what the default access control
+// list of the root has given it: that may shut us out, or let others in.
+func (r *Root) disinherit(name string) error {
+	fd, err := openat(r.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
+	if _, err := unix.Getxattr(path, aclDefault, nil); err != nil {
+		return nil // the usual case: there is none, or none is possible
+	}
+	for _, acl := range []string{aclDefault, aclAccess} {
+		err := r.do("removexattr", func() error { return unix.Removexattr(path, acl) })
+		if err != nil && !errors.Is(err, unix.ENODATA) {
+			return err
+		}
+	}
+	return r.setMode(fd, 0o700)
 }
 
 // dropState removes drsync's own directory if nothing is left in it.

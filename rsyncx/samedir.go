@@ -14,7 +14,7 @@ import (
 // walkOptions is what Stage asks of the source.
 func (s *stager) walkOptions() WalkOptions {
 	return WalkOptions{Filter: s.o.Filter, OneFileSystem: s.o.OneFileSystem, OmitMounts: s.o.OmitMounts,
-		MaxEntries: s.o.MaxEntries, Only: s.o.Only, Flat: s.o.Flat}
+		MaxEntries: s.o.MaxEntries, Only: s.o.Only, Flat: s.o.Flat, Xattrs: s.cmp.xattrs, ACLs: s.cmp.acls}
 }
 
 // sameDirs answers WalkOptions.Same: whether a directory of the destination has,
@@ -57,7 +57,11 @@ func (s *stager) sameDirs() *sameDirs {
 	switch {
 	case !s.can.Digests, o.Filter.PerDirectory(), o.Explain, o.PruneEmpty:
 		return nil
-	case o.Checksum, o.IgnoreTimes, o.Xattrs, o.ACLs:
+	case o.Checksum, o.IgnoreTimes:
+		return nil
+	case o.Xattrs, o.ACLs: // digests do not cover them: each name has to be opened for its own, here and there
+		return nil
+	case len(s.alts) > 0 && o.AltDest != CopyDest: // what is the same there is replaced here
 		return nil
 	case o.UserMap != nil, o.GroupMap != nil, o.Chmod != nil:
 		return nil
@@ -69,7 +73,8 @@ func (s *stager) sameDirs() *sameDirs {
 			NumericIDs: o.NumericIDs || !s.can.OwnerNames,
 			// Without -t the quick check looks at the times all the same.
 			Times: o.Times || !o.SizeOnly, Nanoseconds: s.cmp.nanoseconds && !o.WholeSeconds,
-			HardLinks: o.HardLinks && s.can.HardLinks,
+			HardLinks:    o.HardLinks && s.can.HardLinks,
+			OmitDirTimes: o.OmitDirTimes || !o.Times, OmitLinkTimes: o.OmitLinkTimes || !o.Times, // those are never set then, nor looked at
 		},
 		free: make(chan *sameLister, sameListers),
 		kept: map[string][]info{},

@@ -4,13 +4,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // Selection says which names of one directory WalkOptions.Only and Flat let a
 // walk look at. A Source goes from the root's selection to those of the
 // directories below. It does not change, and may be used by several goroutines.
 type Selection struct {
-	only []string // what lies strictly below this directory
+	only []string // what lies strictly below this directory, although all may be looked at
 	cut  int      // length of this directory's path with the slash behind it
 	all  bool
 	flat bool
@@ -41,6 +43,9 @@ func (s Selection) All() bool { return s.all }
 // Names returns what to look at unless All, ascending.
 func (s Selection) Names() []string {
 	var names []string
+	if s.all {
+		return nil
+	}
 	for _, path := range s.only {
 		name, _, _ := strings.Cut(path[s.cut:], "/")
 		if len(names) == 0 || names[len(names)-1] != name {
@@ -53,12 +58,14 @@ func (s Selection) Names() []string {
 // Enter returns the selection of the directory name in this one, and whether
 // the walk goes into it.
 func (s Selection) Enter(name string) (Selection, bool) {
-	if s.all {
-		return Selection{all: true}, !s.flat
-	}
 	in := Selection{only: s.below(name), cut: s.cut + len(name) + 1, flat: s.flat}
-	if s.Asked(name) && !s.flat {
-		return Selection{all: true}, true
+	switch {
+	case s.all:
+		in.all, in.flat = true, false
+		return in, !s.flat
+	case s.Asked(name) && !s.flat:
+		in.all = true // and still leads to what is asked for below
+		return in, true
 	}
 	return in, len(in.only) > 0
 }
@@ -71,7 +78,18 @@ func (s Selection) Asked(name string) bool {
 
 // Leads reports whether name leads to something below it that was asked for.
 // Filter rules do not apply to it then.
-func (s Selection) Leads(name string) bool { return !s.all && len(s.below(name)) > 0 }
+func (s Selection) Leads(name string) bool { return len(s.below(name)) > 0 }
+
+// entered is what Enter returns for a directory name that rules may hide: when
+// they do, it only leads to what is asked for below.
+func (s Selection) entered(name, path string, rules *filter.Scope) (Selection, bool) {
+	in, into := s.Enter(name)
+	if in.all && len(in.only) > 0 && rules != nil {
+		hidden, _ := rules.Excluded(path, true, filter.Sender)
+		in.all = !hidden
+	}
+	return in, into
+}
 
 // Missing returns the paths that were asked for and are not there, when name is
 // not, or is there and no directory.

@@ -90,6 +90,10 @@ type WalkOptions struct {
 	Flat   bool
 	Xattrs bool // fill Entry.Xattrs, without access control lists
 	ACLs   bool // fill Entry.Xattrs with access control lists
+	// Hidden lists also the names that Filter leaves out, for a reader who applies it
+	// himself and says so. Directories among them are not entered. A source that
+	// cannot do that leaves them out.
+	Hidden bool
 
 	// Same, unless it is nil, is asked whether the entries of the directory path
 	// that Digest covers are what the reader of the walk has. When it

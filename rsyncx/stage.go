@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -81,6 +82,7 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.remember(); err != nil {
 		return nil, err
 	}
+	s.dst.refused.tell(&s.stats, &s.notes, s.o.Event)
 	s.out.stats = s.result()
 	if err := s.out.finish(); err != nil {
 		return nil, err
@@ -103,6 +105,9 @@ func (o Options) withDefaults() Options {
 	}
 	o.Append = o.Append || o.AppendVerify
 	o.Inplace = o.Inplace || o.Append
+	if o.PartialDir != "" && !filepath.IsAbs(o.PartialDir) {
+		o.PartialDir = filepath.Clean(o.PartialDir)
+	}
 	return o
 }
 
@@ -122,6 +127,7 @@ type stager struct {
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
+	xattrs  xattrReader
 	lister  destLister
 	only    Selection // of the root
 	same    *sameDirs // nil when the source does not ask
@@ -138,6 +144,7 @@ type stager struct {
 	wantedBytes int64
 
 	moved leftovers
+	alts  []*altDir
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
@@ -153,6 +160,7 @@ type stager struct {
 	// directory backupOutside, when that is not "".
 	backupDir, backupOutside string
 	stats                    Stats
+	told                     int64 // of stats.Reused, by the changes so far
 	notes                    notes
 
 	racy      *racy  // nil without Options.Racy
@@ -214,6 +222,9 @@ func (s *stager) prepare() (err error) {
 	if s.linked, err = s.newSpool("linked"); err != nil {
 		return err
 	}
+	if err := s.openAlts(); err != nil {
+		return err
+	}
 	if err := s.prepareBackups(); err != nil {
 		return err
 	}
@@ -231,19 +242,6 @@ func (s *stager) prepare() (err error) {
 	}
 	s.lacking()
 	return s.openLog()
-}
-
-// lacking notes once what the source cannot tell.
-func (s *stager) lacking() {
-	if !s.can.Nanoseconds && s.o.Times {
-		s.notes.add("modification times are known in whole seconds only: the source has no finer ones")
-	}
-	if !s.can.OwnerNames && !s.o.NumericIDs && (s.o.Owner || s.o.Group) {
-		s.notes.add("owners were carried by number: the source does not know their names")
-	}
-	if !s.can.HardLinks && s.o.HardLinks {
-		s.notes.add("hard links became separate files: the source cannot tell them")
-	}
 }
 
 func (s *stager) newSpool(name string) (*spool, error) {
@@ -269,6 +267,7 @@ func (s *stager) close() {
 	for _, f := range s.frames {
 		f.close()
 	}
+	s.closeAlts()
 	s.wanted.close()
 	s.linked.close()
 	s.trees.attrs.close()
@@ -373,10 +372,10 @@ const freeDeletions = 20
 
 func tooManyDeletions(n, of, most int64, fraction float64) error {
 	if most > 0 && n > most {
-		return fmt.Errorf("%d entries of the destination would be deleted, more than the allowed %d", n, most)
+		return refused("%d entries of the destination would be deleted, more than the allowed %d", n, most)
 	}
 	if fraction > 0 && n > freeDeletions && float64(n) > fraction*float64(of) {
-		return fmt.Errorf("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
+		return refused("%d of %d entries of the destination would be deleted, more than the allowed %.3g %%", n, of, fraction*100)
 	}
 	return nil
 }
@@ -405,6 +404,7 @@ func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 		ev.Name += "/"
 	case isRegular(e):
 		ev.Bytes = e.Size
+		ev.Entry.Reused = s.stats.Reused - s.told // counted before the file is told of
 	}
 	if linkTo != "" {
 		ev.Target = linkTo
@@ -419,14 +419,16 @@ type notes struct {
 }
 
 // add notes a line. One that is added again is shown once, with its number.
-func (n *notes) add(text string) {
+func (n *notes) add(text string) { n.addTimes(text, 1) }
+
+func (n *notes) addTimes(text string, times int64) {
 	if n.count == nil {
 		n.count = make(map[string]int64)
 	}
 	if n.count[text] == 0 {
 		n.texts = append(n.texts, text)
 	}
-	n.count[text]++
+	n.count[text] += times
 }
 
 func (n *notes) lines() []string {

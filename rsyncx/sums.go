@@ -53,10 +53,13 @@ type phases struct {
 	coarse  *spool // with a plan, perhaps to refine
 	refined *spool // with the plan to carry out
 	rest    *spool // wishes to read in full
+	// copies are the numbers of the staged files that were begun ahead and are not yet
+	// what Publish puts in place.
+	copies map[uint64]struct{}
 }
 
 func (s *stager) phases(list *spool) (*phases, error) {
-	p := &phases{stager: s}
+	p := &phases{stager: s, copies: map[uint64]struct{}{}}
 	for _, n := range []struct {
 		name string
 		to   **spool
@@ -76,6 +79,9 @@ func (p *phases) close() {
 	p.drafts.close()
 	p.coarse.close()
 	p.refined.close()
+	for number := range p.copies {
+		_ = p.content.remove(place{number: number}, "") // what stays goes with the staging directory
+	}
 }
 
 // sort puts every wish of list among the drafts or into rest.
@@ -85,6 +91,7 @@ func (p *phases) sort(list *spool) error {
 		case helped && d.how == byAppend:
 			return true, addDraft(p.coarse, d)
 		case helped:
+			p.copyAhead(d)
 			return true, addDraft(p.drafts, d)
 		}
 		return true, p.rest.add(d.wish.append)
@@ -127,13 +134,16 @@ func (s *stager) basisFor(d *draft) bool {
 		}
 		return true
 	case !s.can.Sums:
+		if long && !w.compare && (w.hasOld && w.old.Size >= deltaLeast || w.alt > 0) {
+			s.noDelta()
+		}
 		return false
 	case s.pretends() && w.compare, w.compare && (!long || s.o.Append):
 		d.how = byCompare
 		return true
 	case s.pretends():
 		return false
-	case w.hasOld:
+	case w.hasOld, w.alt > 0:
 		d.how = byDelta
 		return long && w.old.Size >= deltaLeast
 	}
@@ -245,12 +255,19 @@ func draftWants[W any](list *spool, wants func(*draft) []W) iter.Seq[W] {
 // compareSums takes the first sums of a file.
 func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *basisSums) error {
 	if f.Err != nil || have.err != nil {
-		return p.rest.add(d.wish.append)
+		return p.forgo(d)
+	}
+	if !have.copied {
+		p.dropCopy(d)
 	}
 	if err := p.believable(&d.wish, &f.Entry); err != nil {
 		return err
 	}
 	d.entry, d.whole, d.basisSize = f.Entry, f.Whole, have.size
+	d.entry.Xattrs = d.wish.entry.Xattrs // those are told by a listing only
+	if done, err := p.altBySum(ctx, d, f.Whole); done || err != nil {
+		return err
+	}
 	if f.Entry.Size == have.size && f.Whole == have.whole {
 		return p.equal(ctx, d)
 	}
@@ -276,6 +293,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.plan = blocks.Plan(nil)
+	p.copyUsed(d, blocks)
 	if len(f.Sums.Weak) == 0 {
 		d.block, d.weak = nextSums(&d.plan, f.Sums.Block, have.size)
 	}
@@ -285,7 +303,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 // planned goes on with a draft if that is worth it.
 func (p *phases) planned(d *draft, next *spool) error {
 	if d.block == 0 && d.plan.Reused() < d.plan.Size/32 || d.plan.Size == 0 {
-		return p.rest.add(d.wish.append)
+		return p.forgo(d)
 	}
 	return addDraft(next, d)
 }
@@ -293,6 +311,10 @@ func (p *phases) planned(d *draft, next *spool) error {
 // equal is a file whose content the basis has.
 func (p *phases) equal(ctx context.Context, d *draft) error {
 	w := &d.wish
+	if w.compare && w.alt > 0 { // it was there until a moment ago
+		w.compare = false
+		return p.rest.add(w.append)
+	}
 	if w.compare {
 		p.racy.read(w.path, &d.entry)
 		p.groupKept(w.group, &w.old)
@@ -328,7 +350,7 @@ func (p *phases) unequal(d *draft) error {
 // searchBasis looks for blocks in the file of the destination. One that cannot
 // be read has none.
 func (p *phases) searchBasis(ctx context.Context, d *draft, blocks *delta.Blocks, parts []delta.Span) error {
-	at := &descent{root: p.dst.fd}
+	at := &descent{root: p.altRoot(d.wish.alt)}
 	defer at.close()
 	f, st, err := openBasis(at, d.basis)
 	if err != nil {
@@ -399,7 +421,7 @@ func (p *phases) second(ctx context.Context) error {
 		case left > 0:
 			return nil
 		case torn:
-			return p.rest.add(d.wish.append)
+			return p.forgo(d)
 		}
 		return p.refine(ctx, d, sums)
 	})

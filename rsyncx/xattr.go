@@ -11,7 +11,7 @@ const maxXattrs = 128 << 10
 
 // AppendXattr appends one extended attribute to an encoded list. Names must
 // ascend.
-func AppendXattr(list []byte, name string, value []byte) []byte {
+func AppendXattr[V string | []byte](list []byte, name string, value V) []byte {
 	list = append(binary.AppendUvarint(list, uint64(len(name))), name...)
 	return append(binary.AppendUvarint(list, uint64(len(value))), value...)
 }

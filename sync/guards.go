@@ -84,6 +84,7 @@ func (p *pass) guards() []Guard {
 		{"home", p.guardHome},
 		{"source", p.guardSource},
 		{"epoch", p.guardEpoch},
+		{"same source", p.guardSameSource},
 		{"keys", p.guardIdentical},
 		{"application", p.guardStopped},
 		{"links", p.guardLinks},
@@ -251,6 +252,20 @@ func (p *pass) guardSource(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// guardSameSource refuses a home that is another directory than the last time,
+// as the mount point below an unmounted disk is. It comes after guardEpoch.
+func (p *pass) guardSameSource(ctx context.Context) error {
+	root, err := rsyncx.OpenRoot(p.Home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // guardHome's
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return rsyncx.CheckSource(ctx, p.src, root, p.treeOptions())
 }
 
 // guardEpoch refuses an active that an older failover left behind, and a

@@ -60,6 +60,8 @@ type Runner struct {
 	Rules func(b *filter.Builder) error
 	// Tree is what the configured rsync options ask for.
 	Tree rsyncx.Options
+	// NewSource accepts that the active's home is another directory than the last time.
+	NewSource bool
 
 	Retention snapshot.Policy
 	Prune     prune.Policy

@@ -141,7 +141,7 @@ func (p *pass) stage(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	o := p.Tree
+	o := p.treeOptions()
 	o.Filter, o.DryRun, o.Reserve = rules, p.dryRun, p.Reserve
 	o.Event = func(e event.Event) {
 		if e.Kind == event.Progress {
@@ -161,6 +161,17 @@ func (p *pass) stage(ctx context.Context) (string, error) {
 		p.warn("", note)
 	}
 	return fmt.Sprintf("%d entries; %d files to place (%d bytes), %d to delete", s.Entries, s.Transferred, s.TransferredBytes, s.Deleted), nil
+}
+
+// treeOptions adds to what is configured what every run does, as far as the source can tell.
+func (p *pass) treeOptions() rsyncx.Options {
+	o, can := p.Tree, p.src.Abilities()
+	o.Resume, o.Racy = !o.Append, true
+	o.Renames = can.Sums && !o.WholeFile
+	o.SameSource = can.HardLinks
+	// After a failover another host is the active, and its home is another directory.
+	o.NewSource = can.HardLinks && (p.NewSource || p.epoch > p.role.Epoch)
+	return o
 }
 
 func (p *pass) warn(name, text string) {

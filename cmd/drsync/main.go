@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -19,12 +20,19 @@ import (
 var version = "dev"
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	args := os.Args[1:]
 	if filepath.Base(os.Args[0]) == "rsyncx" {
 		args = append([]string{"rsync"}, args...)
 	}
 	os.Exit(run(env{in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, version: version}, args))
 }
+
+// gcPercent lets the heap, which is small whatever the tree, grow more than
+// usual between collections: of a million unchanged files they took a tenth of the time.
+const gcPercent = 200
 
 // env is what the commands use of the world.
 type env struct {

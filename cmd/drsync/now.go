@@ -23,6 +23,7 @@ type output struct {
 	quiet    bool // only warnings and errors
 	noLog    bool // the command changes nothing, so no log file is written
 	needLog  bool // a log file that cannot be written stops the command before it begins
+	source   bool // accept another directory as the active's home
 	files    bool // also look at the files that only a connection or a run would need
 }
 
@@ -72,6 +73,7 @@ no standby; 11 another drsync is running; 130 interrupted.`,
 		},
 	}
 	f.add(c)
+	c.Flags().BoolVar(&f.source, "new-source", false, "accept that the active's home is another directory than the last time")
 	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "decide and show everything, keep nothing")
 	o.addJSON(c)
 	return c

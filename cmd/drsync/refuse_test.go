@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -113,6 +114,9 @@ func TestRefused(t *testing.T) {
 		{"source epoch lower", 1, []string{"epoch 0", "epoch 4"}, func(t *testing.T) {
 			p.replace(t, "state/role.json", `{"format":1,"role":"standby","epoch":4,"since":"2026-01-01T00:00:00Z"}`)
 		}},
+		{"another directory as the home", 1, []string{"another directory than the last time", "hint:"}, func(t *testing.T) {
+			p.edit(t, "home: "+p.path("active"), "home: "+p.elsewhere(t))
+		}},
 		{"unknown provider", 1, []string{"binarystore.xml", "punch-cards"}, func(t *testing.T) {
 			p.replace(t, "active/etc/binarystore.xml", `<config version="1"><chain><provider id="p" type="punch-cards"/></chain></config>`)
 		}},
@@ -150,8 +154,24 @@ func TestRefused(t *testing.T) {
 			t.Log(stderr)
 		})
 	}
-	p.must(0, "now")
+	t.Run("accepted", func(t *testing.T) {
+		p.edit(t, "home: "+p.path("active"), "home: "+p.elsewhere(t))
+		p.must(0, "now", "--new-source")
+		p.must(0, "now")
+		p.checkEqual()
+	})
+	p.must(0, "now", "--new-source") // back again
 	p.checkEqual()
+}
+
+// elsewhere makes a copy of the active's home, as a restore would.
+func (p *pair) elsewhere(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "active")
+	if out, err := exec.Command("cp", "-a", p.path("active"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v\n%s", err, out)
+	}
+	return dir
 }
 
 // holdLock holds data/.lock of the standby as the running application does.

@@ -48,7 +48,7 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 		}
 		c := remote.CommandConfig{
 			Shell: shell, User: to.User, Host: to.Host, Roots: to.Roots, Version: e.version, Compress: compression(to.Compress), Install: to.Install,
-			DialTimeout: to.ConnectTimeout, Silence: to.Silence, Stderr: e.err,
+			DialTimeout: to.ConnectTimeout, Silence: to.Silence, BandwidthLimit: to.BytesPerSecond, Stderr: e.err,
 		}
 		if to.Program != "" {
 			c.RemoteCommand = []string{to.Program}
@@ -70,6 +70,7 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 	return host(remote.Dial(ctx, remote.Config{
 		Host: to.Host, User: to.User, Transport: remote.TransportAgent, AgentCommand: agent, Roots: to.Roots, Version: e.version,
 		Compress: compression(to.Compress), Install: to.Install, DialTimeout: to.ConnectTimeout, Silence: to.Silence,
+		BandwidthLimit: to.BytesPerSecond,
 	}))
 }
 

@@ -81,7 +81,7 @@ func openStandby(o *options, f output) (*standby, error) {
 		Source:  snapshot.Source{Host: hostName(cfg), Home: cfg.Active.Home, Transport: string(cfg.Active.Transport)},
 		Connect: func(ctx context.Context) (drsync.Active, error) { return s.active.get(ctx) },
 		Engine:  engine, EngineName: string(cfg.Database.Engine), EngineMode: string(cfg.Database.Mode), DatabaseName: databaseName(cfg),
-		Profile: profile(cfg), Rules: rules, Tree: tree,
+		Profile: profile(cfg), Rules: rules, Tree: tree, NewSource: f.source,
 		Retention: snapshot.Policy(cfg.Snapshots),
 		Prune: prune.Policy{
 			MinAge: cfg.Prune.MinAge, MaxFraction: cfg.Prune.MaxFraction, Quarantine: cfg.Prune.Quarantine,

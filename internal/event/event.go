@@ -51,6 +51,7 @@ type Entry struct {
 	Size     int64  // bytes, of any type of entry
 	Mtime    time.Time
 	UID, GID uint32
+	Reused   int64 // bytes of its content that did not travel
 }
 
 // Sink receives events. It is called from several goroutines at once and must

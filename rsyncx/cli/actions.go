@@ -46,6 +46,19 @@ func text(of func(c *Command) *string) action {
 	}
 }
 
+// shape takes a format of changes.
+func shape(of func(c *Command) *string) action {
+	return func(c *Command, value string) error {
+		for letter, what := range map[byte]string{'C': "the sum of each file", 'c': "how many bytes of sums it took"} {
+			if has(value, letter) {
+				return fmt.Errorf("drsync cannot honour %%%c: it does not tell %s", letter, what)
+			}
+		}
+		*of(c) = value
+		return nil
+	}
+}
+
 var errNoName = errors.New("the name is empty")
 
 func path(of func(c *Command) *string) action {
@@ -270,9 +283,13 @@ func compressLevel(c *Command, value string) error {
 	if err != nil {
 		return err
 	}
-	c.Compress = CompressAlways
-	if n == 0 {
+	switch n {
+	case 0:
 		c.Compress = CompressNever
+	case 1, 2:
+		c.Compress = CompressAlways
+	default:
+		return fmt.Errorf("drsync cannot honour it: it compresses at zstd's levels 1 and 2, which are the same to it, or with 0 not at all")
 	}
 	return nil
 }

@@ -87,6 +87,7 @@ type Command struct {
 	notIncremental bool
 	backupDirSet   bool
 	suffixSet      bool
+	fuzzy          int  // how often -y was given
 	when           uint // the moments of deletion that were named
 }
 

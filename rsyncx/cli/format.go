@@ -111,10 +111,6 @@ func (c *Command) change(format string, e event.Event) string {
 			return number(e.Entry.Size)
 		case 'b':
 			return number(moved(e))
-		case 'c':
-			return number(0)
-		case 'C':
-			return strings.Repeat(" ", 32), true
 		case 'M':
 			mtime := e.Entry.Mtime
 			if mtime.IsZero() { // as of what is deleted
@@ -124,8 +120,14 @@ func (c *Command) change(format string, e event.Event) string {
 		case 'B':
 			return Permissions(e.Entry.Mode)[1:], true
 		case 'U':
+			if !c.Options.Owner { // as rsync, which does not send it then
+				return "0", true
+			}
 			return fmt.Sprint(e.Entry.UID), true
 		case 'G':
+			if !c.Options.Group {
+				return "DEFAULT", true
+			}
 			return fmt.Sprint(e.Entry.GID), true
 		case 'p':
 			return fmt.Sprint(os.Getpid()), true
@@ -150,7 +152,7 @@ func (c *Command) whole(e event.Event) string {
 // moved is how many bytes of content a change fetched.
 func moved(e event.Event) int64 {
 	if strings.HasPrefix(e.Itemize, ">") {
-		return e.Bytes
+		return e.Bytes - e.Entry.Reused
 	}
 	return 0
 }
@@ -170,7 +172,7 @@ func (c *Command) target(e event.Event) string {
 	switch {
 	case e.Target == "":
 		return ""
-	case strings.HasPrefix(e.Itemize, "h"):
+	case e.Kind == event.Change && strings.HasPrefix(e.Itemize, "h"): // else it is a link that is the same
 		return " => " + c.name(e.Target)
 	}
 	return " -> " + c.name(e.Target)

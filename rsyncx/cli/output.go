@@ -104,6 +104,12 @@ func (c *Command) Line(e event.Event) string {
 	return c.change(format, e)
 }
 
+// Itemizes reports whether changes are shown by letters.
+func (c *Command) Itemizes() bool { return has(c.format(), 'i') }
+
+// NamesOnly reports whether changes are shown by nothing that is known only when they are done.
+func (c *Command) NamesOnly() bool { return c.format() == "%n%L" || c.format() == "%n" }
+
 // format is how a change is shown, or "".
 func (c *Command) format() string {
 	switch {

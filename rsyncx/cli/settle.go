@@ -58,6 +58,7 @@ func (p *parser) conflicts() {
 		{writesInto && c.delayUpdates, inplace + " cannot be used with --delay-updates"},
 		{writesInto && o.PartialDir != "", inplace + " cannot be used with --partial-dir"},
 		{(o.Append || o.AppendVerify) && o.WholeFile, "--append cannot be used with --whole-file"},
+		{c.fuzzy > 1 && len(o.AltDests) > 0, "option -y given twice: drsync cannot honour it: a similar file is looked for in the destination alone"},
 		{o.Backup && c.suffixSet && o.Suffix == "" && o.BackupDir == "", "--suffix cannot be empty when the backups are in the destination itself"},
 		{o.Backup && c.backupDirSet && o.BackupDir == "" && !c.suffixSet, "--suffix cannot be empty when the backups are in the destination itself"},
 	} {

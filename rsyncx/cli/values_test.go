@@ -76,6 +76,10 @@ func TestFormats(t *testing.T) {
 	e.Entry = event.Entry{Mode: 0o100644, Size: 1234567, UID: 3, GID: 4}
 	e.Bytes = 1234567
 	c := Command{From: "src/"}
+	if got := c.change("%U %G", e); got != "0 DEFAULT" { // neither is carried over
+		t.Error(got)
+	}
+	c.Options.Owner, c.Options.Group = true, true
 	for _, x := range []struct{ format, want string }{
 		{"%i %n%L", ">f+++++++++ d/a"}, {"[%-5n][%5n]", "[d/a  ][  d/a]"}, {"%l %'l %''l %b", "1234567 1,234,567 1.23M 1234567"},
 		{"%o %B %U %G %m%%", "send rw-r--r-- 3 4 %"}, {"%f", "src/d/a"}, {"%z %h %a %P %u %", "%z %h %a %P %u %"}, {"%-9999999999999n|", "d/a" + strings.Repeat(" ", maxWidth-3) + "|"},
@@ -143,4 +147,21 @@ func FuzzParseLine(f *testing.F) {
 			t.Errorf("%q deletes without a walk", line)
 		}
 	})
+}
+
+// What drsync cannot do is said, by the name of the option.
+func TestRefusedValues(t *testing.T) {
+	for _, line := range []string{
+		"--out-format=%n_%C", "--log-file-format=%-5c", "--compress-level=9", "--zl=-3", "--skip-compress=gz", "-yy --link-dest=x", "-y -y --copy-dest=x",
+	} {
+		_, err := ParseLine(append(strings.Fields(line), "a", "b"))
+		if err == nil || !strings.Contains(err.Error(), "cannot honour") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	for _, line := range []string{"--out-format=%n_%b", "--out-format=%%c", "--compress-level=0", "--zl=1", "-yy", "-y --link-dest=x", "-y --no-y -y --link-dest=x"} {
+		if _, err := ParseLine(append(strings.Fields(line), "a", "b")); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
 }

@@ -125,7 +125,11 @@ func (b *Builder) Rules(o Options) (*Rules, error) {
 	if len(all.local) > maxRules {
 		return nil, fmt.Errorf("more than %d filter rules", maxRules)
 	}
-	return newRules(all.local, o)
+	rules, err := newRules(all.local, o)
+	if rules != nil {
+		rules.xattrs = all.xattrs || b.list.xattrs
+	}
+	return rules, err
 }
 
 func newRules(list []*rule, o Options) (*Rules, error) {

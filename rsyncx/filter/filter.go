@@ -46,6 +46,8 @@ type Rules struct {
 	list  []*rule
 	lists []*rule // the per-directory rules of list, in order
 	opts  Options
+	// xattrs says that there were rules for names of extended attributes, which are not kept.
+	xattrs bool
 }
 
 // Options are what the whole list depends on.
@@ -95,6 +97,11 @@ func (r *Rules) Len() int {
 	}
 	return len(r.list)
 }
+
+// NamesXattrs reports whether rules for the names of extended attributes (the
+// modifier x) were given, those of per-directory files aside. They are not
+// applied: who copies attributes has to refuse them.
+func (r *Rules) NamesXattrs() bool { return r != nil && r.xattrs }
 
 // PerDirectory reports whether Enter will read files.
 func (r *Rules) PerDirectory() bool { return r != nil && len(r.lists) > 0 }

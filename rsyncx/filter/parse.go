@@ -13,6 +13,7 @@ type target struct {
 	local, inherited []*rule
 	scope            *Scope // of the directory being entered; nil for the global list
 	dir              string // its path
+	xattrs           bool   // a rule for names of extended attributes was left out
 }
 
 func (t *target) all() []*rule {
@@ -154,6 +155,7 @@ func (p *parser) put(into *target, tok token) error {
 	case r.flags&cvsIgnore != 0:
 		return p.cvs(into, r)
 	case r.flags&xattr != 0:
+		into.xattrs = true
 		return nil // names of extended attributes only, never of files
 	}
 	return p.add(into, tok.pattern, r, tok.text)

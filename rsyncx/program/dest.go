@@ -19,6 +19,7 @@ type target struct {
 	dir   string
 	as    string // the name there of the only thing that is sent; "" keeps its own
 	make  int    // how many directories, dir the last, are missing
+	made  bool   // they were made
 	shown string // dir as the line names it
 	empty string // a directory that stands for a missing one in a dry run, to be removed
 }
@@ -103,8 +104,9 @@ func (r *run) root(to *target) (*rsyncx.Root, error) {
 		if err := os.MkdirAll(to.dir, 0o777); err != nil {
 			return nil, fail(FileIO, "make the destination: %w", err)
 		}
+		to.made = true
 	}
-	if r.c.Info("NAME") > 0 || r.c.Itemize > 0 {
+	if r.c.Info("NAME") > 0 || r.c.Itemizes() {
 		text := "created directory " + rsyncx.Printable(to.shown)
 		switch {
 		case r.c.MakePath && to.make == 1:
@@ -133,9 +135,21 @@ func openRoot(dir string) (*rsyncx.Root, error) {
 	return root, nil
 }
 
-func (to *target) close() error {
-	if to.empty == "" {
+// close removes what stands for a missing directory and, after a failure, the
+// directories that were made and in which nothing is: nothing was copied then.
+func (to *target) close(failed bool) error {
+	if to.empty != "" {
+		return os.Remove(to.empty)
+	}
+	if !to.made || !failed {
 		return nil
 	}
-	return os.Remove(to.empty)
+	dir := filepath.Clean(to.dir)
+	for range to.make {
+		if err := os.Remove(dir); err != nil {
+			return nil // what is kept for the next run is in it
+		}
+		dir = filepath.Dir(dir)
+	}
+	return nil
 }

@@ -38,7 +38,7 @@ func (u *unimplied) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rs
 	return func(yield func(rsyncx.Dir, error) bool) {
 		for d, err := range u.Source.Walk(ctx, o) {
 			if err == nil {
-				err = u.hide(&d)
+				err = u.hide(&d, &o)
 			}
 			if !yield(d, err) || err != nil && !isPathError(err) {
 				return
@@ -64,16 +64,16 @@ func (u *unimplied) leads(path string) bool {
 	return leads
 }
 
-func (u *unimplied) hide(d *rsyncx.Dir) error {
+func (u *unimplied) hide(d *rsyncx.Dir, o *rsyncx.WalkOptions) error {
 	if d.Path != "" && u.leads(d.Path) {
-		if err := u.disguise(d.Path, &d.Self); err != nil {
+		if err := u.disguise(d.Path, &d.Self, o); err != nil {
 			return err
 		}
 	}
 	for i := range d.Entries {
 		e := &d.Entries[i]
 		if path := below(d.Path, e.Name); isDir(e) && u.leads(path) {
-			if err := u.disguise(path, e); err != nil {
+			if err := u.disguise(path, e, o); err != nil {
 				return err
 			}
 		}
@@ -81,7 +81,7 @@ func (u *unimplied) hide(d *rsyncx.Dir) error {
 	return nil
 }
 
-func (u *unimplied) disguise(path string, e *rsyncx.Entry) error {
+func (u *unimplied) disguise(path string, e *rsyncx.Entry, o *rsyncx.WalkOptions) error {
 	var st unix.Stat_t
 	err := unix.Lstat(filepath.Join(u.dest, path), &st)
 	now := u.new
@@ -96,7 +96,11 @@ func (u *unimplied) disguise(path string, e *rsyncx.Entry) error {
 		now.Mtime = rsyncx.Time{Sec: st.Mtim.Sec, Nsec: int32(st.Mtim.Nsec)}
 	}
 	e.Mode, e.UID, e.GID, e.Mtime, e.User, e.Group, e.Xattrs = now.Mode, now.UID, now.GID, now.Mtime, "", "", ""
-	return nil
+	if err != nil || !o.Xattrs && !o.ACLs {
+		return nil
+	}
+	e.Xattrs, err = rsyncx.XattrsOf(filepath.Join(u.dest, path), o.Xattrs, o.ACLs)
+	return err
 }
 
 // newDirectory is what a directory that nothing is known of becomes.

@@ -96,8 +96,14 @@ func (r *run) listed(base string) ([]item, error) {
 		if err != nil { // as rsync, which takes ".." away at the top
 			return nil, usage(err)
 		}
-		if !r.c.Relative {
-			it.base, it.path = join(base, filepath.Dir(it.path)), filepath.Base(it.path)
+		it.arg = name
+		if !r.c.Relative { // then a name of the list is as one of the line
+			full := join(it.base, it.path)
+			if it.content || it.path == "" {
+				full += "/"
+			}
+			dir, last := split(full)
+			it.base, it.path = filepath.Clean(dir), last
 		}
 		items = append(items, it)
 	}
@@ -194,7 +200,7 @@ func children(ctx context.Context, src rsyncx.Source, dir string) ([]string, err
 }
 
 // only brings paths into the order of a walk, without those that another one has
-// already. Without Flat those are also the ones below another.
+// already: the same or, unless the walk is flat, one above.
 func only(paths []string, flat bool) []string {
 	slices.SortFunc(paths, inWalk)
 	var kept []string

@@ -25,9 +25,6 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		Filter: set, Only: t.only, Flat: t.flat,
 		OneFileSystem: r.c.Options.OneFileSystem, OmitMounts: r.c.Options.OmitMounts,
 	}
-	if _, several := t.source.(*merged); several {
-		o.Only, o.Flat = nil, false
-	}
 	var stats rsyncx.Stats
 	for d, err := range t.source.Walk(ctx, o) {
 		var one *rsyncx.PathError

@@ -3,7 +3,6 @@ package program
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"iter"
 	"slices"
@@ -16,9 +15,10 @@ import (
 // part is one base of a merged source: what of it is sent.
 type part struct {
 	rsyncx.Source
-	only []string // nil sends all
-	flat bool
-	path string // of a directory of this host
+	only  []string // nil sends all
+	named []string // as the line names it, for countAgain
+	flat  bool
+	path  string // of a directory of this host
 }
 
 // merged shows several directories as one. Where two have a name, the first has
@@ -31,13 +31,15 @@ type merged struct {
 	// owner says for the names in directories of several parts whose they are. What
 	// lies deeper belongs to the same one.
 	owner map[string]int
+	// again is what several parts have and only one of them gives.
+	again rsyncx.Stats
 }
 
 var _ rsyncx.Source = (*merged)(nil)
 
 func newMerged(parts []part) *merged { return &merged{parts: parts, owner: map[string]int{}} }
 
-// Abilities are what all parts have. Digests are of one source alone.
+// Abilities are what all parts have.
 func (m *merged) Abilities() rsyncx.Abilities {
 	all := m.parts[0].Abilities()
 	for _, p := range m.parts[1:] {
@@ -48,9 +50,21 @@ func (m *merged) Abilities() rsyncx.Abilities {
 		all.Devices = all.Devices && a.Devices
 		all.Xattrs = all.Xattrs && a.Xattrs
 		all.Sums = all.Sums && a.Sums
+		all.Views = all.Views && a.Views
+		all.Digests = all.Digests && a.Digests
 	}
-	all.Digests, all.Views = false, false
 	return all
+}
+
+// alone reports whether the paths are such that part i alone can have path, and
+// what lies below it.
+func (m *merged) alone(path string, i int) bool {
+	for k := range m.parts {
+		if k != i && m.parts[k].sends(path) {
+			return false
+		}
+	}
+	return true
 }
 
 func (m *merged) Close() error {
@@ -126,16 +140,19 @@ func (h *head) advance(yield func(rsyncx.Dir, error) bool) bool {
 	}
 }
 
+// Walk shows what the parts send: their own paths stand for Only and Flat.
 func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
 	return func(yield func(rsyncx.Dir, error) bool) {
-		if o.Only != nil || o.Flat || o.Same != nil {
-			yield(rsyncx.Dir{}, fmt.Errorf("walk several sources at once: %w", errors.ErrUnsupported))
-			return
-		}
+		m.mu.Lock()
+		m.again = rsyncx.Stats{} // of this walk
+		m.mu.Unlock()
 		heads := make([]head, len(m.parts))
 		for i, p := range m.parts {
 			mine := o
 			mine.Only, mine.Flat = p.only, p.flat
+			if o.Same != nil {
+				mine.Same = func(path string, d rsyncx.DirDigest) bool { return m.alone(path, i) && o.Same(path, d) }
+			}
 			next, stop := iter.Pull2(p.Walk(ctx, mine))
 			defer stop()
 			heads[i].next = next
@@ -214,10 +231,12 @@ func (m *merged) merge(heads []head, from []int) rsyncx.Dir {
 		for _, e := range heads[i].dir.Entries {
 			k, known := at[e.Name]
 			if known && (isDir(&d.Entries[k]) || !isDir(&e)) {
+				count(&m.again, &e)
 				continue
 			}
 			m.owner[below(d.Path, e.Name)] = i
 			if known {
+				count(&m.again, &d.Entries[k])
 				d.Entries[k] = e
 				continue
 			}

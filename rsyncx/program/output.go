@@ -9,12 +9,10 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
-	"github.com/drsync/drsync/rsyncx/cli"
 )
 
 // maxHeld is how much of the output is held back when it is buffered, in bytes.
@@ -26,13 +24,43 @@ type lines struct {
 	w    io.Writer
 	hold bool // write when much has come together
 	held []byte
+	open bool // the last line has no end
 }
 
 func (l *lines) line(text string) { l.write(text + "\n") }
 
+// over writes text over the line that stands open, or as a new one. Without end it stays open.
+func (l *lines) over(text string, end bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if end {
+		text += "\n"
+	}
+	l.addLocked(text)
+	l.open = !end
+}
+
+// close ends the line that stands open.
+func (l *lines) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open {
+		l.addLocked("\n")
+	}
+	l.open = false
+}
+
 func (l *lines) write(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.open {
+		text = "\n" + text
+	}
+	l.open = false
+	l.addLocked(text)
+}
+
+func (l *lines) addLocked(text string) {
 	l.held = append(l.held, text...)
 	if !l.hold || len(l.held) > maxHeld {
 		l.flushLocked()
@@ -54,9 +82,7 @@ func (l *lines) flushLocked() {
 
 // say prints a line and logs it.
 func (r *run) say(line string) {
-	if !r.c.Quiet {
-		r.out.line(line)
-	}
+	r.out.line(line)
 	r.logged(line)
 }
 
@@ -130,24 +156,29 @@ func flatten(err error) []error {
 
 // sink prints and logs what happens.
 func (r *run) sink(e event.Event) {
-	if r.renamed != "" {
-		e.Name = swap(e.Name, r.as, r.renamed)
-	}
-	if r.lead != "" && e.Name != "" {
-		e.Name = r.lead + e.Name
+	if e.Name != "" {
+		e.Name = r.shownAs(e.Name)
 	}
 	switch e.Kind {
 	case event.Warning:
 		r.warning(e)
 		return
 	case event.Progress:
-		r.progress.whole(r, e)
+		r.progress.take(r, e)
 		return
 	}
 	if e.Kind == event.Change && r.untold(e) {
 		return
 	}
 	r.change(e)
+}
+
+// shownAs is how a name of the destination is shown.
+func (r *run) shownAs(name string) string {
+	if r.renamed != "" {
+		name = swap(name, r.as, r.renamed)
+	}
+	return r.lead + name
 }
 
 // untold reports a change that is told of otherwise, or that rsync makes silently.
@@ -161,7 +192,7 @@ func (r *run) untold(e event.Event) bool {
 
 // change prints and logs what has a line of its own.
 func (r *run) change(e event.Event) {
-	if line := r.c.Line(e); line != "" && !r.c.Quiet {
+	if line := r.c.Line(e); line != "" && !r.progress.named(e) {
 		r.out.line(line)
 	}
 	if r.log != nil {
@@ -175,68 +206,8 @@ func (r *run) change(e event.Event) {
 }
 
 func (r *run) warning(e event.Event) {
-	if strings.HasPrefix(e.Text, "could not make way for") {
+	if strings.HasPrefix(e.Text, "could not make way for") || strings.HasPrefix(e.Text, rsyncx.XattrsNotKept) {
 		r.worse(Partial)
 	}
 	r.problem("%s", r.c.Line(e))
-}
-
-// progress shows how far the run is.
-type progress struct {
-	mu      sync.Mutex
-	last    time.Time // of the file before
-	arrived event.Event
-	shown   bool // a line of the whole stands open
-	files   int64
-}
-
-// file shows a file that has arrived; what is left is told by the event that follows.
-func (p *progress) file(r *run, e event.Event) {
-	if r.c.Info("PROGRESS") != 1 || r.c.DryRun || !strings.HasPrefix(e.Itemize, ">") {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.arrived = e
-}
-
-// whole takes the state of the whole run.
-func (p *progress) whole(r *run, e event.Event) {
-	level := r.c.Info("PROGRESS")
-	if level == 0 || r.c.DryRun || r.c.Quiet {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if level > 1 {
-		p.shown = true
-		r.out.write(r.c.ProgressLine(cli.Progressed{
-			Bytes: e.Bytes, Size: max(e.Size, e.Bytes), Elapsed: e.Time.Sub(r.began),
-			Files: e.Items, ToCheck: max(e.Total-e.Items, 0), Total: e.Total,
-		}))
-		return
-	}
-	if p.arrived.Name == "" || e.Items <= p.files {
-		return
-	}
-	since := p.last
-	if since.IsZero() {
-		since = r.began
-	}
-	p.last, p.files = e.Time, e.Items
-	r.out.line(r.c.ProgressLine(cli.Progressed{
-		Bytes: p.arrived.Bytes, Size: p.arrived.Bytes, Elapsed: e.Time.Sub(since),
-		Files: e.Items, ToCheck: max(e.Total-e.Items, 0), Total: e.Total,
-	}))
-	p.arrived = event.Event{}
-}
-
-// end closes the line of the whole.
-func (p *progress) end(r *run) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.shown {
-		p.shown = false
-		r.out.line("")
-	}
 }

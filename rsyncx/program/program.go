@@ -41,6 +41,7 @@ type Remote struct {
 	Roots          []string      // directories that will be asked for
 	Install        bool          // the program, where the host has none
 	Compress       cli.Compress  // what travels
+	BytesPerSecond int64         // that may arrive, of everything together; 0 is no limit
 	Silence        time.Duration // after which the host is given up; 0 is the usual one
 	ConnectTimeout time.Duration // 0 is the usual one
 }
@@ -95,6 +96,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	r.out.hold = r.c.Blocks
 	if done := r.about(); done {
 		return nil
+	}
+	if r.c.Quiet {
+		r.out.w = io.Discard
 	}
 	sources, dest, err := operands(r.c.Paths)
 	if err != nil {
@@ -154,7 +158,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, root.Close(), to.close()) }()
+	defer func() { err = errors.Join(err, root.Close(), to.close(err != nil)) }()
 	o := r.options(tree)
 	destPath, err := filepath.Abs(to.dir)
 	if err != nil {
@@ -163,12 +167,11 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
-	r.tellHidden(tree, o.Filter)
 	if r.c.NoImplied && r.c.Relative {
 		r.hideImplied(tree, root.Path())
 	}
 	source := tree.source
-	if n := r.c.BytesPerSecond; n > 0 {
+	if n := r.c.BytesPerSecond; n > 0 && tree.host == nil { // a host's whole line is limited
 		source = &limited{source, &rate{perSecond: n, now: r.Now}}
 	}
 	if to.as != "" && to.as != tree.only[0] {
@@ -194,14 +197,19 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err := r.madeRoot(ctx, source); err != nil {
 		return err
 	}
-	stats, err := rsyncx.Sync(ctx, source, root, o)
-	r.progress.end(r)
+	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
+	r.out.close()
 	if err != nil {
 		return err
 	}
 	if r.fresh {
 		stats.Created++
 		stats.Counts.NewDirs++
+	}
+	if r.c.Info("STATS") > 0 {
+		if err := r.countAgain(ctx, tree, o.Filter, &stats); err != nil {
+			return err
+		}
 	}
 	return r.closing(stats, tree)
 }

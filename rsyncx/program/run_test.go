@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,8 +34,8 @@ func TestInterrupted(t *testing.T) {
 	if status != int(Signal) || !strings.Contains(said.String(), "(code 20)") {
 		t.Errorf("%d %s", status, &said)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "D/f")); err == nil {
-		t.Error("it copied")
+	if _, err := os.Stat(filepath.Join(dir, "D")); err == nil {
+		t.Error("it left the directory that it made")
 	}
 }
 
@@ -177,6 +180,156 @@ func TestMerged(t *testing.T) {
 	for path, want := range map[string]string{"a": "1", "d/x": "1", "d/y": "2", "n/in": "2", "z": "2", "nope": "missing"} {
 		if got[path] != want {
 			t.Errorf("%s: %q, want %q", path, got[path], want)
+		}
+	}
+}
+
+// A guard that refuses the source ends with rsync's status for stopped deletions,
+// a line that says which and one that says what to do, and nothing is changed.
+func TestGuards(t *testing.T) {
+	for _, c := range []struct{ option, said string }{
+		{"--source-marker=MARK", "the source has no MARK"}, {"--min-entries=10", "fewer than the 10"}, {"--max-delete-fraction=10", "more than the allowed 10 %"},
+		{"--same-source", "another directory than the last time"},
+	} {
+		t.Run(c.option, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, sub := range []string{"first", "second", "D"} {
+				if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := range 40 {
+				if err := os.WriteFile(filepath.Join(dir, "D", fmt.Sprint(i)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			do := func(args ...string) (int, string) {
+				var said bytes.Buffer
+				return Run(t.Context(), World{Out: &said, Err: &said, Dir: dir, Now: time.Now}, args), said.String()
+			}
+			if c.option == "--same-source" {
+				if status, said := do("-r", "--new-source", "first/", "D"); status != 0 {
+					t.Fatalf("%d %s", status, said)
+				}
+			}
+			status, said := do("-r", "--del", c.option, "second/", "D")
+			lines := strings.Split(strings.TrimSpace(said), "\n")
+			if status != 25 || len(lines) != 3 || !strings.Contains(lines[0], c.said) || !strings.Contains(lines[2], "refused") {
+				t.Errorf("%d %s", status, said)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "D/7")); err != nil {
+				t.Errorf("it deleted: %v", err)
+			}
+		})
+	}
+}
+
+// The limit of the line goes to whoever makes the line.
+func TestBandwidthIsPassedOn(t *testing.T) {
+	var got int64
+	Run(t.Context(), World{Out: io.Discard, Err: io.Discard, Dir: t.TempDir(), Now: time.Now, Dial: func(_ context.Context, to Remote) (Host, error) {
+		got = to.BytesPerSecond
+		return nil, errors.New("no")
+	}}, []string{"-a", "--bwlimit=3m", "host:a/", "b"})
+	if got != 3<<20 {
+		t.Errorf("%d bytes a second", got)
+	}
+}
+
+// With -q nothing is printed but what is wrong.
+func TestQuiet(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-aqv", "--stats", "f", "g"}, {"-aq", "--progress", "-i", "f", "h/"}, {"-q", "--list-only", "f"}} {
+		var out, said bytes.Buffer
+		if status := Run(t.Context(), World{Out: &out, Err: &said, Dir: dir, Now: time.Now}, args); status != 0 || out.Len()+said.Len() > 0 {
+			t.Errorf("%q: %d %s%s", args, status, &out, &said)
+		}
+	}
+}
+
+// asking is a source that asks Same for every directory it is told of.
+type asking struct {
+	rsyncx.Source
+	dirs []string
+	same []string // those of which Same said so
+}
+
+func (a *asking) Abilities() rsyncx.Abilities { return rsyncx.Abilities{Digests: true, Views: true} }
+
+func (a *asking) Walk(_ context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		for _, dir := range a.dirs {
+			d := rsyncx.Dir{Path: dir, Same: o.Same(dir, rsyncx.DirDigest{})}
+			if d.Same {
+				a.same = append(a.same, dir)
+			}
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Of several bases, a directory is compared by its digest when one alone has it.
+func TestMergedDigests(t *testing.T) {
+	a, b := &asking{dirs: []string{"", "x", "x/y", "z"}}, &asking{dirs: []string{"", "w", "z"}}
+	m := newMerged([]part{{Source: a, only: []string{"x", "z"}}, {Source: b, only: []string{"w", "z"}}})
+	if abilities := m.Abilities(); !abilities.Digests || !abilities.Views {
+		t.Errorf("%+v", abilities)
+	}
+	for _, err := range m.Walk(t.Context(), rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(a.same, []string{"x", "x/y"}) || !slices.Equal(b.same, []string{"w"}) {
+		t.Errorf("%q %q", a.same, b.same)
+	}
+}
+
+// A long file shows how far it is while it is read, at most once a second, under
+// its name, and the whole of it in the same line at the end.
+func TestProgressUnderWay(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ option, start, end string }{
+		{"--progress", "f\n\r", "(xfr#1, to-chk=0/1)\n"}, {"--info=progress2", "\r", "(xfr#1, to-chk=0/1)\n"}, {"-i", ">f+++++++++ f\n", ""},
+	} {
+		now := time.Unix(1000, 0)
+		var mu sync.Mutex
+		clock := func() time.Time { // a tenth of a second goes by whenever somebody looks
+			mu.Lock()
+			defer mu.Unlock()
+			now = now.Add(100 * time.Millisecond)
+			return now
+		}
+		var out, said bytes.Buffer
+		status := Run(t.Context(), World{Out: &out, Err: &said, Dir: dir, Now: clock}, []string{"-r", c.option, "f", "g"})
+		if err := os.Remove(filepath.Join(dir, "g")); err != nil || status != 0 {
+			t.Fatalf("%d %v %s", status, err, &said)
+		}
+		text := out.String()
+		under := strings.Count(text, "%") - strings.Count(text, "100%")
+		if !strings.Contains(text, c.end) || !strings.Contains(text, c.start) || (under > 0) != (c.option != "-i") {
+			t.Errorf("%s: %q", c.option, text)
+		}
+		if strings.Count(text, "\n") > 3 {
+			t.Errorf("%s: more lines than one file has: %q", c.option, text)
+		}
+	}
+}
+
+// What is read of a file in parts shows where in the file it is.
+func TestWatchedOffset(t *testing.T) {
+	b := &watchedBody{size: 100, ranges: []rsyncx.Range{{Off: 10, Len: 5}, {Off: 50, Len: 20}}}
+	for read, want := range map[int64]int64{0: 10, 3: 13, 5: 15, 6: 51, 25: 70, 30: 100} {
+		if b.read = read; b.offset() != want {
+			t.Errorf("%d read: %d, want %d", read, b.offset(), want)
 		}
 	}
 }

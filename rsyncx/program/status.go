@@ -98,7 +98,11 @@ func (r *run) finish(ctx context.Context, err error) int {
 		status = r.statusOf(ctx, err)
 		r.explain(err)
 	}
-	if status != OK {
+	var guard *rsyncx.GuardError
+	switch {
+	case errors.As(err, &guard):
+		r.problem("drsync error: the source was refused and nothing was changed (code %d)", int(status))
+	case status != OK:
 		r.problem("drsync error: %s (code %d)", status, int(status))
 	}
 	r.out.flush()
@@ -113,7 +117,10 @@ func (r *run) finish(ctx context.Context, err error) int {
 
 func (r *run) statusOf(ctx context.Context, err error) Status {
 	var known failed
+	var guard *rsyncx.GuardError
 	switch {
+	case errors.As(err, &guard):
+		return DeleteLimit
 	case errors.As(err, &known):
 		return known.Status
 	case ctx.Err() != nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,8 @@ type tree struct {
 	path   string        // absolute path of the root of the first of several
 	lead   string        // stands before names when they are shown
 
-	only     []string // of the one source; a merged one knows by itself
+	only     []string // what is sent; nil is all
+	named    []string // see part
 	flat     bool
 	keepRoot bool // no source is a directory's content
 
@@ -107,11 +109,29 @@ func (t *tree) combine(parts []part) {
 	switch len(parts) {
 	case 0:
 	case 1:
-		t.source, t.only, t.flat = parts[0].Source, parts[0].only, parts[0].flat
+		t.source, t.only, t.named, t.flat = parts[0].Source, parts[0].only, parts[0].named, parts[0].flat
 	default:
 		t.source = newMerged(parts)
 		t.single = nil
+		t.only, t.flat = union(parts)
 	}
+}
+
+// union returns what several parts send together. That of a flat one without
+// paths, the content of its root, is nothing that paths can say: then all is asked for.
+func union(parts []part) (paths []string, flat bool) {
+	for _, p := range parts {
+		switch {
+		case p.only != nil:
+			paths = append(paths, p.only...)
+		case p.flat:
+			return nil, false
+		default:
+			paths = append(paths, "")
+		}
+	}
+	slices.SortFunc(paths, inWalk)
+	return slices.Compact(paths), parts[0].flat
 }
 
 // items returns what the sources name.
@@ -175,6 +195,9 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		}
 	}
 	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base)}
+	if r.c.Info("STATS") > 0 {
+		p.named = slices.Clone(paths)
+	}
 	for _, path := range paths {
 		if path == "" {
 			t.keepRoot = false
@@ -185,8 +208,12 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		t.single = &first
 	}
 	p.only = only(paths, p.flat)
+	if len(r.c.Rules) > 0 && r.c.Relative {
+		// Rules do not apply to what leads to a name of the line.
+		p.only = slices.Compact(paths) // only has sorted them
+	}
 	for _, it := range items {
-		if r.c.Relative && strings.HasPrefix(it.arg, "./") {
+		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") {
 			t.keepRoot = false // the "." of the argument is sent as well
 		}
 	}
@@ -235,7 +262,7 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 		return nil, fail(Unsupported, "reach %s: %w", s.host, errors.ErrUnsupported)
 	}
 	to := Remote{
-		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress,
+		Host: s.host, User: s.user, Install: r.c.Install, Compress: r.c.Compress, BytesPerSecond: r.c.BytesPerSecond,
 		Silence: seconds(r.c.Timeout), ConnectTimeout: seconds(r.c.ConnectTimeout),
 	}
 	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {

@@ -240,7 +240,20 @@ type source struct {
 	abilities rsyncx.Abilities
 }
 
-var _ rsyncx.Source = (*source)(nil)
+var (
+	_ rsyncx.Source = (*source)(nil)
+	_ rsyncx.Clock  = (*source)(nil)
+)
+
+// Now is the time of the agent's host, or a little before.
+func (s *source) Now(ctx context.Context) (rsyncx.Time, error) {
+	c, err := s.pool.Clock(ctx)
+	if err != nil {
+		return rsyncx.Time{}, err
+	}
+	now := time.Now().Add(c.Skew - c.Bound)
+	return rsyncx.Time{Sec: now.Unix(), Nsec: int32(now.Nanosecond())}, nil
+}
 
 func (s *source) Abilities() rsyncx.Abilities { return s.abilities }
 

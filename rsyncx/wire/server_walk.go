@@ -13,18 +13,21 @@ import (
 
 // walkFlags of a request, the first one the lowest bit.
 func appendWalk(b []byte, o *rsyncx.WalkOptions) []byte {
-	b = append(b, bits(o.OneFileSystem, o.OmitMounts, o.Flat, o.Xattrs, o.ACLs, o.Only != nil, o.Same != nil))
+	b = append(b, bits(o.OneFileSystem, o.OmitMounts, o.Flat, o.Xattrs, o.ACLs, o.Only != nil, o.Same != nil, o.Hidden))
 	g := &o.Digest
-	return append(b, bits(g.Perms, g.Owner, g.Group, g.NumericIDs, g.Times, g.Nanoseconds, g.HardLinks))
+	return append(b, bits(g.Perms, g.Owner, g.Group, g.NumericIDs, g.Times, g.Nanoseconds, g.HardLinks),
+		bits(g.OmitDirTimes, g.OmitLinkTimes))
 }
 
 // walk decodes what appendWalk wrote.
 func (d *decoder) walk() (o rsyncx.WalkOptions, only, digests bool) {
-	v := d.flags("option", 127)
+	v := d.flags("option", 255)
 	o.OneFileSystem, o.OmitMounts, o.Flat, o.Xattrs, o.ACLs = v&1 != 0, v&2 != 0, v&4 != 0, v&8 != 0, v&16 != 0
+	o.Hidden = v&128 != 0
 	g := d.flags("option", 127)
+	t := d.flags("option", 3)
 	o.Digest = rsyncx.DigestOptions{Perms: g&1 != 0, Owner: g&2 != 0, Group: g&4 != 0, NumericIDs: g&8 != 0, Times: g&16 != 0,
-		Nanoseconds: g&32 != 0, HardLinks: g&64 != 0}
+		Nanoseconds: g&32 != 0, HardLinks: g&64 != 0, OmitDirTimes: t&1 != 0, OmitLinkTimes: t&2 != 0}
 	return o, v&32 != 0, v&64 != 0
 }
 

@@ -90,6 +90,9 @@ func (s *stager) backup(path string, here *info, how uint64) op {
 	if s.backupOutside != "" {
 		o.number |= backupOutside
 	}
+	if s.backupDir != "" && len(s.frames) > 0 {
+		s.frames[0].dirty = true // it may be made there
+	}
 	if s.o.Explain {
 		to := path + s.o.Suffix
 		if s.o.BackupDir != "" {
@@ -112,6 +115,17 @@ func (s *stager) keepOld(path string, here *info) error {
 	o := s.backup(path, here, how)
 	o.size, o.attr.mtime = here.Size, here.Mtime
 	return s.op(partClear, o)
+}
+
+// beforeBackups gives a directory its owner and mode before backups are made of
+// what is in it: what is made for those takes over both. Others than root might
+// lock themselves out.
+func (s *stager) beforeBackups(path string, a attr) error {
+	if a.set &= setMode | setUID | setGID; s.o.BackupDir == "" || a.set == 0 || !s.cmp.root {
+		return nil
+	}
+	a.xattrs = ""
+	return s.op(partClear, op{kind: opDirAttr, path: path, attr: a})
 }
 
 // holdsBackups reports whether the directory path is the one for backups, or

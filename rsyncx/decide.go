@@ -57,10 +57,10 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 		follower, group = false, -1
 	}
 	switch {
-	case follower:
-		return s.follow(f, path, e, here, group)
-	case isRegular(e):
+	case isRegular(e) && (!follower || len(s.alts) == 0):
 		return s.regular(f, path, e, here, group)
+	case follower: // with alternate directories the first name leads
+		return s.follow(f, path, e, here, group)
 	default:
 		return s.special(f, path, e, here, group, cleared)
 	}
@@ -147,7 +147,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		if f.gid >= 0 && !s.o.Perms {
 			c.set.mode |= unix.S_ISGID // as mkdir does
 		}
-		c.needs = true
+		c.needs, c.quiet = true, c.set
 		f.subs = append(f.subs, c)
 		if m := s.alternate(path, e, nil); m.rank > altNone {
 			s.altMade(path, e, &m)
@@ -171,6 +171,10 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
+	c.quiet = c.set.only(ch)
+	if err := s.beforeBackups(path, c.quiet); err != nil {
+		return err
+	}
 	if c.needs = ch.any(); c.needs {
 		s.changed(path, e, ch, "")
 	} else {
@@ -180,7 +184,8 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	return nil
 }
 
-// regular decides by the quick check whether a file is fetched.
+// regular decides by the quick check whether a file is fetched. Of a group all names
+// are wanted until all are known; see leaders.
 func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, gid: f.gid, tree: f.tree}
 	w.mount, w.entry, w.acl = f.mount, *e, s.inherits(f)
@@ -195,17 +200,16 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		if v == same && s.racy.suspect(path, e) {
 			v = unsure
 		}
-		switch v {
-		case same:
-			s.groupKept(group, here)
+		switch {
+		case s.led(group): // it becomes a link
+		case v == same:
+			s.keeps(group, path, here)
 			return s.adjust(path, e, here)
-		case unsure:
+		case v == unsure:
 			w.compare = true
-		case differs:
-			if s.o.Append && here.Size >= e.Size {
-				s.groupKept(group, here)
-				return nil // it has not grown
-			}
+		case s.o.Append && here.Size >= e.Size:
+			s.keeps(group, path, here)
+			return nil // it has not grown
 		}
 	}
 	if here != nil && here.mount {
@@ -217,9 +221,12 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 			return err
 		}
 	}
-	if err := s.touch(f, e); err != nil && !w.compare {
+	if group >= 0 && f.mount {
+		f.dirty = true // it may be linked as it should be
+	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
+	s.mayLead(&w)
 	if !w.hasOld && w.alt == 0 && s.o.Fuzzy && e.Size >= deltaLeast {
 		w.like = s.similar(e, f.around)
 	}

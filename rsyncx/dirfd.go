@@ -122,6 +122,10 @@ func readRegularAt(dir int, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	return readOpen(fd, limit)
+}
+
+func readOpen(fd int, limit int64) ([]byte, error) {
 	st, err := statFd(fd)
 	switch {
 	case err != nil:

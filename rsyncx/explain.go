@@ -20,9 +20,10 @@ const (
 	SkipNotCreatedDir = "not creating new directory"
 	SkipNonRegular    = "skipping non-regular file"
 	SkipUnsafe        = "ignoring unsafe symlink" // the event has the Target
-	// SkipHidden and SkipProtected are followed by the pattern of the rule.
+	// SkipHidden, SkipProtected and SkipRisked are followed by the pattern of the rule.
 	SkipHidden    = "hidden by the rule "
 	SkipProtected = "protected by the rule "
+	SkipRisked    = "may be deleted by the rule " // with Options.Explain only
 )
 
 // ExplainLine returns rsync's line for a Skip event and the verbosity from which on
@@ -52,6 +53,9 @@ func ExplainLine(e event.Event) (line string, verbosity int) {
 	}
 	if rule, ok := strings.CutPrefix(e.Text, SkipProtected); ok {
 		return "[generator] protecting " + kind + name + " because of pattern " + rule, 2
+	}
+	if rule, ok := strings.CutPrefix(e.Text, SkipRisked); ok {
+		return "[generator] risking " + kind + name + " because of pattern " + rule, 2
 	}
 	return "", 2
 }
@@ -89,11 +93,16 @@ func (s *stager) protected(guard *filter.Scope, path string, dir bool) bool {
 	if !kept && rule == "" && s.backups != nil {
 		kept, rule = s.backups.Root().Excluded(path, dir, filter.Receiver)
 	}
-	if kept && s.o.Event != nil {
-		if dir {
-			path += "/"
-		}
+	if s.o.Event == nil || rule == "" {
+		return kept
+	}
+	if dir {
+		path += "/"
+	}
+	if kept {
 		s.skip(path, SkipProtected+Printable(rule))
+	} else {
+		s.explain(path, SkipRisked+Printable(rule))
 	}
 	return kept
 }

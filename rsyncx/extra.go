@@ -12,9 +12,10 @@ import (
 
 // extra takes a name that only the destination has; see extras.
 func (s *stager) extra(f *frame, here *info) error {
+	defer s.aloud()()
 	path := joinPath(f.path, here.Name)
 	switch {
-	case !s.o.Delete:
+	case !s.o.Delete || s.o.deleted:
 		s.survey(f.fd, path, here)
 	case !f.early && !s.protected(f.guard, path, here.isDir()):
 		f.extra = append(f.extra, *here)
@@ -25,7 +26,7 @@ func (s *stager) extra(f *frame, here *info) error {
 // extrasFirst decides about the extra names of a directory before anything in it
 // makes way for another type, when only so many may go.
 func (s *stager) extrasFirst(f *frame, d *Dir) error {
-	if !s.o.Delete || !s.o.DeleteLimited || d.Same || d.Partial || !f.only.All() {
+	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || d.Same || d.Partial || !f.only.All() {
 		return nil
 	}
 	entries := d.Entries
@@ -51,6 +52,7 @@ func (s *stager) extras(f *frame) error {
 	doomed := f.extra
 	f.extra = nil
 	deletionOrder(doomed)
+	defer s.aloud()()
 	for i := range doomed {
 		if err := s.write(f); err != nil {
 			return err
@@ -60,6 +62,17 @@ func (s *stager) extras(f *frame) error {
 		}
 	}
 	return nil
+}
+
+// aloud lets the first half of DeleteBefore, which is silent about all else, tell
+// what comes of extra names, until the function that it returns is called.
+func (s *stager) aloud() (hush func()) {
+	if !s.o.deleteOnly {
+		return func() {}
+	}
+	silent := s.o.Event
+	s.o.Event = s.out.sink
+	return func() { s.o.Event = silent }
 }
 
 // deletionOrder sorts names as rsync deletes them: directories first, the last
@@ -113,8 +126,18 @@ func (s *stager) removal(path string, here *info) (o op, stays bool) {
 // doom removes one name with all that is in it, children first, and reports
 // whether something must stay: a protected name, a mount point, a backup.
 func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, del remover) (stays bool, err error) {
-	if here.mount {
+	switch {
+	case here.mount && !s.o.OneFileSystem: // rsync would delete what is mounted there
 		s.info(path, "cannot delete mount point: "+Printable(path))
+		return true, nil
+	case here.mount:
+		text := "cannot delete mount point: "
+		if s.o.OmitMounts {
+			text = "[generator] skipping mount-point dir "
+		}
+		if s.o.Explain {
+			s.info(path, text+Printable(path))
+		}
 		return true, nil
 	}
 	if !here.isDir() {
@@ -136,7 +159,7 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 			return false, err
 		}
 	}
-	guard, err = guard.Doomed().Enter(path, func(name string) ([]byte, error) { return readRegularAt(fd, name, maxMergeFile) })
+	guard, err = guard.Doomed().Enter(path, func(name string) ([]byte, error) { return readRulesAt(s.dst.fd, fd, path, name) })
 	if err != nil {
 		return false, err
 	}

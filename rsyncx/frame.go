@@ -34,6 +34,7 @@ type frame struct {
 	gid   int64 // that new names inherit, or -1
 	acl   inheritedACL
 	set   attr // attributes for the directory itself
+	quiet attr // those of set that differ: all there is to do when nothing changes inside
 	needs bool // set must be applied whatever happens inside
 	tree  tree // that it belongs to when the destination has none yet
 	dirty bool // something inside will be made, replaced or removed
@@ -44,6 +45,7 @@ type sub struct {
 	name  string
 	dst   *info // nil when Publish makes it
 	set   attr
+	quiet attr
 	needs bool
 	mount bool
 	gid   int64 // of the directory
@@ -198,7 +200,7 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		s.ignored = d.Path
 		return nil, nil
 	}
-	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, needs: c.needs, mount: c.mount, tree: c.tree, acl: c.acl, rules: parent.rules, guard: parent.guard}
+	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, quiet: c.quiet, needs: c.needs, mount: c.mount, tree: c.tree, acl: c.acl, rules: parent.rules, guard: parent.guard}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -249,7 +251,11 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	}
 	s.bears(fd, ".", &now)
 	set, ch := s.rootAttrs(&d.Self, &now)
-	f.set, f.needs = set, ch.any()
+	f.set, f.quiet, f.needs = set, set.only(ch), ch.any()
+	if err := s.beforeBackups("", f.quiet); err != nil {
+		f.close()
+		return nil, err
+	}
 	f.gid = inherited(set, int64(now.GID))
 	if f.needs {
 		s.changed("", &d.Self, ch, "")
@@ -272,22 +278,13 @@ func (s *stager) scopes(ctx context.Context, f *frame) (err error) {
 	if !s.o.Filter.PerDirectory() {
 		return nil
 	}
-	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) {
-		content, err := ReadFile(ctx, s.src, joinPath(f.path, name), maxMergeFile)
-		if errors.Is(err, ErrNotRegular) {
-			// A directory or a device of that name has no rules; what a link leads to might.
-			if e, lerr := s.src.Lstat(ctx, joinPath(f.path, name)); lerr == nil && !isSymlink(&e) {
-				return nil, nil
-			}
-		}
-		return content, err
-	})
+	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) { return readRules(ctx, s.src, joinPath(f.path, name)) })
 	if err == nil {
 		f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
 			if f.fd < 0 {
 				return nil, fs.ErrNotExist
 			}
-			return readRegularAt(f.fd, name, maxMergeFile)
+			return readRulesAt(s.dst.fd, f.fd, f.path, name)
 		})
 	}
 	return err
@@ -447,7 +444,11 @@ func (s *stager) unwind(keep int) error {
 		if !f.needs && !f.dirty {
 			continue
 		}
-		if err := s.dirAttrs(f.tree, f.path, f.set); err != nil {
+		set := f.set
+		if !f.dirty {
+			set = f.quiet
+		}
+		if err := s.dirAttrs(f.tree, f.path, set); err != nil {
 			return err
 		}
 	}
@@ -459,7 +460,7 @@ func (s *stager) passed(f *frame, c *sub) error {
 	if !c.needs {
 		return nil
 	}
-	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.set)
+	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.quiet)
 }
 
 // dirAttrs puts the attributes of a directory aside until nothing changes in it any more.

@@ -20,10 +20,12 @@ type linkKey struct {
 	kind     uint32
 }
 
-// linkGroup is the first name of an inode that has several. The others become
-// links to it, when it is known what became of it.
+// linkGroup is one name of an inode that has several. The others become links to
+// it, when it is known what became of it. As in rsync it is, of regular files, the
+// first whose name the destination has, or else the last.
 type linkGroup struct {
 	path     string
+	found    bool // the destination has a file of that name
 	state    groupState
 	dev, ino uint64 // of the destination's file, when kept
 	at       place  // of the staged one, when replaced
@@ -46,6 +48,7 @@ func (s *stager) group(path string, e *Entry) (id int, follower bool, err error)
 	}
 	key := linkKey{dev: e.Dev, ino: e.Ino, kind: e.Mode & unix.S_IFMT}
 	if id, ok := s.groupOf[key]; ok {
+		s.several = true
 		return id, true, nil
 	}
 	if len(s.groups) >= maxLinkGroups {
@@ -76,6 +79,63 @@ func (s *stager) groupKept(id int, here *info) {
 	}
 }
 
+// led reports whether the group has the name that others are linked to.
+func (s *stager) led(id int) bool { return id >= 0 && s.groups[id].found }
+
+// keeps makes the destination's own file path the one that others are linked to.
+func (s *stager) keeps(id int, path string, here *info) {
+	if id >= 0 {
+		s.groups[id].path, s.groups[id].found = path, true
+		s.groupKept(id, here)
+	}
+}
+
+// mayLead makes w the name of its group that is fetched, until there is a better one.
+func (s *stager) mayLead(w *wish) {
+	if w.group >= 0 && !s.led(w.group) {
+		g := &s.groups[w.group]
+		g.path, g.found = w.path, w.hasOld
+	}
+}
+
+// leaders leaves among what is wanted one name of each group at most, and puts the
+// others aside to become links.
+func (s *stager) leaders() error {
+	if !s.several {
+		return nil
+	}
+	if err := s.wanted.flush(); err != nil {
+		return err
+	}
+	all := s.wanted
+	defer all.close()
+	var err error
+	if s.wanted, err = s.newSpool("leaders"); err != nil {
+		s.wanted = all
+		return err
+	}
+	for r := all.records(); ; {
+		record, err := r.next()
+		if err != nil {
+			return endOf(err)
+		}
+		w, err := parseWish(record)
+		if err != nil {
+			return err
+		}
+		to := s.wanted
+		if w.group >= 0 && (s.groups[w.group].state == groupKept || s.groups[w.group].path != w.path) {
+			to = s.linked
+			if !w.compare {
+				s.wantedBytes -= w.listed
+			}
+		}
+		if err := to.add(w.append); err != nil {
+			return err
+		}
+	}
+}
+
 func (s *stager) groupElsewhere(id int) {
 	if id >= 0 {
 		s.groups[id].state = groupAlt
@@ -89,7 +149,7 @@ func (s *stager) groupReplaced(id int, at place) {
 	}
 }
 
-// follow puts a later name of a group aside until all files were fetched.
+// follow puts a later name of a group aside that is no regular file.
 func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, acl: s.inherits(f), tree: f.tree}
 	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
@@ -176,7 +236,8 @@ func (s *stager) link(w *wish, alone *spool) error {
 	}
 	ch := change{update: 'h', isNew: !w.hasOld}
 	if w.hasOld {
-		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'h')
+		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'c')
+		ch.update = 'h'
 	} else {
 		s.created(&w.entry)
 	}

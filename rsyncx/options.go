@@ -117,6 +117,7 @@ type Options struct {
 	Event event.Sink
 
 	deleteOnly bool // the first half of DeleteBefore
+	deleted    bool // the second: what is still there stays, for filter files may be gone that kept it
 }
 
 // AltDest says what is done with a file that one of Options.AltDests has.

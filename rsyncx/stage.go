@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/drsync/drsync/internal/event"
@@ -147,6 +148,7 @@ type stager struct {
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
+	several  bool  // a group has more than one name in the source
 	destSeen int64 // entries of the destination
 	stageGID int64 // that staged names must be given not to have their directory's, or -1
 	doomed   int64 // entries in partDelete
@@ -174,6 +176,9 @@ func (s *stager) contents(ctx context.Context) error {
 	if s.o.deleteOnly {
 		s.onlyDeletions()
 		return nil
+	}
+	if err := s.leaders(); err != nil {
+		return err
 	}
 	if err := s.fetch(ctx); err != nil {
 		return err
@@ -299,7 +304,7 @@ func (s *stager) pretends() bool { return s.o.DryRun || s.o.deleteOnly }
 // it will be decided and reported.
 func (s *stager) onlyDeletions() {
 	s.o.Event = s.out.sink
-	s.stats.Deleted = 0
+	s.stats.Deleted, s.stats.NotDeleted = 0, 0
 }
 
 // deletions keeps or drops what the walk found to delete, now that it is known
@@ -311,7 +316,7 @@ func (s *stager) deletions() error {
 	}
 	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
 		s.stats.NotDeleted += s.undoomed
-	} else if p.count > 0 {
+	} else if s.skipsDeletion(); p.count > 0 {
 		s.notes.add(fmt.Sprintf("nothing was deleted (%d entries would have been): not all of the source could be read", p.count))
 		return p.reset()
 	}
@@ -325,6 +330,13 @@ func (s *stager) deletions() error {
 			return err
 		}
 		s.deleted(o)
+	}
+}
+
+// skipsDeletion says once, in rsync's words, that nothing will be deleted.
+func (s *stager) skipsDeletion() {
+	if s.o.Delete && !s.o.deleted {
+		s.info("./", "IO error encountered -- skipping file deletion")
 	}
 }
 
@@ -432,7 +444,7 @@ func (n *notes) lines() []string {
 
 // Sync makes dst what src is: Stage, Staged.Sync and Staged.Publish. A publish
 // that an earlier crash interrupted is finished first. With DeleteBefore that is
-// done twice, for the deletions alone at first.
+// done twice, for the deletions alone at first, and without any after.
 func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) {
 	if !o.DryRun {
 		left, err := OpenStaged(dst)
@@ -454,10 +466,16 @@ func Sync(ctx context.Context, src Source, dst *Root, o Options) (Stats, error) 
 	if err != nil {
 		return before, fmt.Errorf("make room first: %w", err)
 	}
-	o.DeleteUpTo = max(0, o.DeleteUpTo-before.Deleted)
+	o.DeleteUpTo, o.deleted = max(0, o.DeleteUpTo-before.Deleted), true
 	stats, err := syncOnce(ctx, src, dst, o)
 	stats.Deleted += before.Deleted
+	stats.NotDeleted += before.NotDeleted
 	stats.Counts.addDeleted(&before.Counts)
+	for _, note := range before.Notes {
+		if !slices.Contains(stats.Notes, note) {
+			stats.Notes = append(stats.Notes, note)
+		}
+	}
 	return stats, err
 }
 

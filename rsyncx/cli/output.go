@@ -18,6 +18,7 @@ const deleting = "*deleting  "
 const (
 	Hidden    = "hidden by the rule "
 	Protected = "protected by the rule "
+	Risked    = "may be deleted by the rule "
 )
 
 // unsafe is the text of a Skip event of a link that leads out of the tree.
@@ -161,6 +162,9 @@ func (c *Command) skip(e event.Event, text string) string {
 	}
 	if rule, ok := strings.CutPrefix(text, Protected); ok {
 		return c.met("generator] protecting", e.Name, rule)
+	}
+	if rule, ok := strings.CutPrefix(text, Risked); ok {
+		return c.met("generator] risking", e.Name, rule)
 	}
 	name := c.name(strings.TrimSuffix(e.Name, "/"))
 	switch {

@@ -117,10 +117,10 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		say := func(format string, a ...any) {
 			diffs = append(diffs, "run "+strconv.Itoa(i+1)+": "+fmt.Sprintf(format, a...))
 		}
-		if want.exit != got.exit {
+		ex := exceptions(c, c.runs[i], want)
+		if want.exit != got.exit && !ex.exit {
 			say("rsync exits %d, drsync %d\n\trsync: %s\n\tdrsync: %s", want.exit, got.exit, firstLines(want.stderr), firstLines(got.stderr))
 		}
-		ex := exceptions(c, c.runs[i], want)
 		a, b := said(want.stdout), said(got.stdout)
 		if ex.lines != nil {
 			a, b = ex.lines(a), ex.lines(b)

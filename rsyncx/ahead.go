@@ -122,7 +122,7 @@ func (b *basisCopy) fill(from *localBody, sums *delta.Summer) (copied bool, err 
 		off += int64(n)
 	}
 	copied = w.finish() == nil
-	if err == io.ErrUnexpectedEOF || err == io.EOF { //nolint:errorlint // as io.ReadFull returns them
+	if err == io.ErrUnexpectedEOF || err == io.EOF {
 		err = nil
 	}
 	return copied, err

@@ -15,6 +15,9 @@ import (
 const (
 	aclAccess  = "system.posix_acl_access"
 	aclDefault = "system.posix_acl_default"
+	// aclNames is no attribute of a file: a source tells by it the names of the users and
+	// groups in its access control lists.
+	aclNames = "system.drsync_acl_names"
 	// rsyncXattr is the prefix of what rsync keeps for itself.
 	rsyncXattr = "user.rsync.%"
 )
@@ -23,6 +26,9 @@ const (
 type xattrReader struct {
 	names []byte
 	value []byte
+	// owners, unless it is nil, knows the names of those in access control lists,
+	// which are then told in an attribute aclNames.
+	owners *ownerNames
 }
 
 // held returns the encoded attributes of what is open at fd, which may be of
@@ -36,7 +42,7 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var list []byte
+	var list, owners []byte
 	for _, name := range names {
 		acl := name == aclAccess || name == aclDefault
 		if acl && !acls || !acl && (!plain || !carriesXattr(name)) {
@@ -52,10 +58,16 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 		if name == aclAccess && repeatsMode(value) {
 			continue
 		}
+		if acl && r.owners != nil {
+			owners = appendACLNames(owners, value, r.owners)
+		}
 		list = AppendXattr(list, name, value)
 		if len(list) > maxXattrs {
 			return "", errXattrsTooLong
 		}
+	}
+	if n := len(list) + len(owners) + 64; owners != nil && n <= maxXattrs { // else they go by number
+		return insertXattr(string(list), aclNames, string(owners)), nil
 	}
 	return string(list), nil
 }

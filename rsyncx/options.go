@@ -30,7 +30,7 @@ type Options struct {
 	Devices   bool // --devices, half of -D; as root only
 	Specials  bool // --specials: named pipes and sockets, the other half of -D
 	HardLinks bool // -H
-	Xattrs    bool // -X
+	Xattrs    bool // -X; as root all but those of the system, otherwise those of users. Filter must have no rules for their names
 	ACLs      bool // -A; implies Perms
 
 	Executability bool // -E: without Perms

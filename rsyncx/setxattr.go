@@ -272,11 +272,18 @@ func (s *stager) bearings(path string, e *Entry) error {
 		e.Xattrs = ""
 		return nil
 	}
-	user := func(id uint32) uint32 { return s.ids.user(id, "") }
-	group := func(id uint32) uint32 { return s.ids.group(id, "") }
+	var names aclOwners
+	user := func(id uint32) uint32 { return s.ids.user(id, names.users[id]) }
+	group := func(id uint32) uint32 { return s.ids.group(id, names.groups[id]) }
 	var list []byte
 	for name, value := range Xattrs(e.Xattrs) {
 		switch {
+		case name == aclNames: // it comes before the lists
+			var ok bool
+			if names, ok = parseACLNames(value); !ok {
+				return hostile(path, "names of the owners in an access control list that are none")
+			}
+			continue
 		case isACL(name):
 			if !s.cmp.acls || isSymlink(e) || name == aclDefault && !isDir(e) {
 				continue

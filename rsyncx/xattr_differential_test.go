@@ -1,9 +1,11 @@
 package rsyncx
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -419,6 +421,48 @@ func TestMapACL(t *testing.T) {
 	for _, bad := range []string{"", "\x02\x00\x00", "\x02\x00\x00\x00\x01", "\x01\x00\x00\x00", "\x02\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00"} {
 		if _, ok := mapACL(bad, id, id); ok {
 			t.Errorf("%q is taken for a list", bad)
+		}
+	}
+}
+
+// TestACLNames lets a source call users and groups in its lists otherwise than we do.
+func TestACLNames(t *testing.T) {
+	testenv.RequireRoot(t)
+	dir := t.TempDir()
+	write(t, dir+"/from/f", "f")
+	mkdirs(t, dir+"/to")
+	must(t, unix.Setxattr(dir+"/from/f", aclAccess, encodeACL([]aclEntry{{aclOwner, 6, 0}, {aclUser, 4, 4711}, {aclOwned, 4, 0}, {aclGroup, 6, 4712}, {aclMask, 6, 0}, {aclOther, 4, 0}}), 0))
+	src, dst := open(t, dir+"/from", dir+"/to")
+	o := Archive()
+	o.ACLs = true
+	_, err := Sync(t.Context(), calling{src}, dst, o)
+	must(t, err)
+	if got := dressed(t, dir+"/to")["f"]; !strings.HasSuffix(got, "access=1:6,2.1:4,4:4,8.7:6,16:6,32:4,") {
+		t.Errorf("by name: %s", got)
+	}
+	o.NumericIDs = true
+	_, err = Sync(t.Context(), calling{src}, dst, o)
+	must(t, err)
+	if got := dressed(t, dir+"/to")["f"]; !strings.HasSuffix(got, "access=1:6,2.4711:4,4:4,8.4712:6,16:6,32:4,") {
+		t.Errorf("by number: %s", got)
+	}
+}
+
+// calling is a source where daemon is 4711 and the group lp is 4712.
+type calling struct{ Source }
+
+func (c calling) Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, error] {
+	text := func(tag byte, id uint64, name string) []byte {
+		return appendText(binary.AppendUvarint([]byte{tag}, id), name)
+	}
+	return func(yield func(Dir, error) bool) {
+		for d, err := range c.Source.Walk(ctx, o) {
+			for i := range d.Entries {
+				d.Entries[i].Xattrs = insertXattr(d.Entries[i].Xattrs, aclNames, string(append(text(aclUser, 4711, "daemon"), text(aclGroup, 4712, "lp")...)))
+			}
+			if !yield(d, err) {
+				return
+			}
 		}
 	}
 }

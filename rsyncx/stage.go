@@ -396,7 +396,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
-	ev.Entry = event.Entry{Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	ev.Entry = event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"
@@ -410,6 +410,14 @@ func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 		ev.Target = linkTo
 	}
 	s.o.Event.Emit(ev)
+}
+
+// sent is the mode that e has on its way: as the source has it, but for Chmod.
+func (s *stager) sent(e *Entry) uint32 {
+	if isSymlink(e) {
+		return e.Mode
+	}
+	return changeMode(s.o.Chmod, e.Mode)
 }
 
 // notes collects one line for each kind of loss, in order of appearance.

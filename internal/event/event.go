@@ -47,7 +47,7 @@ type Event struct {
 
 // Entry is what a line about a change may tell of it beside its name.
 type Entry struct {
-	Mode     uint32 // st_mode: type and permission bits
+	Mode     uint32 // st_mode: type and permission bits, changed as the run was told to
 	Size     int64  // bytes, of any type of entry
 	Mtime    time.Time
 	UID, GID uint32

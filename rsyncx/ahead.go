@@ -3,6 +3,7 @@ package rsyncx
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 
@@ -34,7 +35,7 @@ func (p *phases) copyAhead(d *draft) {
 	_, weak := firstSums(d.how, w.listed)
 	changed := w.old.Size != w.listed || w.old.Mtime != w.entry.Mtime
 	alike := w.old.Size >= w.listed/2 && w.old.Size/2 <= w.listed
-	if p.pretends() || d.how != byDelta || weak || w.listed < aheadLeast || !w.hasOld || w.compare || !changed || !alike || !w.tree.none() || p.inPlace(w) {
+	if p.pretends() || d.how != byDelta || weak || w.alt > 0 || w.listed < aheadLeast || !w.hasOld || w.compare || !changed || !alike || !w.tree.none() || p.inPlace(w) {
 		return
 	}
 	number := p.content.lanes[0].place(tree{}).number
@@ -122,7 +123,7 @@ func (b *basisCopy) fill(from *localBody, sums *delta.Summer) (copied bool, err 
 		off += int64(n)
 	}
 	copied = w.finish() == nil
-	if err == io.ErrUnexpectedEOF || err == io.EOF {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return copied, err

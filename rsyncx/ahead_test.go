@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/drsync/drsync/rsyncx/delta"
@@ -46,20 +47,22 @@ func TestCopyAhead(t *testing.T) {
 			if c.set != nil {
 				c.set(&o)
 			}
-			calls, copied, used := 0, false, false
-			src.alterSums = func(*FileSums) {
-				calls++
-			}
+			var calls atomic.Int32
+			var copied atomic.Bool
+			used := false
+			src.alterSums = func(*FileSums) { calls.Add(1) }
 			src.alterFile = func(*File) { used = len(stagedFiles(t, dir)) == 1 }
 			dst.fault = func(call string) error {
-				copied = copied || call == "clone" && calls < 2
+				if call == "clone" && calls.Load() < 2 {
+					copied.Store(true)
+				}
 				return nil
 			}
 			_, err := Sync(t.Context(), src, dst, o)
 			must(t, err)
 			sameTree(t, "as the source", snapshot(t, dir+"/to"), snapshot(t, dir+"/from"))
-			if copied != c.copied || used != c.used {
-				t.Errorf("copied %v and used %v, want %v and %v", copied, used, c.copied, c.used)
+			if copied.Load() != c.copied || used != c.used {
+				t.Errorf("copied %v and used %v, want %v and %v", copied.Load(), used, c.copied, c.used)
 			}
 			if exists(dir + "/to/" + stateDir) {
 				t.Error("something stayed staged")
@@ -166,7 +169,7 @@ func TestCopyAheadWithoutRoom(t *testing.T) {
 			c.unseen = spaceEvery - 1<<20
 		}
 		d := &draft{basis: "f", copied: 1, wish: wish{path: "f", listed: int64(len(data))}}
-		have := sumBasis(t.Context(), at, c, d, c.scratch())
+		have := copyBasis(t.Context(), at, c, d, c.scratch())
 		must(t, have.err)
 		want := delta.NewSummer(128<<10, false, true)
 		_, _ = want.Write(data)

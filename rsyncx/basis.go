@@ -72,7 +72,7 @@ func (s *stager) readBases(ctx context.Context, list *spool) *basisReader {
 		_ = eachDraft(list, func(d *draft) (bool, error) { // who reads the answers reads list too, and meets the error
 			at.start(s.altRoot(d.wish.alt))
 			select {
-			case b.answers <- sumBasis(ctx, at, copies, d, buf):
+			case b.answers <- copyBasis(ctx, at, copies, d, buf):
 				return true, nil
 			case <-ctx.Done():
 				return false, nil
@@ -95,7 +95,12 @@ func (b *basisReader) close() {
 	<-b.done
 }
 
-func sumBasis(ctx context.Context, at *descent, copies *contentWriter, d *draft, buf []byte) basisSums {
+func sumBasis(ctx context.Context, at *descent, d *draft, buf []byte) basisSums {
+	return copyBasis(ctx, at, nil, d, buf)
+}
+
+// copyBasis is sumBasis that makes the copy which d asks for. copies is nil when it asks for none.
+func copyBasis(ctx context.Context, at *descent, copies *contentWriter, d *draft, buf []byte) basisSums {
 	f, before, err := openBasis(at, d.basis)
 	if err != nil {
 		return basisSums{err: err}

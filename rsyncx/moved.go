@@ -108,7 +108,7 @@ func (s *stager) movedWith(ctx context.Context, w *wish, size int64, whole [16]b
 		sum, ok := s.moved.sums[i]
 		path := s.moved.path(int(i - 1))
 		if !ok {
-			have := sumBasis(ctx, at, nil, &draft{how: byMove, basis: path}, s.content.scratch())
+			have := sumBasis(ctx, at, &draft{how: byMove, basis: path}, s.content.scratch())
 			if have.err != nil || have.size != size {
 				continue
 			}

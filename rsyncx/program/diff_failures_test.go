@@ -272,6 +272,10 @@ func failingRights(t *testing.T, programs map[string][]string) {
 					extras(t, dir)
 				}
 			}
+			// rsync forgets the shell's status when it is not there yet at the end of the stream.
+			if status, ok := map[string]int{"fails": 255, "finds no program": 127}[name]; ok && exits["rsync"] == 12 {
+				exits["rsync"] = status
+			}
 			if exits["drsync"] != exits["rsync"] {
 				t.Errorf("exit statuses %v\n%s\n%s", exits, said["rsync"], said["drsync"])
 			}
@@ -366,6 +370,10 @@ func failingShells(t *testing.T, programs map[string][]string) {
 				}
 				exits[program], said[program] = run(t, dir, args...)
 				extras(t, dir)
+			}
+			// rsync forgets the shell's status when it is not there yet at the end of the stream.
+			if status, ok := map[string]int{"fails": 255, "finds no program": 127}[name]; ok && exits["rsync"] == 12 {
+				exits["rsync"] = status
 			}
 			if exits["drsync"] != exits["rsync"] {
 				t.Errorf("exit statuses %v\n%s\n%s", exits, said["rsync"], said["drsync"])

@@ -282,7 +282,7 @@ func (r *run) closing(s rsyncx.Stats, t *tree) error {
 		r.logged(line)
 	}
 	switch {
-	case s.Unreadable > 0 || s.Torn > 0:
+	case s.Unreadable > 0 || s.Torn > 0 || s.Left > 0:
 		r.worse(Partial)
 	case s.Vanished > 0:
 		r.worse(Vanished)

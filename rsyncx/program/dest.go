@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // target is where a run writes: a directory, or one name in it.
@@ -57,7 +58,56 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 			to.shown = filepath.Dir(to.shown)
 		}
 	}
-	return r.lacking(to)
+	to, err = r.lacking(to)
+	if to.make > 1 && !r.c.MakePath && !slash && t.single == nil && t.only == nil && t.source != nil {
+		// An empty directory is the only name of its listing, for which rsync enters the directory above.
+		if inside, listing := children(ctx, t.source, ""); listing == nil && len(inside) == 0 {
+			return to, fail(Selection, "change_dir %q failed: %w", filepath.Dir(to.dir), unix.ENOENT)
+		}
+	}
+	return to, err
+}
+
+// bare makes the destination when the sources of this host are all missing: as in
+// rsync one whose name ends in a slash is made all the same.
+func (r *run) bare(ctx context.Context, t *tree, dest string) error {
+	if t.host != nil || !strings.HasSuffix(dest, "/") {
+		return nil
+	}
+	to, err := r.aim(ctx, t, dest)
+	if err != nil || to.make == 0 {
+		return err
+	}
+	root, err := r.root(&to)
+	if err != nil {
+		return err
+	}
+	return errors.Join(root.Close(), to.close(false))
+}
+
+// maxAsked is how many names are looked at before a missing destination is made.
+const maxAsked = 100
+
+// nothing reports whether the rules hide all that a host would send: then, as in
+// rsync, a missing destination is not made.
+func (r *run) nothing(ctx context.Context, t *tree, to *target, rules ruleSet) (bool, error) {
+	if t.host == nil || to.make == 0 || t.only == nil || r.c.Relative || len(t.only) > maxAsked {
+		return false, nil
+	}
+	set, err := rules.build(r.c.Options.DeleteExcluded, t.path, to.dir)
+	if err != nil {
+		return false, usage(err)
+	}
+	for _, name := range t.only {
+		e, err := t.source.Lstat(ctx, name)
+		if err != nil {
+			return false, nil //nolint:nilerr // it is told of when it is copied
+		}
+		if hidden, _ := set.Root().Excluded(name, isDir(&e), filter.Sender); !hidden || name == "" {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // alone reports whether what is sent is one name and nothing else, so that the
@@ -86,7 +136,8 @@ func (r *run) lacking(to target) (target, error) {
 	if to.as != "" {
 		allowed = 0
 	}
-	if to.make > allowed && !r.c.MakePath {
+	// rsync's dry run takes a directory for made that it could not make.
+	if to.make > allowed && !r.c.MakePath && (to.as != "" || !r.c.DryRun) {
 		if to.as == "" {
 			return to, fail(FileIO, "mkdir %q failed: %w", to.dir, unix.ENOENT)
 		}

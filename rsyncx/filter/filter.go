@@ -194,5 +194,8 @@ func (s *Scope) Excluded(path string, isDir bool, side Side) (excluded bool, rul
 	if r == nil {
 		return false, ""
 	}
+	if r.flags&ofCVS != 0 {
+		return r.flags&include == 0, r.text + " [global CVS]"
+	}
 	return r.flags&include == 0, r.text
 }

@@ -78,7 +78,7 @@ func (r *run) bare(ctx context.Context, t *tree, dest string) error {
 	if err != nil || to.make == 0 {
 		return err
 	}
-	root, err := r.root(&to)
+	root, err := r.root(&to, 0o777)
 	if err != nil {
 		return err
 	}
@@ -146,13 +146,41 @@ func (r *run) lacking(to target) (target, error) {
 	return to, nil
 }
 
-// root opens the directory of to and makes it where it is missing.
-func (r *run) root(to *target) (*rsyncx.Root, error) {
+// likeness is the mode that a new destination takes from the directory whose content
+// is sent, where modes are not kept: the owner's rights come last, with narrow.
+func (r *run) likeness(ctx context.Context, t *tree, to *target) uint32 {
+	if to.make == 0 || t.keepRoot || r.c.Options.Perms {
+		return 0o777
+	}
+	e, err := t.source.Lstat(ctx, "")
+	if err != nil {
+		return 0o777 // it is told of when it is copied
+	}
+	return r.c.Options.SentMode(&e) & 0o777
+}
+
+// narrow takes from a new destination what its owner needed to fill it.
+func (to *target) narrow(like uint32) error {
+	if !to.made || like&0o700 == 0o700 {
+		return nil
+	}
+	info, err := os.Stat(to.dir)
+	if err == nil {
+		err = os.Chmod(to.dir, info.Mode()&^os.FileMode(0o700&^like))
+	}
+	if err != nil {
+		return fail(FileIO, "set the mode of the destination: %w", err)
+	}
+	return nil
+}
+
+// root opens the directory of to and makes it, with the mode like, where it is missing.
+func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
 	if to.make == 0 {
 		return openRoot(to.dir)
 	}
 	if !r.c.DryRun {
-		if err := os.MkdirAll(to.dir, 0o777); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Clean(to.dir)), 0o777), os.Mkdir(to.dir, os.FileMode(like|0o700))); err != nil {
 			return nil, fail(FileIO, "make the destination: %w", err)
 		}
 		to.made = true

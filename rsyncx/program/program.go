@@ -164,7 +164,8 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if nothing {
 		return r.closing(rsyncx.Stats{}, tree)
 	}
-	root, err := r.root(&to)
+	like := r.likeness(ctx, tree, &to)
+	root, err := r.root(&to, like)
 	if err != nil {
 		return err
 	}
@@ -209,6 +210,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	}
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
 	r.out.close()
+	if err == nil {
+		err = to.narrow(like)
+	}
 	if err != nil {
 		return err
 	}

@@ -321,7 +321,7 @@ func signalled(t *testing.T, programs map[string][]string) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(unix.SignalName(sig), func(t *testing.T) {
 			for program, words := range programs {
-				dir := world(t, append(pairOfTrees(), node{path: "sh", kind: 'f', mode: 0o755, content: []segment{{kind: 't', text: "#!/bin/sh\necho started >&2\nexec cat >/dev/null\n"}}}))
+				dir := world(t, append(pairOfTrees(), node{path: "sh", kind: 'f', mode: 0o755, content: []segment{{kind: 't', text: "#!/bin/sh\necho started >&2\nexec 3>&1\nexec cat >/dev/null\n"}}}))
 				cmd := exec.Command(words[0], append(words[1:], "-a", "--del", "-e", dir+"/sh", "host:from/", "to/")...)
 				cmd.Dir = dir
 				errs, err := cmd.StderrPipe()

@@ -253,7 +253,7 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.dst.path, err)
 	}
-	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
+	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root().For(filter.Sender), guard: s.o.Filter.Root().For(filter.Receiver)}
 	d.Self.Name = ""
 	if err := s.bearings("", &d.Self); err != nil {
 		return nil, err

@@ -92,8 +92,13 @@ func (r *run) listed(base string) ([]item, error) {
 		if strings.ContainsRune(name, 0) {
 			return nil, fail(Usage, "--files-from=%s: %s has a NUL byte", r.c.FilesFrom, rsyncx.Printable(name))
 		}
-		it, err := relativeItem(base, filepath.Clean(name)+trailing(name))
-		if err != nil { // as rsync, which takes ".." away at the top
+		// As in rsync a ".." takes away what is before it, if anything is.
+		path := filepath.Clean("/" + name)[1:]
+		if path == "" {
+			path = "."
+		}
+		it, err := relativeItem(base, path+trailing(name))
+		if err != nil {
 			return nil, usage(err)
 		}
 		it.arg = name

@@ -127,6 +127,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	}
 	r.header()
 	if tree.source == nil { // what was wrong with the sources has been said
+		if err := r.bare(ctx, tree, dest); err != nil {
+			return err
+		}
 		return r.closing(rsyncx.Stats{}, tree)
 	}
 	return r.copy(ctx, tree, dest, rules)
@@ -154,7 +157,15 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	root, err := r.root(&to)
+	nothing, err := r.nothing(ctx, tree, &to, rules)
+	if err != nil {
+		return err
+	}
+	if nothing {
+		return r.closing(rsyncx.Stats{}, tree)
+	}
+	like := r.likeness(ctx, tree, &to)
+	root, err := r.root(&to, like)
 	if err != nil {
 		return err
 	}
@@ -199,6 +210,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	}
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
 	r.out.close()
+	if err == nil {
+		err = to.narrow(like)
+	}
 	if err != nil {
 		return err
 	}
@@ -248,7 +262,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 
 func (r *run) closing(s rsyncx.Stats, t *tree) error {
 	totals := cli.Totals{Size: s.Bytes, Elapsed: r.Now().Sub(r.began)}
-	moved := s.TransferredBytes - s.Reused
+	moved := max(0, s.TransferredBytes-s.Reused) // what alternate directories gave was not transferred
 	switch c, counts := t.host.(counter); {
 	case counts:
 		totals.Sent, totals.Received = c.Traffic()

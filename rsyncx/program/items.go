@@ -37,11 +37,11 @@ func (r *run) itemOf(arg string) (item, error) {
 
 // relativeItem is itemOf with -R: the path below base, or below the root or the
 // working directory, is what the names at the destination begin with. A "/./"
-// in it says where they begin.
+// in it says where they begin; one "." at its end is nothing but the content.
 func relativeItem(base, arg string) (item, error) {
 	dir, path := base, arg
-	if i := strings.Index(arg+"/", "/./"); i >= 0 && !strings.HasPrefix(arg, "./") {
-		dir, path = join(base, arg[:i]), arg[min(i+2, len(arg)):]
+	if i := strings.Index(arg, "/./"); i >= 0 && !strings.HasPrefix(arg, "./") {
+		dir, path = join(base, arg[:i]), arg[i+2:]
 		if i == 0 {
 			dir = join(base, "/")
 		}

@@ -116,7 +116,7 @@ func TestPathsAsRsync(t *testing.T) {
 	testenv.Require(t, "rsync")
 	t.Parallel()
 	for _, line := range []string{
-		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-av S/f S2/f D",
+		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-aRi S/. D", "-aRi --del S/. S2", "-aRi --del S//. S2", "-aRi --del S/d/. S2", "-aRi --del S/./. S2", "-dRi S/. D", "-av S/f S2/f D",
 		"-av S/f D", "-av S/f D/", "-av S/f S2", "-av S/f S2/f", "-av S S/f", "-av S/ S/f", "-av S/f T/t", "-av S/f S T/t", "-ai S/f E",
 		"-av nosuch S/ D", "-av nosuch D", "-av nosuch/ D", "-av --ignore-missing-args nosuch S/ D", "-av S/f/ D",
 		"-av S/f D/a/b", "-av S/ D/a/b", "-av --mkpath S/f D/a/b", "-av --mkpath S/ D/a/b", "-av --mkpath S/ D",
@@ -138,28 +138,34 @@ func TestPathsAsRsync(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
-			args := strings.Fields(line)
-			theirs, ours := t.TempDir(), t.TempDir()
-			plant(t, theirs)
-			plant(t, ours)
-			want, wantSaid, wantStatus, err := runCommand("rsync")(t.Context(), theirs, args)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, gotSaid, gotStatus, err := runProgram(t.Context(), ours, args)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if gotStatus != wantStatus {
-				t.Errorf("status %d, rsync's %d: %s\n%s", gotStatus, wantStatus, gotSaid, wantSaid)
-			}
-			if g, w := unstamped(got), unstamped(want); !slices.Equal(g, w) {
-				t.Errorf("it prints\n%s\nrsync prints\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
-			}
-			if g, w := shape(t, ours), shape(t, theirs); !slices.Equal(g, w) {
-				t.Errorf("it leaves\n%s\nrsync leaves\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
-			}
+			likeRsync(t, strings.Fields(line), plant)
 		})
+	}
+}
+
+// likeRsync runs a line in two trees that start makes, by rsync and by us: both
+// are to print, leave and return the same.
+func likeRsync(t *testing.T, args []string, start func(*testing.T, string)) {
+	t.Helper()
+	theirs, ours := t.TempDir(), t.TempDir()
+	start(t, theirs)
+	start(t, ours)
+	want, wantSaid, wantStatus, err := runCommand("rsync")(t.Context(), theirs, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, gotSaid, gotStatus, err := runProgram(t.Context(), ours, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gotStatus != wantStatus {
+		t.Errorf("status %d, rsync's %d: %s\n%s", gotStatus, wantStatus, gotSaid, wantSaid)
+	}
+	if g, w := unstamped(got), unstamped(want); !slices.Equal(g, w) {
+		t.Errorf("it prints\n%s\nrsync prints\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
+	}
+	if g, w := shape(t, ours), shape(t, theirs); !slices.Equal(g, w) {
+		t.Errorf("it leaves\n%s\nrsync leaves\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
 	}
 }
 
@@ -193,13 +199,25 @@ func TestRefusals(t *testing.T) {
 		{"-a --files-from=nope S D", 1, "nope"},
 		{"-a --log-file=no/such/log S D", 11, "log"},
 		{"-aR S/../S D", 1, `".."`},
+		{"-aR --delete S/../S/. D", 1, `".."`},
+		{"-aR S/d/.. D", 1, `".."`},
+		{`-a --delete S/ ""`, 1, "the destination is empty"},
+		{`-a "" D`, 1, "a source is empty"},
+		{`-a --delete S/ "" D`, 1, "a source is empty"},
+		{`-a h:x "" D`, 1, "a source is empty"},
+		{`-a ""`, 1, "a source is empty"},
+		{`-a h:x ""`, 1, "the destination is empty"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			plant(t, dir)
 			before := shape(t, dir)
-			out, said, status, err := runProgram(t.Context(), dir, strings.Fields(c.line))
+			args := strings.Fields(c.line)
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], `""`, "")
+			}
+			out, said, status, err := runProgram(t.Context(), dir, args)
 			if err != nil {
 				t.Fatal(err)
 			}

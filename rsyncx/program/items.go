@@ -40,7 +40,7 @@ func (r *run) itemOf(arg string) (item, error) {
 // in it says where they begin; one "." at its end is nothing but the content.
 func relativeItem(base, arg string) (item, error) {
 	dir, path := base, arg
-	if i := strings.Index(arg, "/./"); i >= 0 && !strings.HasPrefix(arg, "./") {
+	if i := strings.Index(arg, "/./"); i >= 0 {
 		dir, path = join(base, arg[:i]), arg[i+2:]
 		if i == 0 {
 			dir = join(base, "/")
@@ -92,7 +92,7 @@ func (r *run) listed(base string) ([]item, error) {
 		if strings.ContainsRune(name, 0) {
 			return nil, fail(Usage, "--files-from=%s: %s has a NUL byte", r.c.FilesFrom, rsyncx.Printable(name))
 		}
-		it, err := relativeItem(base, filepath.Clean(name)+trailing(name))
+		it, err := relativeItem(base, cleaned(name))
 		if err != nil { // as rsync, which takes ".." away at the top
 			return nil, usage(err)
 		}
@@ -108,6 +108,14 @@ func (r *run) listed(base string) ([]item, error) {
 		items = append(items, it)
 	}
 	return items, nil
+}
+
+// cleaned is a name of the list without what says nothing. A "/./" says something.
+func cleaned(name string) string {
+	if at, rest, ok := strings.Cut(name, "/./"); ok {
+		return filepath.Clean(at+"/") + "/./" + filepath.Clean("./"+rest) + trailing(name)
+	}
+	return filepath.Clean(name) + trailing(name)
 }
 
 // trailing keeps what of a name's end is of meaning.

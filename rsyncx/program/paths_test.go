@@ -21,7 +21,7 @@ func plant(t *testing.T, dir string) {
 	t.Helper()
 	for name, text := range map[string]string{
 		"S/f": "hi\n", "S/d/g": "g\n", "S/d/e/h": "h\n", "S2/d/two": "two\n", "S2/f": "22\n", "T/t": "t\n", "S/tab\tand\x01": "x",
-		"list": "d/e\nf\n", "dirs": "# a comment\nf\nd/\n", "holes": "d/e\nnope\n", "zeros": "d/g\x00f\x00",
+		"list": "d/e\nf\n", "dots": "S/./d/g\nS2/./d/\n./S/./f\n", "dirs": "# a comment\nf\nd/\n", "holes": "d/e\nnope\n", "zeros": "d/g\x00f\x00",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -116,7 +116,7 @@ func TestPathsAsRsync(t *testing.T) {
 	testenv.Require(t, "rsync")
 	t.Parallel()
 	for _, line := range []string{
-		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-aRi S/. D", "-aRi --del S/. S2", "-aRi --del S//. S2", "-aRi --del S/d/. S2", "-aRi --del S/./. S2", "-dRi S/. D", "-av S/f S2/f D",
+		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-aRi S/. D", "-aRi ./S/./d D", "-aRi ././S/d D", "-aRi ./S/d/. D", "-aRi S/d/./. D", "-ai --files-from=dots . D", "-ai --del --backup-dir=BK S/ S2", "-ai --del --backup-dir=BK --suffix=.x S/ S2", "-ai --backup-dir=. --suffix=.x S/ S2", "-aRi --del S/. S2", "-aRi --del S//. S2", "-aRi --del S/d/. S2", "-aRi --del S/./. S2", "-dRi S/. D", "-av S/f S2/f D",
 		"-av S/f D", "-av S/f D/", "-av S/f S2", "-av S/f S2/f", "-av S S/f", "-av S/ S/f", "-av S/f T/t", "-av S/f S T/t", "-ai S/f E",
 		"-av nosuch S/ D", "-av nosuch D", "-av nosuch/ D", "-av --ignore-missing-args nosuch S/ D", "-av S/f/ D",
 		"-av S/f D/a/b", "-av S/ D/a/b", "-av --mkpath S/f D/a/b", "-av --mkpath S/ D/a/b", "-av --mkpath S/ D",
@@ -182,6 +182,9 @@ func TestRefusals(t *testing.T) {
 		{"-a --foo --bar S D", 1, "--bar: unknown option"},
 		{"-aZ S D", 1, "-Z: unknown option"},
 		{"-a --exclude-from=nope S D", 11, "nope"},
+		{"-ab --suffix= S D", 1, "suffix cannot be empty"},
+		{"-a --suffix= S D", 1, "suffix cannot be empty"},
+		{"-a --backup-dir=. S D", 1, "suffix cannot be empty"},
 		{"-a -f bogus S D", 1, "filter rule"},
 		{"-a --cc=md4 S D", 4, "xxh128"},
 		{"-a --zc=lz4 S D", 4, "zstd"},

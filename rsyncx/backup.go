@@ -85,6 +85,7 @@ func (s *stager) unsafeOld(path string, here *info) bool {
 
 // backup returns what makes a backup of path, which is no directory.
 func (s *stager) backup(path string, here *info, how uint64) op {
+	s.backedUp++
 	o := op{kind: opBackup, path: path, target: s.backupDir + path + s.o.Suffix, number: how,
 		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: attr{set: s.cmp.copied()}}
 	if s.backupOutside != "" {
@@ -131,3 +132,9 @@ func (s *stager) beforeBackups(path string, a attr) error {
 // holdsBackups reports whether the directory path is the one for backups, or
 // holds it: it will not be empty.
 func (s *stager) holdsBackups(path string) bool { return strings.HasPrefix(s.backupDir, path+"/") }
+
+// keepsOwn reports whether the backups of what is in the directory path come to
+// lie in it as well: it is among earlier backups.
+func (s *stager) keepsOwn(path string) bool {
+	return s.backupDir != "" && strings.HasPrefix(s.backupDir+path+"/", path+"/")
+}

@@ -176,6 +176,7 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 	}
 	s.destSeen += int64(len(all))
 	stays = s.holdsBackups(path)
+	backedUp := s.backedUp
 	deletionOrder(all)
 	for i := range all {
 		child := joinPath(path, all[i].Name)
@@ -192,7 +193,7 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 		}
 		stays = stays || left
 	}
-	if stays {
+	if stays || s.backedUp > backedUp && s.keepsOwn(path) {
 		s.info(path, "cannot delete non-empty directory: "+Printable(path))
 		if locked {
 			err = s.op(partAttrs, op{kind: opDirAttr, path: path, attr: attr{set: setMode, mode: here.Mode & 0o7777}})

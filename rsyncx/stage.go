@@ -159,6 +159,7 @@ type stager struct {
 	// Backups go to backupDir, "" or ending in '/', below the destination, or to the
 	// directory backupOutside, when that is not "".
 	backupDir, backupOutside string
+	backedUp                 int64 // names that get a backup
 	stats                    Stats
 	told                     int64 // of stats.Reused, by the changes so far
 	notes                    notes

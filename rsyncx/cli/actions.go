@@ -220,6 +220,9 @@ func altDest(kind rsyncx.AltDest) action {
 }
 
 func backupDir(c *Command, value string) error {
+	if value == "." || value == "./" { // the destination itself
+		value = ""
+	}
 	c.Options.BackupDir, c.backupDirSet = value, true
 	return nil
 }

@@ -60,8 +60,8 @@ func (p *parser) conflicts() {
 		{writesInto && o.PartialDir != "", inplace + " cannot be used with --partial-dir"},
 		{(o.Append || o.AppendVerify) && o.WholeFile, "--append cannot be used with --whole-file"},
 		{c.fuzzy > 1 && len(o.AltDests) > 0, "option -y given twice: drsync cannot honour it: a similar file is looked for in the destination alone"},
-		{o.Backup && c.suffixSet && o.Suffix == "" && o.BackupDir == "", "--suffix cannot be empty when the backups are in the destination itself"},
-		{o.Backup && c.backupDirSet && o.BackupDir == "" && !c.suffixSet, "--suffix cannot be empty when the backups are in the destination itself"},
+		{c.suffixSet && o.Suffix == "" && o.BackupDir == "", "--suffix cannot be empty when the backups are in the destination itself"},
+		{c.backupDirSet && o.BackupDir == "" && !c.suffixSet, "--suffix cannot be empty when the backups are in the destination itself"},
 	} {
 		if not.together {
 			p.wrong(errors.New(not.text))
@@ -76,8 +76,9 @@ func (p *parser) imply() {
 	o.Append = o.Append || o.AppendVerify
 	o.Inplace = o.Inplace || o.Append
 	o.Resume = o.Resume || o.PartialDir != ""
+	o.Backup = o.Backup || p.command.backupDirSet
 	if !o.Backup {
-		o.BackupDir, o.Suffix = "", ""
+		o.Suffix = ""
 	}
 }
 

@@ -37,11 +37,11 @@ func (r *run) itemOf(arg string) (item, error) {
 
 // relativeItem is itemOf with -R: the path below base, or below the root or the
 // working directory, is what the names at the destination begin with. A "/./"
-// in it says where they begin.
+// in it says where they begin; one "." at its end is nothing but the content.
 func relativeItem(base, arg string) (item, error) {
 	dir, path := base, arg
-	if i := strings.Index(arg+"/", "/./"); i >= 0 && !strings.HasPrefix(arg, "./") {
-		dir, path = join(base, arg[:i]), arg[min(i+2, len(arg)):]
+	if i := strings.Index(arg, "/./"); i >= 0 {
+		dir, path = join(base, arg[:i]), arg[i+2:]
 		if i == 0 {
 			dir = join(base, "/")
 		}
@@ -92,12 +92,7 @@ func (r *run) listed(base string) ([]item, error) {
 		if strings.ContainsRune(name, 0) {
 			return nil, fail(Usage, "--files-from=%s: %s has a NUL byte", r.c.FilesFrom, rsyncx.Printable(name))
 		}
-		// As in rsync a ".." takes away what is before it, if anything is.
-		path := filepath.Clean("/" + name)[1:]
-		if path == "" {
-			path = "."
-		}
-		it, err := relativeItem(base, path+trailing(name))
+		it, err := relativeItem(base, cleaned(name))
 		if err != nil {
 			return nil, usage(err)
 		}
@@ -113,6 +108,22 @@ func (r *run) listed(base string) ([]item, error) {
 		items = append(items, it)
 	}
 	return items, nil
+}
+
+// cleaned is a name of the list without what says nothing. A "/./" says something.
+func cleaned(name string) string {
+	if at, rest, ok := strings.Cut(name, "/./"); ok {
+		return fromTop(at) + "/./" + fromTop(rest) + trailing(name)
+	}
+	return fromTop(name) + trailing(name)
+}
+
+// fromTop resolves ".." as rsync does: it takes away what is before it, if anything is.
+func fromTop(path string) string {
+	if path = filepath.Clean("/" + path)[1:]; path == "" {
+		return "."
+	}
+	return path
 }
 
 // trailing keeps what of a name's end is of meaning.

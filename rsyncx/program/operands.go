@@ -26,7 +26,7 @@ func operands(paths []string) (sources []operand, dest string, err error) {
 	if len(paths) > 1 {
 		dest, paths = paths[len(paths)-1], paths[:len(paths)-1]
 		if dest == "" {
-			dest = "."
+			errs = append(errs, hint.New("the destination is empty", `"." is the directory that drsync is started in`))
 		}
 		if _, _, daemon, remote := splitHost(dest); remote || daemon {
 			errs = append(errs, hint.With(fmt.Errorf("the destination %s is remote: drsync pulls and never pushes", dest),
@@ -46,6 +46,8 @@ func operands(paths []string) (sources []operand, dest string, err error) {
 func source(p string, again bool, before []operand) (operand, error) {
 	host, path, daemon, remote := splitHost(p)
 	switch {
+	case p == "":
+		return operand{}, hint.New("a source is empty", `"." is the directory that drsync is started in`)
 	case daemon:
 		return operand{}, hint.With(fmt.Errorf("%s is a module of an rsync daemon, which drsync does not speak with", p), "name it as [USER@]HOST:PATH")
 	case !remote && again:
@@ -106,7 +108,7 @@ func splitHost(p string) (host, path string, daemon, remote bool) {
 // split divides the path of a source into the directory it is looked for in and
 // its name there, which is "" for the directory's content.
 func split(p string) (dir, name string) {
-	if p == "" {
+	if p == "" { // of a remote host: where the login begins
 		return ".", ""
 	}
 	if strings.HasSuffix(p, "/") {

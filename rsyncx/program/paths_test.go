@@ -21,7 +21,7 @@ func plant(t *testing.T, dir string) {
 	t.Helper()
 	for name, text := range map[string]string{
 		"S/f": "hi\n", "S/d/g": "g\n", "S/d/e/h": "h\n", "S2/d/two": "two\n", "S2/f": "22\n", "T/t": "t\n", "S/tab\tand\x01": "x",
-		"list": "d/e\nf\n", "dirs": "# a comment\nf\nd/\n", "holes": "d/e\nnope\n", "zeros": "d/g\x00f\x00",
+		"list": "d/e\nf\n", "dots": "S/./d/g\nS2/./d/\n./S/./f\n", "dirs": "# a comment\nf\nd/\n", "holes": "d/e\nnope\n", "zeros": "d/g\x00f\x00",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -116,7 +116,7 @@ func TestPathsAsRsync(t *testing.T) {
 	testenv.Require(t, "rsync")
 	t.Parallel()
 	for _, line := range []string{
-		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-av S/f S2/f D",
+		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-aRi S/. D", "-aRi ./S/./d D", "-aRi ././S/d D", "-aRi ./S/d/. D", "-aRi S/d/./. D", "-ai --files-from=dots . D", "-ai --del --backup-dir=BK S/ S2", "-ai --del --backup-dir=BK --suffix=.x S/ S2", "-ai --backup-dir=. --suffix=.x S/ S2", "-aRi --del S/. S2", "-aRi --del S//. S2", "-aRi --del S/d/. S2", "-aRi --del S/./. S2", "-dRi S/. D", "-av S/f S2/f D",
 		"-av S/f D", "-av S/f D/", "-av S/f S2", "-av S/f S2/f", "-av S S/f", "-av S/ S/f", "-av S/f T/t", "-av S/f S T/t", "-ai S/f E",
 		"-av nosuch S/ D", "-av nosuch D", "-av nosuch/ D", "-av --ignore-missing-args nosuch S/ D", "-av S/f/ D",
 		"-av S/f D/a/b", "-av S/ D/a/b", "-av --mkpath S/f D/a/b", "-av --mkpath S/ D/a/b", "-av --mkpath S/ D",
@@ -138,28 +138,34 @@ func TestPathsAsRsync(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
-			args := strings.Fields(line)
-			theirs, ours := t.TempDir(), t.TempDir()
-			plant(t, theirs)
-			plant(t, ours)
-			want, wantSaid, wantStatus, err := runCommand("rsync")(t.Context(), theirs, args)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, gotSaid, gotStatus, err := runProgram(t.Context(), ours, args)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if gotStatus != wantStatus {
-				t.Errorf("status %d, rsync's %d: %s\n%s", gotStatus, wantStatus, gotSaid, wantSaid)
-			}
-			if g, w := unstamped(got), unstamped(want); !slices.Equal(g, w) {
-				t.Errorf("it prints\n%s\nrsync prints\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
-			}
-			if g, w := shape(t, ours), shape(t, theirs); !slices.Equal(g, w) {
-				t.Errorf("it leaves\n%s\nrsync leaves\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
-			}
+			likeRsync(t, strings.Fields(line), plant)
 		})
+	}
+}
+
+// likeRsync runs a line in two trees that start makes, by rsync and by us: both
+// are to print, leave and return the same.
+func likeRsync(t *testing.T, args []string, start func(*testing.T, string)) {
+	t.Helper()
+	theirs, ours := t.TempDir(), t.TempDir()
+	start(t, theirs)
+	start(t, ours)
+	want, wantSaid, wantStatus, err := runCommand("rsync")(t.Context(), theirs, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, gotSaid, gotStatus, err := runProgram(t.Context(), ours, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gotStatus != wantStatus {
+		t.Errorf("status %d, rsync's %d: %s\n%s", gotStatus, wantStatus, gotSaid, wantSaid)
+	}
+	if g, w := unstamped(got), unstamped(want); !slices.Equal(g, w) {
+		t.Errorf("it prints\n%s\nrsync prints\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
+	}
+	if g, w := shape(t, ours), shape(t, theirs); !slices.Equal(g, w) {
+		t.Errorf("it leaves\n%s\nrsync leaves\n%s", strings.Join(g, "\n"), strings.Join(w, "\n"))
 	}
 }
 
@@ -176,6 +182,9 @@ func TestRefusals(t *testing.T) {
 		{"-a --foo --bar S D", 1, "--bar: unknown option"},
 		{"-aZ S D", 1, "-Z: unknown option"},
 		{"-a --exclude-from=nope S D", 11, "nope"},
+		{"-ab --suffix= S D", 1, "suffix cannot be empty"},
+		{"-a --suffix= S D", 1, "suffix cannot be empty"},
+		{"-a --backup-dir=. S D", 1, "suffix cannot be empty"},
 		{"-a -f bogus S D", 1, "filter rule"},
 		{"-a --cc=md4 S D", 4, "xxh128"},
 		{"-a --zc=lz4 S D", 4, "zstd"},
@@ -193,13 +202,25 @@ func TestRefusals(t *testing.T) {
 		{"-a --files-from=nope S D", 1, "nope"},
 		{"-a --log-file=no/such/log S D", 11, "log"},
 		{"-aR S/../S D", 1, `".."`},
+		{"-aR --delete S/../S/. D", 1, `".."`},
+		{"-aR S/d/.. D", 1, `".."`},
+		{`-a --delete S/ ""`, 1, "the destination is empty"},
+		{`-a "" D`, 1, "a source is empty"},
+		{`-a --delete S/ "" D`, 1, "a source is empty"},
+		{`-a h:x "" D`, 1, "a source is empty"},
+		{`-a ""`, 1, "a source is empty"},
+		{`-a h:x ""`, 1, "the destination is empty"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			plant(t, dir)
 			before := shape(t, dir)
-			out, said, status, err := runProgram(t.Context(), dir, strings.Fields(c.line))
+			args := strings.Fields(c.line)
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], `""`, "")
+			}
+			out, said, status, err := runProgram(t.Context(), dir, args)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -213,7 +213,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		p.only = slices.Compact(paths) // only has sorted them
 	}
 	for _, it := range items {
-		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") {
+		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") && !strings.Contains(it.arg, "/./") {
 			t.keepRoot = false // the "." of the argument is sent as well
 		}
 	}

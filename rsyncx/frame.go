@@ -132,10 +132,10 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 		return err
 	}
 	s.frames = append(s.frames, f)
-	if err := s.scopes(ctx, f); err != nil {
+	if err := s.list(f, d.Same); err != nil {
 		return err
 	}
-	if err := s.list(f, d.Same); err != nil {
+	if err := s.scopes(ctx, f, d); err != nil {
 		return err
 	}
 	if d.Same {
@@ -280,23 +280,6 @@ func (s *stager) workable(f *frame, now *info) error {
 	}
 	f.needs = true
 	return s.op(partClear, op{kind: opEnter, path: f.path, attr: attr{set: setMode, mode: now.Mode&0o7777 | 0o700}})
-}
-
-// scopes reads the per-directory filter files of both sides, each for its own.
-func (s *stager) scopes(ctx context.Context, f *frame) (err error) {
-	if !s.o.Filter.PerDirectory() {
-		return nil
-	}
-	f.rules, err = f.rules.Enter(f.path, func(name string) ([]byte, error) { return readRules(ctx, s.src, joinPath(f.path, name)) })
-	if err == nil {
-		f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
-			if f.fd < 0 {
-				return nil, fs.ErrNotExist
-			}
-			return readRulesAt(s.dst.fd, f.fd, f.path, name)
-		})
-	}
-	return err
 }
 
 // list reads the destination's directory.

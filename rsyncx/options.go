@@ -79,6 +79,7 @@ type Options struct {
 
 	Delete       bool // any --delete form: remove what the source has not
 	DeleteBefore bool // --delete-before: make room first, at the price of the old files
+	DeleteAfter  bool // --delete-after: the per-directory filter files that come along protect what they name. DeleteBefore goes before it
 	Force        bool // --force
 	IgnoreErrors bool // --ignore-errors
 	// DeleteUpTo is rsync's --max-delete: so many are deleted, the rest is counted

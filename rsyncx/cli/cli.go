@@ -83,7 +83,6 @@ type Command struct {
 	notRelative    bool
 	noDirs         bool
 	delayUpdates   bool
-	deleteAfter    bool
 	notIncremental bool
 	backupDirSet   bool
 	suffixSet      bool

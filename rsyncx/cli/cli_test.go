@@ -65,7 +65,7 @@ func TestParse(t *testing.T) {
 		}
 		got, err := Parse(words)
 		c.want.NUL, c.want.levels, c.want.archived, c.want.when = got.NUL, got.levels, got.archived, got.when
-		c.want.deleteAfter, c.want.delayUpdates = got.deleteAfter, got.delayUpdates
+		c.want.delayUpdates = got.delayUpdates
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %v\n got  %+v\n want %+v", c.line, err, got, c.want)
 		}

@@ -64,5 +64,5 @@ func (c *Command) FlagHelp() string {
 
 // Incremental reports whether rsync would list as it goes, and says so in its first line.
 func (c *Command) Incremental() bool {
-	return c.Recursive && !c.Options.DeleteBefore && !c.deleteAfter && !c.delayUpdates && !c.Options.PruneEmpty && !c.notIncremental
+	return c.Recursive && !c.Options.DeleteBefore && !c.Options.DeleteAfter && !c.delayUpdates && !c.Options.PruneEmpty && !c.notIncremental
 }

@@ -174,7 +174,7 @@ func deleted() []option {
 		{long: "delete-during", also: "del", help: "the same as --delete", do: deletesAt},
 		{long: "delete-before", help: "make room first", do: do(func(c *Command) { c.when |= before; c.Options.Delete, c.Options.DeleteBefore = true, true })},
 		{long: "delete-delay", help: "the same as --delete", do: deletesAt},
-		{long: "delete-after", help: "the same as --delete", do: do(func(c *Command) { c.when |= after; c.Options.Delete, c.deleteAfter = true, true })},
+		{long: "delete-after", help: "delete by the filter files that DEST will have", do: do(func(c *Command) { c.when |= after; c.Options.Delete, c.Options.DeleteAfter = true, true })},
 		{long: "delete-excluded", help: "delete also what filters leave out", do: do(func(c *Command) { c.Options.Delete, c.Options.DeleteExcluded = true, true })},
 		{long: "max-delete", arg: "NUM", help: "delete no more than NUM entries", do: maxDelete},
 		sw2("ignore-errors", 0, "delete although something could not be read", "a run never deletes after an error", func(c *Command, on bool) { c.Options.IgnoreErrors = on }),

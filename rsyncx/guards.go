@@ -53,8 +53,8 @@ func (s *stager) marker(ctx context.Context) error {
 	if err := CheckPath(s.o.Marker); err != nil {
 		return fmt.Errorf("the marker of the source: %w", err)
 	}
-	_, err := s.src.Lstat(ctx, s.o.Marker)
-	if errors.Is(err, fs.ErrNotExist) {
+	e, err := s.src.Lstat(ctx, s.o.Marker)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && isSymlink(&e) { // which may lead nowhere
 		return hint.With(refused("the source has no %s", Printable(s.o.Marker)),
 			"see whether its file system is mounted; the marker has to be there for anything to be synced")
 	}

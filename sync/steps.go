@@ -160,6 +160,9 @@ func (p *pass) stage(ctx context.Context) (string, error) {
 	for _, note := range s.Notes {
 		p.warn("", note)
 	}
+	if !o.SameSource {
+		p.warn("", "whether the active's home is the same directory as the last time was not checked: the transport cannot tell")
+	}
 	return fmt.Sprintf("%d entries; %d files to place (%d bytes), %d to delete", s.Entries, s.Transferred, s.TransferredBytes, s.Deleted), nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -23,7 +24,7 @@ type agentHost struct {
 	ready   chan *wire.Conn
 
 	installing chan struct{} // holds one while one is installed
-	installed  bool          // or tried to be
+	installed  atomic.Int32  // how often one was
 
 	moved traffic
 }
@@ -84,8 +85,9 @@ func (h *agentHost) dial(ctx context.Context) (*wire.Conn, error) {
 
 // greet starts an agent, if need be by installing it.
 func (h *agentHost) greet(ctx context.Context) (*wire.Conn, error) {
+	before := h.installed.Load()
 	c, err := h.try(ctx)
-	if h.self == nil || !errors.Is(err, ErrRemoteNotFound) && !errors.Is(err, wire.ErrVersion) {
+	if h.self == nil || !lacking(err) {
 		return c, err
 	}
 	select {
@@ -94,16 +96,31 @@ func (h *agentHost) greet(ctx context.Context) (*wire.Conn, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	if !h.installed {
-		if failed := h.installAgent(ctx); failed != nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			return nil, fmt.Errorf("install it there, since %w: %w", err, failed)
+	if h.installed.Load() != before { // by another request meanwhile
+		if c, err = h.try(ctx); !lacking(err) {
+			return c, err
 		}
-		h.installed = true
 	}
+	if h.installed.Load() >= maxInstalls {
+		return nil, err
+	}
+	if failed := h.installAgent(ctx); failed != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("install it there, since %w: %w", err, failed)
+	}
+	h.installed.Add(1)
 	return h.try(ctx)
+}
+
+// maxInstalls bounds how often an agent is installed anew on one host: one that
+// somebody there keeps changing is no agent.
+const maxInstalls = 3
+
+// lacking says whether an agent is to be installed because of err.
+func lacking(err error) bool {
+	return errors.Is(err, ErrRemoteNotFound) || errors.Is(err, wire.ErrVersion)
 }
 
 // try starts an agent.

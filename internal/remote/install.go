@@ -57,10 +57,20 @@ func agentDir(version, sum string) string {
 // agents is where installed agents lie, for a shell on the host.
 const agents = `"${XDG_CACHE_HOME:-$HOME/.cache}/drsync/agents"`
 
+// examined is shell text that sets s to the sum of a file, or to its length where there
+// is no program for sums.
+func examined(file string) string {
+	return `if command -v sha256sum > /dev/null; then s=$(sha256sum < ` + file + `); s=${s%% *}; else s=$(wc -c < ` + file + `); s=$((s)); fi`
+}
+
+// isThis is the pattern that s must match then.
+func (s *self) isThis() string { return s.sum + `|` + fmt.Sprint(s.size) }
+
 // preferring returns the command line that runs the installed agent if there is
-// one, and command otherwise.
+// one and it is still this program, whole, and command otherwise.
 func (s *self) preferring(command string) []string {
-	script := `p=` + agents + `/` + s.name + `/drsync; if [ -x "$p" ]; then exec "$p" "$@"; fi; ` + command + ` "$@"`
+	script := `p=` + agents + `/` + s.name + `/drsync; if [ -f "$p" ] && [ -x "$p" ]; then ` + examined(`"$p"`) +
+		`; case $s in ` + s.isThis() + `) exec "$p" "$@";; esac; fi; ` + command + ` "$@"`
 	return []string{"sh", "-c", quoteWord(script), "drsync"}
 }
 
@@ -89,8 +99,8 @@ func (s *self) installing(nonce string) string {
 		`trap 'rm -f "$t"' EXIT`,
 		`set -C`, // what is there is not written to
 		`cat > "$t" || exit ` + fmt.Sprint(notWritten),
-		`if command -v sha256sum > /dev/null; then s=$(sha256sum < "$t"); s=${s%% *}; else s=$(wc -c < "$t"); s=$((s)); fi`,
-		`case $s in ` + s.sum + `|` + fmt.Sprint(s.size) + `) ;; *) exit ` + fmt.Sprint(notWhole) + `;; esac`,
+		examined(`"$t"`),
+		`case $s in ` + s.isThis() + `) ;; *) exit ` + fmt.Sprint(notWhole) + `;; esac`,
 		`chmod 700 "$t" && "$t" version >&2 || exit ` + fmt.Sprint(notRunning),
 		`if [ -d "$d/drsync" ] || [ -h "$d" ]; then exit ` + fmt.Sprint(notRenamed) + `; fi`,
 		`mv -f "$t" "$d/drsync" || exit ` + fmt.Sprint(notRenamed),

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -60,6 +61,87 @@ func TestInstall(t *testing.T) {
 	dialCommand(t, conf)
 	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
 		t.Errorf("installed again: %v", err)
+	}
+}
+
+// TestInstallHeals: an installed agent that is not this program, whole, is never run
+// and is installed anew, with and without a program for sums.
+func TestInstallHeals(t *testing.T) {
+	few := t.TempDir() // programs, and no sha256sum among them
+	for _, name := range []string{"sh", "uname", "mkdir", "chmod", "rm", "wc", "mv", "ls", "rmdir", "cat"} {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = os.Symlink(path, filepath.Join(few, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for before, damages := range map[string][]string{
+		"": {
+			`f=$1; head -c 100000 "$f" > "$f.x"; cat "$f.x" > "$f"; rm "$f.x"`,
+			`printf '#!/bin/sh\ntouch "%s.ran"\nexit 3\n' "$1" > "$1"`,
+			`printf X | dd of="$1" bs=1 seek=5000 conv=notrunc status=none`,
+			`chmod 600 "$1"`,
+			`rm "$1"`,
+		},
+		"PATH=" + few: {
+			`printf '#!/bin/sh\ntouch "%s.ran"\nexit 3\n' "$1" > "$1"`,
+		},
+	} {
+		cache := t.TempDir()
+		conf := homeless(t, cache, before)
+		h := dialCommand(t, conf)
+		path := filepath.Join(cache, filesBelow(t, cache)[0])
+		h.Close()
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, damage := range damages {
+			if out, err := exec.Command("sh", "-c", damage, "sh", path).CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v: %s", damage, err, out)
+			}
+			h, err := DialCommand(t.Context(), conf)
+			if err != nil {
+				t.Errorf("%s: %v", damage, err)
+				continue
+			}
+			h.Close()
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, whole) {
+				t.Errorf("%s: not healed: %v", damage, err)
+			}
+			if files := filesBelow(t, cache); len(files) != 1 {
+				t.Errorf("%s: there are %q", damage, files)
+			}
+		}
+	}
+}
+
+// TestInstallHealsALaterChannel: not the first one only.
+func TestInstallHealsALaterChannel(t *testing.T) {
+	cache := t.TempDir()
+	h := dialCommand(t, homeless(t, cache, ""))
+	path := filepath.Join(cache, filesBelow(t, cache)[0])
+	hold := func() error {
+		r, err := h.Stream(t.Context(), "hang", "")
+		if err == nil {
+			t.Cleanup(func() { r.Close() })
+		}
+		return err
+	}
+	if err := hold(); err != nil {
+		t.Fatal(err)
+	}
+	for range maxInstalls - 1 {
+		os.Remove(path)
+		if err := hold(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Remove(path)
+	if err := hold(); !errors.Is(err, ErrRemoteNotFound) {
+		t.Errorf("installed for the fourth time: %v", err)
 	}
 }
 

@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 		{"-a --delete-before", with(func(c *Command) { c.Options.Delete = true })},
 		{"-a --delete-during", with(func(c *Command) { c.Options.Delete = true })},
 		{"-a --delete-delay", with(func(c *Command) { c.Options.Delete = true })},
-		{"-a --delete-after --delay-updates", with(func(c *Command) { c.Options.Delete = true })},
+		{"-a --delete-after --delay-updates", with(func(c *Command) { c.Options.Delete, c.Options.DeleteAfter = true, true })},
 		{"-a --delete-excluded --max-delete=7", with(func(c *Command) {
 			c.Options.Delete, c.Options.DeleteExcluded, c.Options.MaxDelete = true, true, 7
 		})},

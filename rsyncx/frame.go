@@ -393,7 +393,7 @@ func (f *frame) ignore(e *Entry) {
 
 // lets applies our own filter to what the source sent.
 func (s *stager) lets(f *frame, e *Entry) bool {
-	if f.path == "" && e.Name == stateDir || s.prunes(f.path, e) {
+	if e.Name == stateDir && (f.path == "" || s.ownState(e)) || s.prunes(f.path, e) {
 		return false
 	}
 	if isDir(e) && f.only.Leads(e.Name) {
@@ -407,6 +407,15 @@ func (s *stager) lets(f *frame, e *Entry) bool {
 	}
 	hidden, _ := f.rules.Excluded(joinPath(f.path, e.Name), isDir(e), filter.Sender)
 	return !hidden
+}
+
+// ownState reports whether e is our own directory: the destination lies in the source.
+func (s *stager) ownState(e *Entry) bool {
+	if e.Ino == 0 {
+		return false
+	}
+	st, err := statAt(s.dst.fd, stateDir)
+	return err == nil && st.isDir() && st.Dev == e.Dev && st.Ino == e.Ino
 }
 
 // sayHidden says that the source's rules leave e out.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -95,6 +97,8 @@ func host(h remote.Host, err error) (program.Host, error) {
 // remoteStatus is rsync's exit status for what is wrong with a host.
 func remoteStatus(err error) int {
 	var shell *remote.ShellError
+	var lookup *exec.Error
+	var start *fs.PathError
 	switch {
 	case errors.Is(err, remote.ErrRemoteNotFound):
 		return int(program.NoCommand)
@@ -103,10 +107,10 @@ func remoteStatus(err error) int {
 	case errors.Is(err, remote.ErrConnectTimeout):
 		return int(program.ConnectTimeout)
 	case errors.As(err, &shell):
-		if s := shell.Status; s > 0 {
-			return s
+		if errors.As(shell, &lookup) || errors.As(shell, &start) { // it could not be started
+			return int(program.IPC)
 		}
-		return int(program.ShellFailed)
+		return max(int(program.Stream), shell.Status) // what the shell says counts when it is more
 	case errors.Is(err, remote.ErrUnreachable), errors.Is(err, remote.ErrAnswered):
 		return int(program.ShellFailed) // as when ssh says it
 	case errors.Is(err, wire.ErrRefused):

@@ -146,20 +146,12 @@ func maxDelete(c *Command, value string) error {
 }
 
 func maxSize(c *Command, value string) (err error) {
-	if value == "-1" { // none, as in rsync
-		c.Options.MaxSize, c.Options.MaxSizeSet = 0, false
-		return nil
-	}
 	c.Options.MaxSize, err = size(value, 'B')
 	c.Options.MaxSizeSet = err == nil
 	return err
 }
 
 func minSize(c *Command, value string) (err error) {
-	if value == "-1" {
-		c.Options.MinSize = 0
-		return nil
-	}
 	c.Options.MinSize, err = size(value, 'B')
 	return err
 }

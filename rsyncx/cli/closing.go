@@ -45,6 +45,10 @@ func (c *Command) LogClosing(t Totals) []string {
 // Statistics returns the lines of --stats, and drsync's own.
 func (c *Command) Statistics(s rsyncx.Stats, t Totals) []string {
 	n, k := c.Numbers, s.Counts
+	literal, matched := s.TransferredBytes-s.Reused, s.Reused
+	if c.DryRun { // nothing was
+		literal, matched = 0, 0
+	}
 	lines := []string{
 		"Number of files: " + c.kinds(s.Entries, k.Files, k.Dirs, k.Links, k.Devices, k.Specials),
 		"Number of created files: " + c.kinds(s.Created, k.NewFiles, k.NewDirs, k.NewLinks, k.NewDevices, k.NewSpecials),
@@ -52,8 +56,8 @@ func (c *Command) Statistics(s rsyncx.Stats, t Totals) []string {
 		"Number of regular files transferred: " + n.Count(s.Transferred),
 		"Total file size: " + n.Count(s.Bytes) + " bytes",
 		"Total transferred file size: " + n.Count(s.TransferredBytes) + " bytes",
-		"Literal data: " + n.Count(s.TransferredBytes-s.Reused) + " bytes",
-		"Matched data: " + n.Count(s.Reused) + " bytes",
+		"Literal data: " + n.Count(literal) + " bytes",
+		"Matched data: " + n.Count(matched) + " bytes",
 		"Total bytes sent: " + n.Count(t.Sent),
 		"Total bytes received: " + n.Count(t.Received),
 	}

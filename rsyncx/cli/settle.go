@@ -84,7 +84,7 @@ func (p *parser) imply() {
 
 // Explains reports whether names that are left alone are worth a line.
 func (c *Command) Explains() bool {
-	return c.Info("NAME") > 1 || c.Info("SKIP") > 0 || c.Debug("FILTER") > 0 || c.Itemize > 1
+	return c.Info("NAME") > 1 || c.Info("SKIP") > 0 || c.Debug("FILTER") > 0 || c.Info("BACKUP") > 0 || c.Itemize > 1
 }
 
 // OwnDirs are the names of directories that rsync keeps out of the transfer by a

@@ -206,6 +206,24 @@ func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
 	return openRoot(empty)
 }
 
+// tempDir checks the directory of --temp-dir, which is named as from root.
+func tempDir(root, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(root, dir)
+	}
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "stat", Path: dir, Err: unix.ENOTDIR}
+	}
+	if err != nil {
+		return fmt.Errorf("--temp-dir: %w", err)
+	}
+	return nil
+}
+
 func openRoot(dir string) (*rsyncx.Root, error) {
 	root, err := rsyncx.OpenRoot(dir)
 	if err != nil {

@@ -116,7 +116,7 @@ func TestPathsAsRsync(t *testing.T) {
 	testenv.Require(t, "rsync")
 	t.Parallel()
 	for _, line := range []string{
-		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-aRi S/. D", "-aRi ./S/./d D", "-aRi ././S/d D", "-aRi ./S/d/. D", "-aRi S/d/./. D", "-ai --files-from=dots . D", "-ai --del --backup-dir=BK S/ S2", "-ai --del --backup-dir=BK --suffix=.x S/ S2", "-ai --backup-dir=. --suffix=.x S/ S2", "-aRi --del S/. S2", "-aRi --del S//. S2", "-aRi --del S/d/. S2", "-aRi --del S/./. S2", "-dRi S/. D", "-av S/f S2/f D",
+		"-av S D", "-av S/ D", "-av S S2 D", "-av S/ S2/ D", "-av S2/ S/ D", "-av S/. D", "-av S/d/.. D", "-aRi S/. D", "-aRi ./S/./d D", "-aRi ././S/d D", "-aRi ./S/d/. D", "-aRi S/d/./. D", "-ai --files-from=dots . D", "-ai --no-i-r S/ S/d", "-ai --no-i-r S/d S/ S/d/e", "-ai --no-i-r --del S S/d/e", "-ai --del --backup-dir=BK S/ S2", "-a --info=backup -b S/ S2", "-ai --append S/ S2", "-ai --append-verify S/ S2", "-ai --log-file=no/such/log S/ S2", "-ai --no-W --append S/ D", "-ai --del --backup-dir=BK --suffix=.x S/ S2", "-ai --backup-dir=. --suffix=.x S/ S2", "-aRi --del S/. S2", "-aRi --del S//. S2", "-aRi --del S/d/. S2", "-aRi --del S/./. S2", "-dRi S/. D", "-av S/f S2/f D",
 		"-av S/f D", "-av S/f D/", "-av S/f S2", "-av S/f S2/f", "-av S S/f", "-av S/ S/f", "-av S/f T/t", "-av S/f S T/t", "-ai S/f E",
 		"-av nosuch S/ D", "-av nosuch D", "-av nosuch/ D", "-av --ignore-missing-args nosuch S/ D", "-av S/f/ D",
 		"-av S/f D/a/b", "-av S/ D/a/b", "-av --mkpath S/f D/a/b", "-av --mkpath S/ D/a/b", "-av --mkpath S/ D",
@@ -200,7 +200,10 @@ func TestRefusals(t *testing.T) {
 		{"-a S h2:S D", 1, "all sources must be on one host"},
 		{"-a h1:S S D", 1, "all sources must be on one host"},
 		{"-a --files-from=nope S D", 1, "nope"},
-		{"-a --log-file=no/such/log S D", 11, "log"},
+		{"-a --min-size=-1 S D", 1, "no size"},
+		{"-a --max-size=-1 S D", 1, "no size"},
+		{"-a --contimeout=5 S D", 1, "--contimeout"},
+		{"-a --temp-dir=nope S/ S2", 1, "--temp-dir"},
 		{"-aR S/../S D", 1, `".."`},
 		{"-aR --delete S/../S/. D", 1, `".."`},
 		{"-aR S/d/.. D", 1, `".."`},

@@ -104,12 +104,16 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return usage(err)
 	}
+	if r.c.ConnectTimeout > 0 && !sources[0].remote {
+		return usage(errors.New("--contimeout is for a remote host, and the sources are here"))
+	}
 	if dest == "" || r.c.List {
 		r.c.List, r.c.Dirs = true, true
 	}
 	if r.c.LogFile != "" {
 		if r.log, err = openLog(r.here(r.c.LogFile), r.Now); err != nil {
-			return failed{FileIO, err}
+			r.problem("drsync: %v", err)
+			r.out.line(`Ignoring "log file" setting.`)
 		}
 	}
 	rules, err := r.rules()
@@ -171,6 +175,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	}
 	defer func() { err = errors.Join(err, root.Close(), to.close(err != nil)) }()
 	o := r.options(tree)
+	if err := tempDir(root.Path(), o.TempDir); err != nil {
+		return usage(err)
+	}
 	destPath, err := filepath.Abs(to.dir)
 	if err != nil {
 		return failed{FileIO, err}
@@ -247,7 +254,7 @@ func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
 func (r *run) options(t *tree) rsyncx.Options {
 	o := r.c.Options
 	o.Only, o.Flat, o.KeepRoot = t.only, t.flat, t.keepRoot
-	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta
+	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta && !o.Append
 	if t.failed && !o.IgnoreErrors && o.Delete {
 		r.problem("IO error encountered -- skipping file deletion")
 		o.Delete, o.DeleteExcluded = false, false

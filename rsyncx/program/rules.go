@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/cli"
 	"github.com/drsync/drsync/rsyncx/filter"
 )
 
@@ -67,15 +68,17 @@ func (r *run) read(name string) ([]byte, error) {
 	return content, err
 }
 
-// cvsIgnore returns what -C takes from the user: ~/.cvsignore and $CVSIGNORE.
+// cvsIgnore returns what -C, which a filter may be too, takes from the user:
+// ~/.cvsignore, where it can be read, and $CVSIGNORE.
 func (r *run) cvsIgnore() []string {
+	if !slices.ContainsFunc(r.c.Rules, func(rule cli.Rule) bool { return rule.Option == "-C" || rule.Option == "--filter" }) {
+		return nil
+	}
 	var all []string
 	if home := r.env("HOME"); home != "" {
 		content, err := os.ReadFile(filepath.Join(home, ".cvsignore"))
 		if err == nil {
 			all = append(all, string(content))
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			r.problem("drsync: %v", err)
 		}
 	}
 	if words := r.env("CVSIGNORE"); strings.TrimSpace(words) != "" {

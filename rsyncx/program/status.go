@@ -23,6 +23,7 @@ const (
 	Socket         Status = 10
 	FileIO         Status = 11
 	Stream         Status = 12
+	IPC            Status = 14
 	Signal         Status = 20
 	Memory         Status = 22
 	Partial        Status = 23
@@ -52,6 +53,8 @@ func (s Status) String() string {
 		return "error in file IO"
 	case Stream:
 		return "error in rsync protocol data stream"
+	case IPC:
+		return "error in IPC code"
 	case Signal:
 		return "received SIGINT, SIGTERM, or SIGHUP"
 	case Memory:

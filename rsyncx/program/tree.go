@@ -72,7 +72,7 @@ func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) 
 	t.combine(parts)
 	t.failed = t.failed || r.io == Partial
 	r.c.From = shownFrom(groups)
-	if r.c.Relative && len(groups) > 0 && groups[0][0].base == "/" && strings.HasPrefix(groups[0][0].arg, "/") {
+	if r.c.Relative && t.host == nil && len(groups) > 0 && groups[0][0].base == "/" && strings.HasPrefix(groups[0][0].arg, "/") {
 		t.lead = "/"
 	}
 	return t, nil

@@ -148,15 +148,15 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 			c.set.mode |= unix.S_ISGID // as mkdir does
 		}
 		c.needs, c.quiet = true, c.set
+		if err := s.touch(f, e); err != nil {
+			return err
+		}
 		f.subs = append(f.subs, c)
 		if m := s.alternate(path, e, nil); m.rank > altNone {
 			s.altMade(path, e, &m)
 		} else {
 			s.created(e)
 			s.changed(path, e, change{update: 'c', isNew: true}, "")
-		}
-		if err := s.touch(f, e); err != nil {
-			return err
 		}
 		t, o, err := s.trees.mkdir(f.tree, path)
 		if err != nil {

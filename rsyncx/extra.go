@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,7 +56,10 @@ func (s *stager) extras(f *frame) error {
 	defer s.aloud()()
 	for i := range doomed {
 		if err := s.write(f); err != nil {
-			return err
+			if err = s.shutOut(joinPath(f.path, doomed[i].Name), err); err != nil {
+				return err
+			}
+			continue
 		}
 		if _, err := s.doom(f.fd, joinPath(f.path, doomed[i].Name), &doomed[i], f.guard, s.delete); err != nil {
 			return err
@@ -147,11 +151,14 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 		}
 		return stays, err
 	}
-	fd, err := openDir(parent, here.Name)
+	fd, lock, err := s.unlock(parent, here)
+	if errors.Is(err, unix.EACCES) {
+		return true, s.shutOut(path, errShut)
+	}
 	if err != nil {
 		return false, fmt.Errorf("open the directory %s of the destination: %w", Printable(path), err)
 	}
-	defer unix.Close(fd)
+	defer lock()
 	locked := !s.cmp.root && here.Mode&0o700 != 0o700
 	if locked {
 		enter := op{kind: opEnter, path: path, attr: attr{set: setMode, mode: here.Mode&0o7777 | 0o700}}

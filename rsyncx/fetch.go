@@ -103,8 +103,8 @@ func (s *stager) fetch(ctx context.Context) error {
 
 // enough looks before the first byte whether the disk can take what is wanted.
 func (s *stager) enough() error {
-	if s.o.DryRun {
-		return nil
+	if s.o.DryRun || s.o.Reserve <= 0 {
+		return nil // what is wanted is not what is needed: files may have holes, or grow in place
 	}
 	free, err := s.dst.free()
 	if err == nil && free-s.o.Reserve < s.wantedBytes-s.resumed {

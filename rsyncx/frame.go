@@ -17,9 +17,10 @@ import (
 // frame is one directory on the way from the root to the one looked at.
 type frame struct {
 	path   string
-	fd     int  // of the destination's directory; -1 when it has none yet
-	mount  bool // it, or one above it, is a mount point below the root
-	owned  bool // by us, so that Publish can make it writable
+	fd     int    // of the destination's directory; -1 when it has none yet
+	lock   func() // closes fd, and the directory to its owner as it was; may be nil
+	mount  bool   // it, or one above it, is a mount point below the root
+	owned  bool   // by us, so that Publish can make it writable
 	dev    uint64
 	dst    []info        // the destination's entries, ascending
 	around []info        // the same, for as long as the entries are looked at, with Fuzzy
@@ -56,6 +57,10 @@ type sub struct {
 }
 
 func (f *frame) close() {
+	if f.lock != nil {
+		f.lock()
+		f.fd, f.lock = -1, nil
+	}
 	if f.fd >= 0 {
 		unix.Close(f.fd)
 		f.fd = -1
@@ -205,11 +210,15 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 	if c.dst == nil {
 		return f, nil
 	}
-	fd, err := openDir(parent.fd, name)
+	fd, lock, err := s.unlock(parent.fd, c.dst)
+	if errors.Is(err, unix.EACCES) {
+		s.ignored = d.Path
+		return nil, s.shutOut(d.Path, errShut)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the directory %s of the destination: %w", Printable(d.Path), err)
 	}
-	f.fd, f.dev = fd, c.dst.Dev
+	f.fd, f.lock, f.dev = fd, lock, c.dst.Dev
 	return f, s.workable(f, c.dst)
 }
 
@@ -244,7 +253,7 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", s.dst.path, err)
 	}
-	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root(), guard: s.o.Filter.Root()}
+	f := &frame{fd: fd, dev: now.Dev, only: s.only, rules: s.o.Filter.Root().For(filter.Sender), guard: s.o.Filter.Root().For(filter.Receiver)}
 	d.Self.Name = ""
 	if err := s.bearings("", &d.Self); err != nil {
 		return nil, err
@@ -361,7 +370,10 @@ func (s *stager) entries(f *frame, d *Dir) error {
 		}
 		s.stats.Entries++
 		if err := s.entry(f, e, here); err != nil {
-			return err
+			if err = s.shutOut(joinPath(f.path, e.Name), err); err != nil {
+				return err
+			}
+			f.ignore(e)
 		}
 	}
 	for i := range have {
@@ -374,7 +386,7 @@ func (s *stager) entries(f *frame, d *Dir) error {
 
 // ignore keeps a directory of the source out with all that comes below it.
 func (f *frame) ignore(e *Entry) {
-	if isDir(e) {
+	if last := len(f.subs) - 1; isDir(e) && (last < 0 || f.subs[last].name != e.Name) {
 		f.subs = append(f.subs, sub{name: e.Name, ignored: true})
 	}
 }
@@ -485,6 +497,10 @@ func (s *stager) write(f *frame) error {
 		return nil
 	}
 	if err := unix.Faccessat(f.fd, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		f.dirty = false
+		if f.path != "" {
+			return errShut
+		}
 		return hint.With(fmt.Errorf("write in the directory %s of the destination: %w", Printable(joinPath(s.dst.path, f.path)), err),
 			"run drsync as its owner or as root")
 	}

@@ -112,7 +112,7 @@ func (w *localWalk) run(yield func(Dir, error) bool) error {
 	if err != nil {
 		return err
 	}
-	root := &walkDir{only: only, fd: -1, scope: w.o.Filter.Root()}
+	root := &walkDir{only: only, fd: -1, scope: w.o.Filter.Root().For(filter.Sender)}
 	root.self.dir = root
 	w.head = &root.self
 	w.lister.list(w, root)

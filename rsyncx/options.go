@@ -172,6 +172,7 @@ type Stats struct {
 	Vanished         int64    // listed, gone when asked for
 	Unreadable       int64    // names of the source that could not be read; any of them switches deletion off
 	NotDeleted       int64    // left because of DeleteUpTo
+	Left             int64    // entries that could not be changed, removed or replaced
 	Linked           int64    // new names of a file that the destination has: hard links, renames, LinkDest
 	Reused           int64    // bytes of transferred files that were there already and did not travel
 	Counts           Counts   // of Entries and of Created, by type

@@ -24,7 +24,7 @@ func (s *stager) findEmpty(ctx context.Context) error {
 	if !s.o.PruneEmpty {
 		return nil
 	}
-	p := pruner{guard: s.o.Filter.Root(), pruned: make(map[string]bool)}
+	p := pruner{guard: s.o.Filter.Root().For(filter.Receiver), pruned: make(map[string]bool)}
 	for d, err := range s.src.Walk(ctx, s.walkOptions()) {
 		var unread *PathError
 		switch {

@@ -69,7 +69,7 @@ type publisher struct {
 	content [lanes]descent
 	trees   descent
 	outside backupBase
-	left    []string // new directories that found something in their place
+	left    map[string]bool // what stays as it is: something else is in its place, or its backup cannot be made
 }
 
 func (p *publisher) run(ctx context.Context) error {
@@ -124,7 +124,7 @@ func (p *publisher) replay(ctx context.Context, part *spool) error {
 // once does one operation. An error that only says that the place is not as it
 // was when Stage looked leaves this entry and goes on.
 func (p *publisher) once(o *op) error {
-	if slices.Contains(p.left, o.path) {
+	if p.left[o.path] {
 		return nil
 	}
 	err := p.do(o)
@@ -133,11 +133,20 @@ func (p *publisher) once(o *op) error {
 	}
 	if slices.ContainsFunc(placeErrors, func(e error) bool { return errors.Is(err, e) }) {
 		p.stats.Skipped++
+		p.stats.Left++
 		p.notes.add("an entry was left as it was: the destination changed meanwhile, or refused")
 		p.sink.Emit(event.Event{Kind: event.Warning, Name: o.path, Text: "left as it was: " + Printable(err.Error())})
 		return nil
 	}
 	return fmt.Errorf("%s: %w", Printable(o.path), err)
+}
+
+// leave keeps later operations from the name path.
+func (p *publisher) leave(path string) {
+	if p.left == nil {
+		p.left = map[string]bool{}
+	}
+	p.left[path] = true
 }
 
 var errMoved = errors.New("it is another one by now")
@@ -230,7 +239,7 @@ func (p *publisher) tree(dir int, name string, o *op) error {
 		}
 		err = errMoved
 	}
-	p.left = append(p.left, o.path)
+	p.leave(o.path)
 	return err
 }
 

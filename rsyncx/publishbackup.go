@@ -56,6 +56,10 @@ func (p *publisher) backup(dir int, name string, o *op) error {
 	if err == nil {
 		err = p.keep(dir, name, &st, o)
 	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EBUSY) {
+		p.leave(o.path) // without its backup it must stay
+		return fmt.Errorf("make a backup: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("make a backup: %v", err) //nolint:errorlint // it must not pass for a change of the destination
 	}

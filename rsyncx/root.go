@@ -53,6 +53,9 @@ func (r *Root) Close() error {
 	}
 	fd := r.fd
 	r.fd = -1
+	if r.locked { // a child that is just being started may hold the descriptor a moment longer
+		_ = unix.Flock(fd, unix.LOCK_UN)
+	}
 	return unix.Close(fd)
 }
 

@@ -67,7 +67,7 @@ func (s *stager) sameDirs() *sameDirs {
 		return nil
 	}
 	return &sameDirs{
-		root: s.dst.fd, rules: o.Filter.Root(), only: s.only, racy: s.racyDir,
+		root: s.dst.fd, rules: o.Filter.Root().For(filter.Sender), only: s.only, racy: s.racyDir,
 		digest: DigestOptions{
 			Perms: o.Perms || o.Executability, Owner: o.Owner, Group: o.Group,
 			NumericIDs: o.NumericIDs || !s.can.OwnerNames,

@@ -414,11 +414,14 @@ func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 }
 
 // sent is the mode that e has on its way: as the source has it, but for Chmod.
-func (s *stager) sent(e *Entry) uint32 {
+func (s *stager) sent(e *Entry) uint32 { return s.o.SentMode(e) }
+
+// SentMode returns the mode of e after Chmod, which leaves links alone.
+func (o *Options) SentMode(e *Entry) uint32 {
 	if isSymlink(e) {
 		return e.Mode
 	}
-	return changeMode(s.o.Chmod, e.Mode)
+	return changeMode(o.Chmod, e.Mode)
 }
 
 // notes collects one line for each kind of loss, in order of appearance.

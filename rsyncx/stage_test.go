@@ -234,14 +234,15 @@ func TestReserve(t *testing.T) {
 	dir, dst := victim(t)
 	before := snapshot(t, dir)
 	src := &fake{dirs: []Dir{listing("", fileEntry("a", 1<<55))}, files: evil}
-	_, err := Sync(t.Context(), src, dst, sceneOptions())
+	o := sceneOptions()
+	o.Reserve = 1
+	_, err := Sync(t.Context(), src, dst, o)
 	if err == nil || hint.Of(err) == "" || len(src.asked) > 0 {
 		t.Errorf("more than the disk holds: %v, asked %v", err, src.asked)
 	}
 	free, err := dst.free()
 	must(t, err)
 	src = &fake{dirs: []Dir{listing("", fileEntry("a", 4))}, files: evil}
-	o := sceneOptions()
 	o.Reserve = free * 2
 	if _, err := Sync(t.Context(), src, dst, o); err == nil || hint.Of(err) == "" {
 		t.Errorf("less free than the reserve: %v", err)

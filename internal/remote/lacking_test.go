@@ -40,7 +40,9 @@ func TestTransportsSayWhatTheyLack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notes := slices.DeleteFunc(stats.Notes, func(n string) bool { return strings.HasPrefix(n, "a group was") || strings.HasPrefix(n, "an owner was") })
+			notes := slices.DeleteFunc(stats.Notes, func(n string) bool {
+				return strings.HasPrefix(n, "a group was") || strings.HasPrefix(n, "an owner was")
+			})
 			if len(notes) != len(want) {
 				t.Fatalf("noted %q, want %q", notes, want)
 			}

@@ -208,6 +208,7 @@ func guarded() []option {
 		{long: "min-entries", arg: "NUM", help: "refuse a source of fewer entries", do: minEntries, ours: true},
 		{long: "max-delete-fraction", arg: "PCT", help: "refuse to delete more than PCT percent of the destination", do: maxFraction, ours: true},
 		{long: "same-source", help: "refuse another source directory than the last time", do: do(func(c *Command) { c.Options.SameSource = true }), no: do(func(c *Command) { c.Options.SameSource = false }), ours: true},
+		{long: "racy", help: "compare by content the next time what changed within two seconds of being read", do: do(func(c *Command) { c.Options.Racy = true }), no: do(func(c *Command) { c.Options.Racy = false }), ours: true},
 		{long: "new-source", help: "accept it and remember it", do: do(func(c *Command) { c.Options.SameSource, c.Options.NewSource = true, true }), ours: true},
 	}
 }

@@ -46,6 +46,7 @@ func (p *parser) settle() {
 // conflicts refuses what rsync refuses.
 func (p *parser) conflicts() {
 	c, o := p.command, &p.command.Options
+	o.Backup = o.Backup || o.BackupDir != "" // the one implies the other
 	inplace := "--inplace"
 	if o.Append || o.AppendVerify {
 		inplace = "--append"

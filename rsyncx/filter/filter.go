@@ -67,6 +67,7 @@ type Scope struct {
 	rules  *Rules
 	merged []merged
 	doomed bool
+	side   Side // whose tree is walked; 0 is not known
 }
 
 // merged is what one per-directory rule has read so far.
@@ -117,6 +118,17 @@ func (s *Scope) Doomed() *Scope {
 	return &d
 }
 
+// For returns the scope for walking the tree of one side: per-directory files that
+// are for the other alone are not read in it, nor in any scope entered from it.
+func (s *Scope) For(side Side) *Scope {
+	if s == nil || s.side == side {
+		return s
+	}
+	one := *s
+	one.side = side
+	return &one
+}
+
 // Enter returns the scope of the directory path, a child of the directory s
 // stands for (relative to the transfer root; "" for the root itself). read
 // returns the content of a file in that directory, or an error that wraps
@@ -127,10 +139,10 @@ func (s *Scope) Enter(path string, read func(name string) ([]byte, error)) (*Sco
 	if s == nil || len(s.merged) == 0 {
 		return s, nil
 	}
-	next := &Scope{rules: s.rules, doomed: s.doomed, merged: slices.Clone(s.merged)}
+	next := &Scope{rules: s.rules, doomed: s.doomed, side: s.side, merged: slices.Clone(s.merged)}
 	// A file may name further per-directory files, which are read here as well.
 	for i := 0; i < len(next.merged); i++ {
-		if next.merged[i].by == nil {
+		if by := next.merged[i].by; by == nil || by.sides != 0 && s.side != 0 && by.sides&s.side == 0 {
 			continue
 		}
 		if err := next.readMerge(i, path, read); err != nil {
@@ -181,6 +193,9 @@ func (s *Scope) Excluded(path string, isDir bool, side Side) (excluded bool, rul
 	r := q.first(s.rules.list)
 	if r == nil {
 		return false, ""
+	}
+	if r.flags&ofCVS != 0 {
+		return r.flags&include == 0, r.text + " [global CVS]"
 	}
 	return r.flags&include == 0, r.text
 }

@@ -245,6 +245,9 @@ func (p *parser) cvs(into *target, r rule) error {
 			}
 		}
 	}
+	for _, one := range list.local {
+		one.flags |= ofCVS
+	}
 	into.local = append(into.local, list.local...)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // target is where a run writes: a directory, or one name in it.
@@ -57,7 +58,56 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 			to.shown = filepath.Dir(to.shown)
 		}
 	}
-	return r.lacking(to)
+	to, err = r.lacking(to)
+	if to.make > 1 && !r.c.MakePath && !slash && t.single == nil && t.only == nil && t.source != nil {
+		// An empty directory is the only name of its listing, for which rsync enters the directory above.
+		if inside, listing := children(ctx, t.source, ""); listing == nil && len(inside) == 0 {
+			return to, fail(Selection, "change_dir %q failed: %w", filepath.Dir(to.dir), unix.ENOENT)
+		}
+	}
+	return to, err
+}
+
+// bare makes the destination when the sources of this host are all missing: as in
+// rsync one whose name ends in a slash is made all the same.
+func (r *run) bare(ctx context.Context, t *tree, dest string) error {
+	if t.host != nil || !strings.HasSuffix(dest, "/") {
+		return nil
+	}
+	to, err := r.aim(ctx, t, dest)
+	if err != nil || to.make == 0 {
+		return err
+	}
+	root, err := r.root(&to, 0o777)
+	if err != nil {
+		return err
+	}
+	return errors.Join(root.Close(), to.close(false))
+}
+
+// maxAsked is how many names are looked at before a missing destination is made.
+const maxAsked = 100
+
+// nothing reports whether the rules hide all that a host would send: then, as in
+// rsync, a missing destination is not made.
+func (r *run) nothing(ctx context.Context, t *tree, to *target, rules ruleSet) (bool, error) {
+	if t.host == nil || to.make == 0 || t.only == nil || r.c.Relative || len(t.only) > maxAsked {
+		return false, nil
+	}
+	set, err := rules.build(r.c.Options.DeleteExcluded, t.path, to.dir)
+	if err != nil {
+		return false, usage(err)
+	}
+	for _, name := range t.only {
+		e, err := t.source.Lstat(ctx, name)
+		if err != nil {
+			return false, nil //nolint:nilerr // it is told of when it is copied
+		}
+		if hidden, _ := set.Root().Excluded(name, isDir(&e), filter.Sender); !hidden || name == "" {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // alone reports whether what is sent is one name and nothing else, so that the
@@ -86,7 +136,8 @@ func (r *run) lacking(to target) (target, error) {
 	if to.as != "" {
 		allowed = 0
 	}
-	if to.make > allowed && !r.c.MakePath {
+	// rsync's dry run takes a directory for made that it could not make.
+	if to.make > allowed && !r.c.MakePath && (to.as != "" || !r.c.DryRun) {
 		if to.as == "" {
 			return to, fail(FileIO, "mkdir %q failed: %w", to.dir, unix.ENOENT)
 		}
@@ -95,13 +146,41 @@ func (r *run) lacking(to target) (target, error) {
 	return to, nil
 }
 
-// root opens the directory of to and makes it where it is missing.
-func (r *run) root(to *target) (*rsyncx.Root, error) {
+// likeness is the mode that a new destination takes from the directory whose content
+// is sent, where modes are not kept: the owner's rights come last, with narrow.
+func (r *run) likeness(ctx context.Context, t *tree, to *target) uint32 {
+	if to.make == 0 || t.keepRoot || r.c.Options.Perms {
+		return 0o777
+	}
+	e, err := t.source.Lstat(ctx, "")
+	if err != nil {
+		return 0o777 // it is told of when it is copied
+	}
+	return r.c.Options.SentMode(&e) & 0o777
+}
+
+// narrow takes from a new destination what its owner needed to fill it.
+func (to *target) narrow(like uint32) error {
+	if !to.made || like&0o700 == 0o700 {
+		return nil
+	}
+	info, err := os.Stat(to.dir)
+	if err == nil {
+		err = os.Chmod(to.dir, info.Mode()&^os.FileMode(0o700&^like))
+	}
+	if err != nil {
+		return fail(FileIO, "set the mode of the destination: %w", err)
+	}
+	return nil
+}
+
+// root opens the directory of to and makes it, with the mode like, where it is missing.
+func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
 	if to.make == 0 {
 		return openRoot(to.dir)
 	}
 	if !r.c.DryRun {
-		if err := os.MkdirAll(to.dir, 0o777); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Clean(to.dir)), 0o777), os.Mkdir(to.dir, os.FileMode(like|0o700))); err != nil {
 			return nil, fail(FileIO, "make the destination: %w", err)
 		}
 		to.made = true

@@ -22,6 +22,9 @@ import (
 // patience is how long one command may take before it is taken for stuck.
 const patience = time.Minute
 
+// oraclePatience is the same for the real rsync, which hangs now and then.
+const oraclePatience = 20 * time.Second
+
 // runProgram runs this program inside the test; a host is an agent in the same
 // process, at the other end of a pipe.
 func runProgram(ctx context.Context, dir string, args []string) (string, string, int, error) {
@@ -74,13 +77,16 @@ func (h *insideHost) Close() error {
 	return err
 }
 
+// errHung says that rsync itself did not come to an end.
+var errHung = errors.New("rsync hangs")
+
 // unsupported is what is said when an option is not carried out.
 var unsupported = regexp.MustCompile(`cannot honour|unsupported operation|does not carry out`)
 
 // runCommand runs a program of this host.
 func runCommand(name string, before ...string) runner {
 	return func(ctx context.Context, dir string, args []string) (string, string, int, error) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		ctx, cancel := context.WithTimeoutCause(ctx, oraclePatience, errHung)
 		defer cancel()
 		var stdout, stderr bytes.Buffer
 		cmd := exec.CommandContext(ctx, name, append(append([]string{}, before...), args...)...)
@@ -89,6 +95,9 @@ func runCommand(name string, before ...string) runner {
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		cmd.Stdin = io.NopCloser(bytes.NewReader(nil))
 		err := cmd.Run()
+		if ctx.Err() != nil {
+			return "", "", 0, context.Cause(ctx)
+		}
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			err = nil

@@ -92,6 +92,17 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 	if run.has("--ignore-existing") && strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "(finish_hard_link)") {
 		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
 	}
+	// From a host rsync asks for the remarks of a list as if they were names, and then does not delete.
+	if c.remote && strings.Contains(rsync.stderr, "# a remark\" failed") {
+		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
+	}
+	// rsync does not tell the patterns of files of rules at the other side.
+	if strings.Contains(rsync.stdout, "<rule from a file read earlier>") {
+		lines(func(l string) string {
+			before, _, _ := strings.Cut(l, " because of pattern ")
+			return before
+		})
+	}
 	// rsync says twice that something is in the way.
 	if strings.Contains(rsync.stderr, "could not make way for") {
 		lines(func(l string) string {

@@ -62,16 +62,24 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 		if o.tree, err = snapshot(dir, since); err != nil {
 			return nil, fmt.Errorf("look at the world: %w", err)
 		}
-		for name, text := range o.tree {
-			o.tree[name] = strings.ReplaceAll(text, dir, "@")
-		}
+		o.tree = anywhere(o.tree, dir)
 		all = append(all, o)
 	}
 	return all, nil
 }
 
+// anywhere takes the place of the world out of what was found in it.
+func anywhere(tree map[string]string, dir string) map[string]string {
+	all := make(map[string]string, len(tree))
+	for name, text := range tree {
+		name = strings.ReplaceAll(name+"/", dir+"/", "/@/")
+		all[strings.TrimSuffix(name, "/")] = strings.ReplaceAll(text, dir, "@")
+	}
+	return all
+}
+
 // What depends on the way a program talks, not on what it did.
-var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|building file list \.\.\. done|receiving file list \.\.\. done|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
+var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|(building|receiving) file list \.\.\. (done)?|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|  (allmem|arena|fordblks|fsmblks|hblkhd|hblks|keepcost|ordblks|smblks|uordblks|usmblks): .*|rsync\[[0-9]+\] .* heap statistics:|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
 
 // Numbers of --stats and of the end of -v that are a matter of the tree alone.
 var speedup = regexp.MustCompile(`  speedup is .*$`)

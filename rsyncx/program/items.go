@@ -93,7 +93,7 @@ func (r *run) listed(base string) ([]item, error) {
 			return nil, fail(Usage, "--files-from=%s: %s has a NUL byte", r.c.FilesFrom, rsyncx.Printable(name))
 		}
 		it, err := relativeItem(base, cleaned(name))
-		if err != nil { // as rsync, which takes ".." away at the top
+		if err != nil {
 			return nil, usage(err)
 		}
 		it.arg = name
@@ -113,9 +113,17 @@ func (r *run) listed(base string) ([]item, error) {
 // cleaned is a name of the list without what says nothing. A "/./" says something.
 func cleaned(name string) string {
 	if at, rest, ok := strings.Cut(name, "/./"); ok {
-		return filepath.Clean(at+"/") + "/./" + filepath.Clean("./"+rest) + trailing(name)
+		return fromTop(at) + "/./" + fromTop(rest) + trailing(name)
 	}
-	return filepath.Clean(name) + trailing(name)
+	return fromTop(name) + trailing(name)
+}
+
+// fromTop resolves ".." as rsync does: it takes away what is before it, if anything is.
+func fromTop(path string) string {
+	if path = filepath.Clean("/" + path)[1:]; path == "" {
+		return "."
+	}
+	return path
 }
 
 // trailing keeps what of a name's end is of meaning.

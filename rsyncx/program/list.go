@@ -38,6 +38,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 			return fmt.Errorf("list the source: %w", err)
 		}
 		if d.Path == "" && !t.keepRoot {
+			d.Self.Mode = r.c.Options.SentMode(&d.Self)
 			r.out.line(r.c.Listed(&d.Self, ""))
 		}
 		for i := range d.Entries {
@@ -45,6 +46,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 			if !r.c.Options.Links {
 				e.Target = ""
 			}
+			e.Mode = r.c.Options.SentMode(e)
 			count(&stats, e)
 			r.out.line(r.c.Listed(e, t.lead+below(d.Path, e.Name)))
 		}

@@ -163,6 +163,11 @@ func (r *run) sink(e event.Event) {
 	case event.Warning:
 		r.warning(e)
 		return
+	case event.Info:
+		if strings.Contains(e.Text, "-dest arg ") { // a warning in rsync
+			r.problem("%s", r.c.Line(e))
+			return
+		}
 	case event.Progress:
 		r.progress.take(r, e)
 		return

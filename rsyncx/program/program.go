@@ -131,6 +131,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	}
 	r.header()
 	if tree.source == nil { // what was wrong with the sources has been said
+		if err := r.bare(ctx, tree, dest); err != nil {
+			return err
+		}
 		return r.closing(rsyncx.Stats{}, tree)
 	}
 	return r.copy(ctx, tree, dest, rules)
@@ -158,7 +161,15 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	root, err := r.root(&to)
+	nothing, err := r.nothing(ctx, tree, &to, rules)
+	if err != nil {
+		return err
+	}
+	if nothing {
+		return r.closing(rsyncx.Stats{}, tree)
+	}
+	like := r.likeness(ctx, tree, &to)
+	root, err := r.root(&to, like)
 	if err != nil {
 		return err
 	}
@@ -206,6 +217,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	}
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
 	r.out.close()
+	if err == nil {
+		err = to.narrow(like)
+	}
 	if err != nil {
 		return err
 	}
@@ -255,7 +269,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 
 func (r *run) closing(s rsyncx.Stats, t *tree) error {
 	totals := cli.Totals{Size: s.Bytes, Elapsed: r.Now().Sub(r.began)}
-	moved := s.TransferredBytes - s.Reused
+	moved := max(0, s.TransferredBytes-s.Reused) // what alternate directories gave was not transferred
 	switch c, counts := t.host.(counter); {
 	case counts:
 		totals.Sent, totals.Received = c.Traffic()
@@ -289,7 +303,7 @@ func (r *run) closing(s rsyncx.Stats, t *tree) error {
 		r.logged(line)
 	}
 	switch {
-	case s.Unreadable > 0 || s.Torn > 0:
+	case s.Unreadable > 0 || s.Torn > 0 || s.Left > 0:
 		r.worse(Partial)
 	case s.Vanished > 0:
 		r.worse(Vanished)

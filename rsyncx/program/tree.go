@@ -170,7 +170,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	base := items[0].base
 	src, err := r.openBase(ctx, t, base)
 	if err != nil {
-		if lost(err) && t.host != nil {
+		if lost(err) && t.host != nil && !noDirectory(err) {
 			return part{}, err
 		}
 		if !r.c.IgnoreMissing || !errors.Is(err, unix.ENOENT) {
@@ -236,6 +236,11 @@ func (r *run) unlooked(ctx context.Context, src rsyncx.Source, items []item) ([]
 		paths = append(paths, inside...)
 	}
 	return paths, nil
+}
+
+// noDirectory tells that a base is something else. What a host says has lost its number.
+func noDirectory(err error) bool {
+	return errors.Is(err, unix.ENOTDIR) || strings.HasSuffix(err.Error(), unix.ENOTDIR.Error())
 }
 
 func (r *run) openBase(ctx context.Context, t *tree, base string) (rsyncx.Source, error) {

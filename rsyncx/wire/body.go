@@ -51,6 +51,9 @@ func (b *body) advance() error {
 	}
 	switch h.kind {
 	case frameData:
+		if h.size == 0 { // which would be a way to go on for ever
+			return lost(hostile("an empty frame of type %q", h.kind))
+		}
 		b.part = h.size
 		return nil
 	case frameCut:

@@ -23,7 +23,11 @@ func (c *Conn) Sums(ctx context.Context, t Tree, want iter.Seq[rsyncx.SumWant]) 
 
 func (c *Conn) stripes(ctx context.Context, t Tree, sums bool) *stripes {
 	s := newStripes(t, sums)
-	s.begin = func(c *Conn) func(error) error { return c.begin(ctx) }
+	s.begin = func(c *Conn) func(error) error {
+		end := c.begin(ctx)
+		c.leastAlive = leastAliveWhole
+		return end
+	}
 	return s
 }
 

@@ -66,7 +66,7 @@ func (i *aheadItem) ready() bool { return i.have || i.asked && i.judged && i.sam
 func (i *aheadItem) needs() bool { return !i.have && (!i.asked || i.judged && !i.same) }
 
 func (c *Conn) walkSame(ctx context.Context, o rsyncx.WalkOptions, yield func(rsyncx.Dir, error) bool) error {
-	s := &sameWalk{c: c, w: walker{c: c, left: o.MaxEntries, dirs: o.MaxEntries}, same: o.Same,
+	s := &sameWalk{c: c, w: newWalker(c, o.MaxEntries), same: o.Same,
 		ask: make(chan *aheadItem, maxAhead), wake: make(chan struct{}, 1), quit: make(chan struct{})}
 	s.changed.L = &s.mu
 	var all sync.WaitGroup
@@ -264,6 +264,9 @@ func (s *sameWalk) complete() bool {
 
 // announced takes announcements.
 func (s *sameWalk) announced(h header) error {
+	if h.size == 0 { // which would be a way to go on for ever
+		return hostile("an empty announcement")
+	}
 	d, err := s.c.load(h)
 	if err != nil {
 		return err

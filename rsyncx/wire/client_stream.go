@@ -18,6 +18,7 @@ func (c *Conn) Stream(ctx context.Context, name, arg string, done func()) (io.Re
 		return nil, wrap(fmt.Errorf("a name of %d and an argument of %d bytes", len(name), len(arg)))
 	}
 	end := c.begin(ctx)
+	c.leastAlive = leastAliveWhole
 	err := c.ask(frameStream, appendString(appendString(nil, name), arg))
 	if err == nil {
 		_, err = c.expect(frameDone) // begun

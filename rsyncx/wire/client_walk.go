@@ -63,7 +63,7 @@ func (c *Conn) walk(ctx context.Context, t Tree, o rsyncx.WalkOptions, yield fun
 	if o.Same != nil {
 		return c.walkSame(ctx, o, yield)
 	}
-	w := walker{c: c, left: o.MaxEntries, dirs: o.MaxEntries}
+	w := newWalker(c, o.MaxEntries)
 	for {
 		if ctx.Err() != nil { // what is left may all have arrived already
 			return context.Cause(ctx)
@@ -117,6 +117,7 @@ func (c *Conn) callOff() error {
 	silence := c.link.silence
 	c.link.silence = min(silence, callOffTime)
 	defer func() { c.link.silence = silence }()
+	c.leastAlive = callOffTime
 	if err := c.ask(frameStop, nil); err != nil {
 		return err
 	}
@@ -149,6 +150,11 @@ type walker struct {
 	c    *Conn
 	left int64 // entries that may still come
 	dirs int64 // directories, and names that could not be read, that may still come
+	odd  int64 // of those, names that could not be read
+}
+
+func newWalker(c *Conn, maxEntries int64) walker {
+	return walker{c: c, left: maxEntries, dirs: maxEntries, odd: min(maxEntries, c.maxNameErrors)}
 }
 
 // dir reads one directory. Its error is errEnd, a *PathError about one name, or final.
@@ -173,6 +179,11 @@ func (w *walker) dirOf(h header) (rsyncx.Dir, error) {
 	// The root is a directory that is nobody's entry.
 	if w.dirs--; w.dirs < -1 {
 		return rsyncx.Dir{}, rsyncx.ErrTooMany
+	}
+	if h.kind == frameDirError {
+		if w.odd--; w.odd < -1 {
+			return rsyncx.Dir{}, fmt.Errorf("%w: too many names in it cannot be read", rsyncx.ErrTooMany)
+		}
 	}
 	d, err := w.c.load(h)
 	if err != nil {
@@ -216,7 +227,7 @@ func (w *walker) entries(path string, count int) ([]rsyncx.Entry, error) {
 		if h.kind == frameDirEnd && h.size == 0 {
 			return all, nil
 		}
-		if h.kind != frameEntries {
+		if h.kind != frameEntries || h.size == 0 { // which would be a way to go on for ever
 			return nil, hostile("a frame of type %q in a directory", h.kind)
 		}
 		d, err := w.c.load(h)

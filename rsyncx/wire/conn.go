@@ -51,7 +51,11 @@ type Conn struct {
 	decoder *zstd.Decoder
 	spare   chan *chunk // for decompressed frames
 
-	maxDirBytes int // rsyncx.MaxDirBytes; tests set less
+	alive      time.Time     // when the first came of the alive frames that nothing else followed
+	leastAlive time.Duration // of the request under way
+
+	maxDirBytes   int   // rsyncx.MaxDirBytes; tests set less
+	maxNameErrors int64 // maxNameErrors; tests set less
 }
 
 // Tree is a directory of the agent's host as a Source shows it.
@@ -76,7 +80,7 @@ func Dial(ctx context.Context, rwc io.ReadWriteCloser, o ClientOptions) (*Conn, 
 		return nil, fmt.Errorf("greet the agent: internal error: compression %d", o.Compress)
 	}
 	c := &Conn{link: newLink(rwc, o.Greeting), explain: o.Explain, opened: map[Tree]rsyncx.Abilities{}, names: &interned{},
-		spare: make(chan *chunk, chunkSpares/4), maxDirBytes: rsyncx.MaxDirBytes}
+		spare: make(chan *chunk, chunkSpares/4), maxDirBytes: rsyncx.MaxDirBytes, maxNameErrors: maxNameErrors}
 	err := c.request(ctx, func() error { return c.greet(o.Version, o.Compress) })
 	if err != nil {
 		c.link.kill(err)
@@ -181,6 +185,7 @@ func (c *Conn) request(ctx context.Context, do func() error) error {
 // begin starts a request. The function it returns ends it: it takes what went
 // wrong and returns what to show for it.
 func (c *Conn) begin(ctx context.Context) (end func(error) error) {
+	c.alive, c.leastAlive = time.Time{}, leastAlive
 	stop := context.AfterFunc(ctx, func() { c.link.kill(context.Cause(ctx)) })
 	return func(err error) error {
 		if !stop() {
@@ -253,11 +258,31 @@ func (c *Conn) next() (header, error) {
 				return header{}, err
 			}
 		case h.kind != frameAlive:
+			c.alive = time.Time{}
 			return h, nil
 		case h.size != 0:
 			return header{}, hostile("a frame of type %q with %d bytes", h.kind, h.size)
+		default:
+			if err := c.stillAlive(time.Now()); err != nil {
+				return header{}, err
+			}
 		}
 	}
+}
+
+// stillAlive takes an alive frame. It ends a request that has given nothing else
+// for too long.
+func (c *Conn) stillAlive(now time.Time) error {
+	if c.alive.IsZero() {
+		c.alive = now
+		return nil
+	}
+	most := max(longestAlive*c.link.silence, c.leastAlive)
+	if now.Sub(c.alive) <= most {
+		return nil
+	}
+	c.link.kill(&lostError{fmt.Errorf("%w: for %v it said nothing but that it is alive", ErrSilent, most)})
+	return c.explain(c.link.err)
 }
 
 // open decompresses a frame; what it holds is read next.

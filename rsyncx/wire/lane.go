@@ -270,6 +270,9 @@ func (l *lane) receiveContent(u *unit, room int64) error {
 		}
 		switch h.kind {
 		case frameData:
+			if h.size == 0 { // which would be a way to go on for ever
+				return hostile("an empty frame of type %q", h.kind)
+			}
 			if int64(h.size) > room-got {
 				return hostile("more content than it announced")
 			}

@@ -59,6 +59,19 @@ const (
 // for long without being stuck: walking a large directory, or making a stream.
 const aliveEvery = 15 * time.Second
 
+// An agent that says only that it lives is believed for longestAlive times the
+// silence that it may keep, at least for leastAlive: a large directory on a slow disk, which is sent
+// when it was read to its end, takes its time. Where nothing can be sent before
+// one file was read, or before a database is ready to be copied, it is for leastAliveWhole.
+const (
+	longestAlive    = 20
+	leastAlive      = 15 * time.Minute
+	leastAliveWhole = 6 * time.Hour
+)
+
+// maxNameErrors bounds the names in one listing that could not be read.
+const maxNameErrors = 1 << 20
+
 // callOffTime is how long a walk that was left early may take to end.
 const callOffTime = 2 * time.Second
 

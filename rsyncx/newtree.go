@@ -97,7 +97,7 @@ func stagingError(path string, err error) error {
 
 // later reports what attributes of a new directory have to wait until Publish
 // has renamed it: who is not root cannot move a directory that he may not write
-// into. What is returned is for now.
+// into. What is returned is to be applied at once.
 func (t tree) later(path string, a attr) (now attr, waits bool) {
 	if os.Geteuid() == 0 || len(path) != t.top || a.set&setMode == 0 || a.mode&0o200 != 0 {
 		return a, false

@@ -69,7 +69,7 @@ func whereIs(fd int) (string, error) {
 // an error and a descriptor the link is to be shown as it is.
 func (l *local) follow(dir int, name, path, target string) (int, info, error) {
 	v := l.view
-	must := v.CopyLinks || v.CopyUnsafeLinks && linkLeaves(path, target)
+	must := v.CopyLinks || v.CopyUnsafeLinks && leavesTree(path, target)
 	if !must && !v.CopyDirLinks {
 		return -1, info{}, nil
 	}
@@ -96,27 +96,6 @@ func (l *local) follow(dir int, name, path, target string) (int, info, error) {
 	}
 	st.Name = name
 	return fd, st, nil
-}
-
-// linkLeaves reports whether a link at path counts as unsafe: it is absolute, it
-// climbs above the root, or it climbs after it descended.
-func linkLeaves(path, target string) bool {
-	if target == "" || target[0] == '/' || strings.HasSuffix(target, "/..") {
-		return true
-	}
-	depth, descended := strings.Count(path, "/"), false
-	for part := range strings.SplitSeq(target, "/") {
-		switch part {
-		case "":
-		case "..":
-			if depth--; descended || depth < 0 {
-				return true
-			}
-		default: // "." too: rsync takes it for a descent
-			descended = true
-		}
-	}
-	return false
 }
 
 // reach opens what the view shows at path, without access to its content, by

@@ -322,7 +322,7 @@ func (w *execWalk) deliver() error {
 // false if it was not, or the filter hid the directory there.
 func (w *execWalk) enter(path string) (scope *filter.Scope, only rsyncx.Selection, wanted bool) {
 	if path == "" {
-		return w.o.Filter.Root(), w.only, true
+		return w.o.Filter.Root().For(filter.Sender), w.only, true
 	}
 	parent, name := "", path
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {

@@ -96,7 +96,7 @@ func (w *sftpWalk) run(ctx context.Context, yield func(rsyncx.Dir, error) bool) 
 	if err != nil {
 		return err
 	}
-	w.stack = []*below{{self: self, scope: w.o.Filter.Root(), only: only}}
+	w.stack = []*below{{self: self, scope: w.o.Filter.Root().For(filter.Sender), only: only}}
 	for len(w.stack) > 0 {
 		w.prefetch(ctx)
 		d := w.stack[len(w.stack)-1]

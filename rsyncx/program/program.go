@@ -259,7 +259,6 @@ func (r *run) options(t *tree) rsyncx.Options {
 		r.problem("IO error encountered -- skipping file deletion")
 		o.Delete, o.DeleteExcluded = false, false
 	}
-	o.WholeSeconds = !r.c.Nanoseconds
 	o.NoSync = !r.c.Fsync
 	o.Explain = r.c.Explains()
 	o.Renames = t.host != nil && !r.c.NoRenames // here a copy costs no more than looking for what was moved

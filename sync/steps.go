@@ -87,7 +87,7 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 	if p.Engine == nil {
 		point, err = p.clockPoint(ctx)
 	} else {
-		p.captured, err = p.Engine.Capture(ctx)
+		p.captured, err = p.Engine.Capture(ctx, dbrepl.CaptureOptions{})
 		if err == nil {
 			point, counts = p.captured.Point(), p.captured.Counts()
 		}

@@ -141,7 +141,7 @@ func (s *suite) wantVisible(n int) {
 
 func (s *suite) capture(e dbrepl.Engine) dbrepl.Captured {
 	s.Helper()
-	c, err := e.Capture(s.Context())
+	c, err := e.Capture(s.Context(), dbrepl.CaptureOptions{})
 	if err != nil {
 		s.Fatalf("capture: %v", err)
 	}

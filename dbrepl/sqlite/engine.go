@@ -76,7 +76,10 @@ func (e *Engine) Describe() string {
 func (e *Engine) Close() error { return nil }
 
 // Capture implements dbrepl.Engine.
-func (e *Engine) Capture(ctx context.Context) (_ dbrepl.Captured, err error) {
+func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (_ dbrepl.Captured, err error) {
+	if o.Dump != "" || o.Verify {
+		return nil, fmt.Errorf("capture %s: keep a dump, or verify: %w", e.o.ActivePath, errors.ErrUnsupported)
+	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("capture %s: %w", e.o.ActivePath, err)

@@ -136,16 +136,28 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 	return set, ch
 }
 
+// implied reports whether KeepImplied is about the directory e.
+func (s *stager) implied(f *frame, e *Entry) bool {
+	return s.o.KeepImplied && !f.only.All() && f.only.Leads(e.Name) && !f.only.Asked(e.Name)
+}
+
 func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
+	implied := s.implied(f, e)
+	if implied {
+		c.set.set &^= setTime
+	}
 	if here == nil {
 		acl := s.inherits(f)
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
 		c.acl = inheritedACL{known: true, list: acl}
 		c.gid = int64(os.Getegid())
-		if f.gid >= 0 && !s.o.Perms {
+		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
+		}
+		if implied && f.gid >= 0 {
+			c.set.gid = uint32(f.gid)
 		}
 		c.needs, c.quiet = true, c.set
 		if err := s.touch(f, e); err != nil {

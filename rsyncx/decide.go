@@ -346,12 +346,16 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	if !ch.any() {
-		s.upToDate(path, e)
+	only := set.only(ch)
+	if s.cmp.exactly(e, here) {
+		only.set |= set.set & setTime
+	}
+	if ch.any() {
+		s.changed(path, e, ch, "")
+	} else if s.upToDate(path, e); only.set&setTime == 0 {
 		return nil
 	}
-	s.changed(path, e, ch, "")
-	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: set.only(ch)})
+	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
 }
 
 // blocked reports a name whose place cannot be cleared.

@@ -157,8 +157,17 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	return a
 }
 
-// copied is what of extended attributes goes along with a copy.
+// copied is what goes along with the copy for a backup, beside what always does,
+// and what the directories for it get of those that it comes from.
 func (c *comparer) copied() (set attrSet) {
+	for _, kept := range []struct {
+		on  bool
+		set attrSet
+	}{{c.o.Perms, setMode}, {c.o.Owner, setUID}, {c.o.Group, setGID}} {
+		if kept.on {
+			set |= kept.set
+		}
+	}
 	if c.xattrs {
 		set |= setPlain
 	}

@@ -239,6 +239,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		return err
 	}
 	s.mayLead(&w)
+	s.outdated(&w)
 	if !w.hasOld && w.alt == 0 && s.o.Fuzzy && e.Size >= deltaLeast {
 		w.like = s.similar(e, f.around)
 	}
@@ -308,6 +309,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		if err := s.keepOld(path, old); err != nil {
 			return err
 		}
+		s.leftOver(path, old, leftGone)
 	}
 	s.groupReplaced(group, at)
 	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)

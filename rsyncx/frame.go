@@ -100,7 +100,7 @@ func (s *stager) walk(ctx context.Context) (err error) {
 		return context.Cause(ctx)
 	}
 	if len(s.frames) == 0 {
-		return errors.New("list the source: its root was not listed")
+		return fmt.Errorf("list the source: %w: its root was not listed", ErrNoListing)
 	}
 	return s.unwind(0)
 }

@@ -232,6 +232,8 @@ func (e *PathError) Unwrap() error { return e.Err }
 var (
 	// ErrTooMany ends a walk that lists more than it may.
 	ErrTooMany = errors.New("the listing is longer than allowed")
+	// ErrNoListing says that a source ended a walk before it said anything.
+	ErrNoListing = errors.New("it sent no listing")
 	// ErrTorn is returned by File.Body when the file changed while it was read.
 	ErrTorn = errors.New("changed while being read")
 	// ErrNotRegular says that a path to be read is no regular file.

@@ -276,6 +276,9 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 	for _, items := range groups {
 		to.Roots = append(to.Roots, remotePath(items[0].base))
 	}
+	if len(groups) == 0 { // a list of files that is empty
+		to.Roots = []string{remotePath(orDot(s.path))}
+	}
 	if r.c.View != (rsyncx.View{}) {
 		to.Roots = []string{"/"}
 	}

@@ -80,7 +80,7 @@ func TestNoGreeting(t *testing.T) {
 		{"nothing", "", "ended without a word", ""},
 		{"noise", "Welcome to \x1b[31mprod\r\nLast login: today\n", `"Welcome to \\#033[31mprod; Last login: today"`, "start-up files"},
 		{"short noise", "hi", `"hi"`, "start-up files"},
-		{"half a greeting", magic[:4], "instead of", ""},
+		{"half a greeting", magic[:4], "went away", ""},
 		{"long noise", strings.Repeat("motd ", 1000), "motd", ""},
 		{"a newer version", magic + string(appendFrame(nil, frameHello, []byte{7, 9, 3, '9', '.', '9', 'x', 'y'})), `drsync "9.9" with agent protocol 7 to 9, this side speaks 2 to 2`, "same version"},
 		{"cut in the greeting", magic + "H", "went away", ""},

@@ -220,7 +220,6 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		case v == unsure:
 			w.compare = true
 		case s.o.Append && here.Size >= e.Size:
-			s.keeps(group, path, here)
 			return nil // it has not grown
 		}
 	}

@@ -34,7 +34,7 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 	if to.shown == "" {
 		to.shown = dest
 	}
-	one := t.single != nil && !r.c.Relative
+	one := t.single != nil
 	switch {
 	case err == nil && info.IsDir():
 		return to, nil
@@ -94,7 +94,7 @@ func (r *run) nothing(ctx context.Context, t *tree, to *target, rules ruleSet) (
 	if t.host == nil || to.make == 0 || t.only == nil || r.c.Relative || len(t.only) > maxAsked {
 		return false, nil
 	}
-	set, err := rules.build(r.c.Options.DeleteExcluded, t.path, to.dir)
+	set, err := rules.build(t, r.c.Options.DeleteExcluded, t.path, to.dir)
 	if err != nil {
 		return false, usage(err)
 	}

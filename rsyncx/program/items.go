@@ -198,18 +198,27 @@ func lost(err error) bool {
 // content lists what is in the directory of an item and not left out by a rule:
 // of a directory that one leaves out nothing is.
 func (r *run) content(ctx context.Context, src rsyncx.Source, it item) ([]string, error) {
-	base, err := filepath.Abs(r.here(it.base))
+	rules, err := r.rulesAt(it.base)
 	if err != nil {
 		return nil, err
-	}
-	rules, err := r.line.build(r.c.Options.DeleteExcluded, base, "")
-	if err != nil {
-		return nil, usage(err)
 	}
 	if hidden, _ := rules.Root().Excluded(it.path, true, filter.Sender); hidden {
 		return nil, nil
 	}
 	return children(ctx, src, it.path, rules)
+}
+
+// rulesAt is what the rules of the line say of names below base at the source.
+func (r *run) rulesAt(base string) (*filter.Rules, error) {
+	base, err := filepath.Abs(r.here(base))
+	if err != nil {
+		return nil, err
+	}
+	rules, err := r.line.build(&tree{}, r.c.Options.DeleteExcluded, base, base)
+	if err != nil {
+		return nil, usage(err)
+	}
+	return rules, nil
 }
 
 // children lists what is in one directory of a source.

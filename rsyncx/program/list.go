@@ -13,7 +13,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	if t.source == nil {
 		return nil
 	}
-	set, err := rules.build(false, t.path, t.path)
+	set, err := rules.build(t, false, t.path, t.path)
 	if err != nil {
 		return usage(err)
 	}

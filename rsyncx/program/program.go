@@ -184,7 +184,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return failed{FileIO, err}
 	}
-	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
+	if o.Filter, err = rules.build(tree, o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
 	if r.c.NoImplied && r.c.Relative {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // tree is what the sources of the line are together.
@@ -180,8 +181,13 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	}
 	var paths []string
 	var first rsyncx.Entry
+	known := true
 	if r.c.FilesFrom != "" && !r.c.IgnoreMissing {
-		paths, err = r.unlooked(ctx, src, items)
+		if paths, err = r.unlooked(ctx, src, items); len(paths) == 1 && err == nil {
+			var gone error
+			first, gone = src.Lstat(ctx, paths[0])
+			known = gone == nil // otherwise the walk tells of it
+		}
 	} else {
 		paths, first, err = r.inspect(ctx, src, items)
 	}
@@ -204,7 +210,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 			return p, nil
 		}
 	}
-	if len(paths) == 1 && !strings.Contains(paths[0], "/") && r.c.FilesFrom == "" {
+	if len(paths) == 1 && !strings.Contains(paths[0], "/") && known {
 		t.single = &first
 	}
 	p.only = only(paths, p.flat)
@@ -214,7 +220,15 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	}
 	for _, it := range items {
 		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") && !strings.Contains(it.arg, "/./") {
-			t.keepRoot = false // the "." of the argument is sent as well
+			rules, err := r.rulesAt(base)
+			if err != nil {
+				return part{}, errors.Join(err, src.Close())
+			}
+			// The "." of the argument is sent as well, unless a rule hides it by that name.
+			if hidden, _ := rules.Root().Excluded(".", true, filter.Sender); !hidden {
+				t.keepRoot, t.single = false, nil
+			}
+			break
 		}
 	}
 	return p, nil

@@ -91,7 +91,7 @@ func anywhere(tree map[string]string, dir string) map[string]string {
 }
 
 // What depends on the way a program talks, not on what it did.
-var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|(building|receiving) file list \.\.\. (done)?|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|  (allmem|arena|fordblks|fsmblks|hblkhd|hblks|keepcost|ordblks|smblks|uordblks|usmblks): .*|rsync\[[0-9]+\] .* heap statistics:|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
+var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|(building|receiving) file list \.\.\. (done)?|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|\[generator\] risking .*|Number of files (skipped|unreadable): .*|an entry was left out: .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|  (allmem|arena|fordblks|fsmblks|hblkhd|hblks|keepcost|ordblks|smblks|uordblks|usmblks): .*|rsync\[[0-9]+\] .* heap statistics:|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
 
 // Numbers of --stats and of the end of -v that are a matter of the tree alone.
 var speedup = regexp.MustCompile(`  speedup is .*$`)

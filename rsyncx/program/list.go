@@ -39,6 +39,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		if d.Path == "" && !t.keepRoot {
 			d.Self.Mode = r.c.Options.SentMode(&d.Self)
+			count(&stats, &d.Self)
 			r.out.line(r.c.Listed(&d.Self, ""))
 		}
 		for i := range d.Entries {

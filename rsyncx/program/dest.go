@@ -88,10 +88,11 @@ func (r *run) bare(ctx context.Context, t *tree, dest string) error {
 // maxAsked is how many names are looked at before a missing destination is made.
 const maxAsked = 100
 
-// nothing reports whether the rules hide all that a host would send: then, as in
-// rsync, a missing destination is not made.
-func (r *run) nothing(ctx context.Context, t *tree, to *target, rules ruleSet) (bool, error) {
-	if t.host == nil || to.make == 0 || t.only == nil || r.c.Relative || len(t.only) > maxAsked {
+// nothing reports whether the rules hide all that would be sent: then, as in rsync,
+// a missing destination is not made, unless the sources are here and its name ends
+// in a slash.
+func (r *run) nothing(ctx context.Context, t *tree, to *target, dest string, rules ruleSet) (bool, error) {
+	if t.host == nil && strings.HasSuffix(dest, "/") || to.make == 0 || t.only == nil || !t.keepRoot || len(t.only) > maxAsked {
 		return false, nil
 	}
 	set, err := rules.build(t, r.c.Options.DeleteExcluded, t.path, to.dir)

@@ -163,7 +163,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	nothing, err := r.nothing(ctx, tree, &to, rules)
+	nothing, err := r.nothing(ctx, tree, &to, dest, rules)
 	if err != nil {
 		return err
 	}

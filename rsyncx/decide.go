@@ -145,8 +145,8 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
 	implied := s.implied(f, e)
-	if implied {
-		c.set.set &^= setTime
+	if implied && here != nil {
+		c.set = attr{set: setMode, mode: here.Mode & 0o7777}
 	}
 	if here == nil {
 		acl := s.inherits(f)
@@ -155,6 +155,9 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		c.gid = int64(os.Getegid())
 		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
+		}
+		if implied {
+			c.set.uid = uint32(os.Geteuid())
 		}
 		if implied && f.gid >= 0 {
 			c.set.gid = uint32(f.gid)

@@ -91,11 +91,18 @@ const maxAsked = 100
 // nothing reports whether the rules hide all that would be sent: then, as in rsync,
 // a missing destination is not made, unless the sources are here and its name ends
 // in a slash.
-func (r *run) nothing(ctx context.Context, t *tree, to *target, dest string, rules ruleSet) (bool, error) {
-	if t.host == nil && strings.HasSuffix(dest, "/") || to.make == 0 || t.only == nil || !t.keepRoot || len(t.only) > maxAsked {
+func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) (bool, error) {
+	if t.host == nil && strings.HasSuffix(dest, "/") || t.only == nil || !t.keepRoot || len(t.only) > maxAsked {
 		return false, nil
 	}
-	set, err := rules.build(t, r.c.Options.DeleteExcluded, t.path, to.dir)
+	path, err := filepath.Abs(r.here(dest))
+	if err != nil {
+		return false, failed{FileIO, err}
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	set, err := rules.build(t, r.c.Options.DeleteExcluded, t.path, path)
 	if err != nil {
 		return false, usage(err)
 	}

@@ -159,16 +159,16 @@ func (r *run) header() {
 
 // copy stages and publishes.
 func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) (err error) {
-	to, err := r.aim(ctx, tree, dest)
-	if err != nil {
-		return err
-	}
-	nothing, err := r.nothing(ctx, tree, &to, dest, rules)
+	nothing, err := r.nothing(ctx, tree, dest, rules)
 	if err != nil {
 		return err
 	}
 	if nothing {
 		return r.closing(rsyncx.Stats{}, tree)
+	}
+	to, err := r.aim(ctx, tree, dest)
+	if err != nil {
+		return err
 	}
 	like := r.likeness(ctx, tree, &to)
 	root, err := r.root(&to, like)

@@ -12,10 +12,11 @@ type exception struct {
 	exit  bool // the exit status, too
 	lines func([]string) []string
 	tree  func(map[string]string) map[string]string
+	more  []string // what must hold instead, and does not
 }
 
 // exceptions is the whole list of what the two programs may do differently.
-func exceptions(c diffCase, run command, rsync outcome) exception {
+func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	var ex exception
 	lines := func(f func(string) string) {
 		before := ex.lines
@@ -60,29 +61,21 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 			return l
 		})
 	}
-	// rsync's dry run has not looked at the content it would have sent.
-	if run.has("-n") {
+	// How much of a changed file travels from a host is a matter of how it is looked for.
+	if c.remote && !run.has("-n") {
 		lines(func(l string) string {
 			if strings.HasPrefix(l, "Literal data:") || strings.HasPrefix(l, "Matched data:") {
 				return ""
 			}
 			return l
 		})
+		ex.more = append(ex.more, dataOf(drsync.stdout)...)
 	}
-	// Nor has it given a file its attributes when it looks at the file's next name.
+	// rsync's dry run has not given a file its attributes when it looks at the file's next name.
 	if run.has("-n") {
 		lines(func(l string) string {
 			if m := itemized.FindStringSubmatch(l); m != nil && l[0] == 'h' && !strings.Contains(l, " => ") {
-				return ""
-			}
-			return l
-		})
-	}
-	// rsync fetches short files in parts, too, when it may.
-	if c.remote {
-		lines(func(l string) string {
-			if strings.HasPrefix(l, "Literal data:") || strings.HasPrefix(l, "Matched data:") {
-				return ""
+				return "h" + l[1:2] + " " + m[2]
 			}
 			return l
 		})
@@ -114,18 +107,18 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 	}
 	// rsync deletes although a name of the line is missing; drsync then does not.
 	if run.hasPrefix("--del") && strings.Contains(rsync.stderr, "No such file or directory") {
-		lines(func(string) string { return "" })
-		ex.tree = func(map[string]string) map[string]string { return nil }
+		nothingDeleted(&ex, lines, rsync, drsync)
 	}
 	// After a rule that is none rsync leaves what it had done by then, drsync nothing.
 	if rsync.exit == 1 && strings.Contains(rsync.stderr, "filter") {
-		lines(func(string) string { return "" })
-		ex.tree = func(map[string]string) map[string]string { return nil }
+		for _, d := range treeDiff(drsync.before, drsync.tree) {
+			ex.more = append(ex.more, "drsync changed something after a bad rule: before and behind "+d)
+		}
+		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, more: ex.more}
 	}
 	// Which entries go before the limit is reached follows from the order of the work.
 	if rsync.exit == 25 && !run.has("--max-delete=0") {
-		lines(func(string) string { return "" })
-		ex.tree = func(map[string]string) map[string]string { return nil }
+		asManyDeleted(&ex, lines, run, rsync, drsync)
 	}
 	// Without -p rsync -X gives a name whose attributes it sets the source's mode all the same.
 	if run.has("-X") && !run.keepsModes() {

@@ -136,6 +136,9 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		if want.exit != got.exit && !ex.exit {
 			say("rsync exits %d, drsync %d\n\trsync: %s\n\tdrsync: %s", want.exit, got.exit, firstLines(want.stderr), firstLines(got.stderr))
 		}
+		if (want.stderr == "") != (got.stderr == "") && !ex.exit {
+			say("only one warns\n\trsync: %s\n\tdrsync: %s", firstLines(want.stderr), firstLines(got.stderr))
+		}
 		a, b := said(want.stdout), said(got.stdout)
 		if ex.lines != nil {
 			a, b = ex.lines(a), ex.lines(b)

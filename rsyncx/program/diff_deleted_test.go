@@ -41,11 +41,12 @@ func gone(o outcome) map[string]bool {
 func aside(names map[string]bool) func(map[string]string) map[string]string {
 	inode := regexp.MustCompile(` inode of ".*"$`)
 	return func(tree map[string]string) map[string]string {
-		tree = maps.Clone(tree)
+		tree, dirs := maps.Clone(tree), map[string]bool{}
 		for name := range names {
 			delete(tree, name)
-			if dir, ok := tree[path.Dir(name)]; ok && strings.HasPrefix(dir, "004") {
-				tree[path.Dir(name)] = dir[:strings.LastIndexByte(dir, ' ')]
+			if dir := path.Dir(name); strings.HasPrefix(tree[dir], "004") && !dirs[dir] {
+				tree[dir] = tree[dir][:strings.LastIndexByte(tree[dir], ' ')]
+				dirs[dir] = true
 			}
 		}
 		for name, text := range tree {

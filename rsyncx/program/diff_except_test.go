@@ -11,6 +11,7 @@ import (
 type exception struct {
 	exit  bool // the exit status, too
 	lines func([]string) []string
+	warns bool // only one of them may have something to say
 	tree  func(map[string]string) map[string]string
 	more  []string // what must hold instead, and does not
 }
@@ -83,11 +84,11 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// rsync goes into a file that it was to leave alone as if it were the directory
 	// of the source, and dies of a first name of several that found no place.
 	if run.has("--ignore-existing") && strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "(finish_hard_link)") {
-		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
+		return nothingToCompare()
 	}
 	// From a host rsync asks for the remarks of a list as if they were names, and then does not delete.
 	if c.remote && strings.Contains(rsync.stderr, "# a remark\" failed") {
-		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
+		return nothingToCompare()
 	}
 	// rsync does not tell the patterns of files of rules at the other side.
 	if strings.Contains(rsync.stdout, "<rule from a file read earlier>") {
@@ -95,6 +96,50 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			before, _, _ := strings.Cut(l, " because of pattern ")
 			return before
 		})
+	}
+	// rsync writes what --append-verify finds changed, reads it again, and then
+	// transfers it once more: it shows it twice, and keeps what it wrote first as a backup.
+	if strings.Contains(rsync.stderr, "failed verification -- update retained") {
+		ex.warns = true
+		before := ex.lines
+		ex.lines = func(l []string) []string {
+			l = slices.DeleteFunc(before(l), func(s string) bool { return figures.MatchString(s) })
+			return slices.Compact(l)
+		}
+		if run.hasPrefix("-b") || run.hasPrefix("--backup") {
+			ex.tree = func(tree map[string]string) map[string]string {
+				tree = maps.Clone(tree)
+				for name := range tree {
+					if _, ok := rsync.before[name]; !ok {
+						delete(tree, name)
+					}
+				}
+				return tree
+			}
+		}
+	}
+	// rsync does not look where a link leads that somebody else made.
+	if strings.Contains(rsync.stderr, "owned by an untrusted user") {
+		ex.warns = true
+		if rsync.exit != drsync.exit {
+			return nothingToCompare()
+		}
+	}
+	// Its receiver refuses what its own sender sends, directories on the way that are excluded.
+	if rsync.exit == 4 && strings.Contains(rsync.stderr, "rejecting excluded file-list name") {
+		return nothingToCompare()
+	}
+	// rsync's temporary files change the time of the directory in which they are.
+	if run.hasPrefix("--temp-dir") || run.has("-T") {
+		before := ex.tree
+		ex.tree = func(tree map[string]string) map[string]string {
+			if before != nil {
+				tree = before(tree)
+			}
+			tree = maps.Clone(tree)
+			delete(tree, "tmp")
+			return tree
+		}
 	}
 	// rsync says twice that something is in the way.
 	if strings.Contains(rsync.stderr, "could not make way for") {
@@ -135,6 +180,13 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		}
 	}
 	return ex
+}
+
+// figures are lines of --stats that count what was transferred.
+var figures = regexp.MustCompile(`^(Literal data|Matched data|Number of regular files transferred|Total transferred file size): `)
+
+func nothingToCompare() exception {
+	return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true, warns: true}
 }
 
 // keepsModes tells whether -p is among the options.

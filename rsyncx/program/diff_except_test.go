@@ -141,6 +141,18 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			return tree
 		}
 	}
+	// Of a directory inside one that cannot go rsync says twice that it cannot go.
+	{
+		before := ex.lines
+		ex.lines = func(l []string) []string {
+			l = before(l)
+			return slices.DeleteFunc(slices.Clone(l), func(s string) bool {
+				n := slices.Index(l, s)
+				l = l[n+1:]
+				return strings.HasPrefix(s, "cannot delete non-empty directory") && len(l) > 0 && l[0] == s
+			})
+		}
+	}
 	// rsync says twice that something is in the way.
 	if strings.Contains(rsync.stderr, "could not make way for") {
 		lines(func(l string) string {

@@ -118,9 +118,9 @@ func (g *gen) rare() []string {
 // contradiction draws options that take others back.
 func (g *gen) contradiction() []string {
 	return strings.Fields(pick(g, "-a --no-o --no-g", "--no-a -r", "-r --no-r", "--no-p -p", "-W --no-W", "--no-W -W", "-H --no-H", "-X --no-X", "-A --no-A", "--no-D --devices", "-D --no-devices --specials", "--inplace --no-inplace",
-		"-S --no-S", "-c --no-c", "-x --no-x", "-m --no-m", "-R --no-R", "-d -r", "--no-r -d", "--no-t -t -O --no-O", "--modify-window=2 -@0", "--append --no-append", "-b --no-b", "--force --no-force", "-y --no-y",
+		"-S --no-S", "-c --no-c", "-x --no-x", "-m --no-m", "-R --no-R", "-d -r", "--no-r -d", "--no-t -t -O --no-O", "--modify-window=2 -@0", "--append --no-append", "-b --no-backup", "--force --no-force", "-y --no-y",
 		"--no-l -l", "-l --no-l", "--numeric-ids --no-numeric-ids", "-ii --no-i", "-i --no-i -i", "-v --no-v -v", "--partial-dir=x --no-partial", "-z --no-z", "--no-links --links", "-rl --no-r -d", "--no-a -a", "-a --no-p -A", "--no-recursive --dirs",
-		"--delay-updates --no-delay-updates", "--no-implied-dirs --implied-dirs", "-J --no-J", "--omit-dir-times --no-O", "--ignore-errors --no-ignore-errors", "-0 --no-0", "--mkpath --no-mkpath", "--no-whole-file", "-a --no-times --times", "--old-d --no-r"))
+		"--delay-updates --no-delay-updates", "--no-implied-dirs --implied-dirs", "-J --no-J", "--omit-dir-times --no-O", "--ignore-errors --no-ignore-errors", "-0 --no-from0", "--mkpath --no-mkpath", "--no-whole-file", "-a --no-times --times", "--old-d --no-r"))
 }
 
 // altDests adds one to three more earlier states, some of which are not there.

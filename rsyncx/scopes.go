@@ -19,6 +19,9 @@ func (s *stager) scopes(ctx context.Context, f *frame, d *Dir) (err error) {
 	if f.rules, err = f.rules.Enter(f.path, theirs); err != nil {
 		return err
 	}
+	if !s.o.Delete && !s.o.Force {
+		return nil // nothing is in danger
+	}
 	f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
 		switch {
 		case s.o.DeleteAfter && !s.o.DryRun && s.comes(f, d, name):

@@ -172,7 +172,7 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		for _, d := range append(treeDiff(wt, gt), ex.more...) {
 			say("%s", d)
 		}
-		if len(diffs) > 0 {
+		if len(diffs) > 0 || len(treeDiff(want.tree, got.tree)) > 0 {
 			break // what comes behind starts from another state
 		}
 	}

@@ -211,6 +211,11 @@ func (a *assembly) copyTo(off int64) error {
 			a.at += c.Len
 			continue
 		}
+		if a.out == nil {
+			if err := a.begin(); err != nil {
+				return err
+			}
+		}
 		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || !a.cloned && !a.p.inPlace(&a.d.wish))
 		if err != nil {
 			return err

@@ -271,20 +271,24 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 	}
 	defer unix.Close(fd)
 	st, err := statFd(fd)
-	// A second name may be one in the destination, which its attributes would reach.
-	if err != nil || !isRegular(&st.Entry) || st.Size != l.size || st.Nlink != 1 {
+	if err != nil || !isRegular(&st.Entry) || st.Size != l.size || st.Nlink != 1 && w.group < 0 {
 		return false, nil
 	}
-	if !d.trusted {
+	if !d.trusted || st.Nlink != 1 {
 		sum, err := sumOf(fd)
 		if err != nil || sum != l.sum {
 			return false, nil
 		}
 	}
+	at, err := place{}, error(nil)
 	set := s.freshFile(w, &w.entry)
-	at, err := s.moveIn(w, dir, name)
-	if err == nil {
-		err = s.dst.apply(fd, s.out.fresh.all(set, &st))
+	if st.Nlink == 1 {
+		if at, err = s.moveIn(w, dir, name); err == nil {
+			err = s.dst.apply(fd, s.out.fresh.all(set, &st))
+		}
+	} else {
+		// A second name may be one in the destination, which its attributes would reach.
+		at, err = s.copyIn(w, fd, l.size, set)
 	}
 	if err != nil {
 		return false, stagingError(w.path, err)
@@ -323,6 +327,17 @@ func (s *stager) moveIn(w *wish, dir int, name string) (place, error) {
 		err = s.dst.rename(dir, name, to, toName)
 	}
 	return at, err
+}
+
+// copyIn stages a copy of a file of another directory of ours.
+func (s *stager) copyIn(w *wish, fd int, size int64, set attr) (place, error) {
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return place{}, err
+	}
+	from := os.NewFile(uintptr(fd), w.path)
+	defer from.Close()
+	return s.content.copyOwn(from, size, w.tree, w.path, set)
 }
 
 // all is what has to be set so that a file which may have anything gets a, and

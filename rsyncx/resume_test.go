@@ -165,6 +165,49 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestDiscardKeepsContent gives up whole stages, as happens when a later step of a
+// run fails, in this process or the next one. What was fetched is not fetched again.
+func TestDiscardKeepsContent(t *testing.T) {
+	for _, crashed := range []bool{false, true} {
+		for _, sums := range []bool{false, true} {
+			from, to, total := largeScene(t)
+			before := snapshot(t, to)
+			for range 2 {
+				local, dst := open(t, from, to)
+				src := &cut{Source: local, left: -1, sums: sums}
+				staged, err := Stage(t.Context(), src, dst, resumeOptions())
+				must(t, err)
+				if crashed {
+					must(t, staged.Sync())
+					staged.close()
+					must(t, dst.Close())
+					dst, err = OpenRoot(to)
+					must(t, err)
+					staged, err = OpenStaged(dst)
+					must(t, err)
+				}
+				must(t, staged.Discard())
+				must(t, staged.Discard())
+				if err := staged.Publish(t.Context()); err == nil {
+					t.Error("what was discarded was published")
+				}
+				if _, err := OpenStaged(dst); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("what was discarded is there to be published: %v", err)
+				}
+				must(t, dst.Close())
+				if src.given > total {
+					t.Errorf("%d bytes were read", src.given)
+				}
+				total = 0
+				sameTree(t, "discarded", rootless(snapshot(t, to)), rootless(before))
+			}
+			if last, stats := resumed(t, from, to, resumeOptions(), sums); last.given != 0 || stats.Transferred != 122 {
+				t.Errorf("%d bytes were read again: %+v", last.given, stats)
+			}
+		}
+	}
+}
+
 // TestNoResume: without the option nothing stays, and nothing that stayed is used.
 func TestNoResume(t *testing.T) {
 	from, to, total := largeScene(t)

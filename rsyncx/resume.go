@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"github.com/drsync/drsync/rsyncx/delta"
 	"golang.org/x/sys/unix"
 )
 
@@ -275,7 +275,7 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 		return false, nil
 	}
 	if !d.trusted || st.Nlink != 1 {
-		sum, err := sumOf(fd)
+		sum, err := sumOf(fd, l.sum.block)
 		if err != nil || sum != l.sum {
 			return false, nil
 		}
@@ -299,7 +299,7 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 }
 
 // arrived notes a file that has its place and all its attributes.
-func (s *stager) arrived(w *wish, e *Entry, at place, size int64, sum [16]byte, form uint32) error {
+func (s *stager) arrived(w *wish, e *Entry, at place, size int64, sum contentSum, form uint32) error {
 	s.fetched(w, e, size, at)
 	if form == wholeFile {
 		if err := s.note(w, e, at, sum); err != nil {
@@ -356,10 +356,10 @@ func (f freshAttr) all(a attr, now *info) attr {
 }
 
 // sumOf reads a whole file from where its descriptor stands.
-func sumOf(fd int) (sum [16]byte, err error) {
-	h := xxh3.New()
-	if _, err := io.Copy(h, fdReader(fd)); err != nil {
-		return sum, err
+func sumOf(fd int, block int64) (contentSum, error) {
+	s := delta.NewSummer(block, false, true)
+	if _, err := io.Copy(s, fdReader(fd)); err != nil {
+		return contentSum{}, err
 	}
-	return h.Sum128().Bytes(), nil
+	return contentSum{s.Whole(), block}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drsync/drsync/rsyncx/delta"
 	"golang.org/x/sys/unix"
 )
 
@@ -444,7 +445,7 @@ func TestWalksBefore(t *testing.T) {
 }
 
 func FuzzStageLog(f *testing.F) {
-	l := logged{path: "a/b/c", size: 5, mtime: Time{Sec: 1, Nsec: 2}, ino: 9, at: place{tree: tree{number: 3, top: 1}}}
+	l := logged{path: "a/b/c", size: 5, sum: contentSum{block: delta.TreeBlock}, mtime: Time{Sec: 1, Nsec: 2}, ino: 9, at: place{tree: tree{number: 3, top: 1}}}
 	f.Add(l.append(nil))
 	l = logged{half: true, path: "x", at: place{number: 7}}
 	f.Add(l.append(nil))

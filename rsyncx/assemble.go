@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"github.com/drsync/drsync/rsyncx/delta"
-	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,6 +88,8 @@ type assembly struct {
 	asks [][]Range
 	// bad says that the file is to be read in full after all.
 	bad bool
+	// linked says that the staged file is the basis itself.
+	linked bool
 
 	basis  *os.File
 	out    *os.File // nil before there is any use for it, and after the end
@@ -96,18 +97,20 @@ type assembly struct {
 	cloned bool          // out began as a clone of basis
 	patch  *bufio.Writer // to out, when that holds what differs only
 	behind *behind       // writes, when the file is long
-	hash   *xxh3.Hasher
+	hash   *delta.Summer
 	copies []delta.Copy // that are not done
 	at     int64        // of the new content, bytes done
 }
 
 // assemble begins with a file. What goes wrong with its basis makes it bad.
-func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
-	a := &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
+func (p *phases) assemble(ctx context.Context, d *draft) (a *assembly, err error) {
+	a = &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: wholeSummer(d), copies: d.plan.Copies}
 	a.left = len(a.asks)
-	at := &descent{root: p.altRoot(d.wish.alt)}
-	defer at.close()
-	f, st, err := openBasis(at, d.basis)
+	if a.linked, err = a.takeOver(); a.linked || err != nil {
+		return a, err
+	}
+	p.bases.start(p.basisRoot(d))
+	f, st, err := openBasis(&p.bases, d.basis)
 	if err != nil {
 		a.bad = true
 		return a, nil
@@ -211,7 +214,12 @@ func (a *assembly) copyTo(off int64) error {
 			a.at += c.Len
 			continue
 		}
-		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || !a.cloned && !a.p.inPlace(&a.d.wish))
+		if a.out == nil {
+			if err := a.begin(); err != nil {
+				return err
+			}
+		}
+		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || a.d.how == byMove && !a.cloned || !a.cloned && !a.p.inPlace(&a.d.wish))
 		if err != nil {
 			return err
 		}
@@ -242,7 +250,9 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 		}
 		m, err := io.ReadFull(from, buf[:min(n-done, copyBuffer)])
 		piece := buf[:m]
-		_, _ = a.hash.Write(piece) // it never fails
+		if a.d.copied == 0 {
+			_, _ = a.hash.Write(piece) // it never fails
+		}
 		if write && m > 0 {
 			if err := c.space(int64(m)); err != nil {
 				return done, err
@@ -281,11 +291,11 @@ func (a *assembly) write(piece []byte, off int64) error {
 func (a *assembly) finish() error {
 	defer a.discard()
 	d, w := a.d, &a.d.wish
+	if a.linked {
+		return a.done(wholeFile)
+	}
 	if !a.bad && d.plan.Identity(w.old.Size) && d.basis == w.path && a.p.mayTouch(w) {
 		return a.touch()
-	}
-	if !a.bad && d.how == byMove && a.takeOver() {
-		return a.done(wholeFile)
 	}
 	if !a.bad {
 		if err := a.copyTo(d.plan.Size); err != nil {
@@ -316,16 +326,9 @@ func (a *assembly) right() bool {
 	case a.d.how == byAppend:
 		return true
 	case a.d.copied == 0:
-		return a.hash.Sum128().Bytes() == a.d.whole
+		return a.hash.Whole() == a.d.whole
 	}
-	for _, block := range a.d.checks {
-		a.hash.Reset()
-		n, err := io.CopyBuffer(writerOnly{a.hash}, readerOnly{io.NewSectionReader(a.out, block.Off, block.Len)}, a.p.content.scratch())
-		if err != nil || n != block.Len || a.hash.Sum64() != block.Sum {
-			return false
-		}
-	}
-	return true
+	return a.treeIsRight()
 }
 
 // keep makes the staged file one that Publish puts in place.
@@ -360,7 +363,7 @@ func (a *assembly) done(form uint32) error {
 		a.p.stats.Linked++
 	}
 	a.p.stats.Reused += d.plan.Reused()
-	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, d.whole, form)
+	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, contentSum{d.whole, wholeBlock(d)}, form)
 }
 
 // mayTouch reports whether the destination's file can stay, with other

@@ -222,7 +222,7 @@ func (s *stager) altBySum(ctx context.Context, d *draft, whole [16]byte) (done b
 			continue
 		}
 		s.bears(dir, name, &here)
-		have := sumBasis(ctx, &a.at, &draft{how: byCompare, basis: w.path}, s.content.scratch())
+		have := sumBasis(ctx, &a.at, &draft{how: d.how, basis: w.path, wish: wish{listed: w.listed}}, s.content.scratch())
 		if have.err != nil || have.size != here.Size || have.whole != whole {
 			continue
 		}

@@ -268,7 +268,6 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 	} else {
 		s.stats.Linked++
 	}
-	s.stats.Reused += e.Size
 	s.altSaid(w.path, e, ch)
 	s.groupReplaced(w.group, at)
 	return true, s.placed(w.path, at, unix.S_IFREG, e.Size)

@@ -280,7 +280,7 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 			return false, nil
 		}
 	}
-	at, err := place{}, error(nil)
+	var at place
 	set := s.freshFile(w, &w.entry)
 	if st.Nlink == 1 {
 		if at, err = s.moveIn(w, dir, name); err == nil {

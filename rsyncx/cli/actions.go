@@ -227,6 +227,13 @@ func suffix(c *Command, value string) error {
 	return nil
 }
 
+func secluded(on bool) action {
+	return func(c *Command, _ string) error {
+		c.Secluded = &on
+		return nil
+	}
+}
+
 func outbuf(c *Command, value string) error {
 	switch {
 	case value == "":

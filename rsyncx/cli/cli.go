@@ -61,6 +61,9 @@ type Command struct {
 	NoRenames   bool
 	Fsync       bool
 
+	// Secluded is -s, or --no-s; nil is neither.
+	Secluded *bool
+
 	// The remote host.
 	Shell          string // of --rsh
 	Program        string // of --rsync-path

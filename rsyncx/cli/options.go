@@ -195,7 +195,7 @@ func connected() []option {
 		{long: "timeout", arg: "SECONDS", help: "give up after so long a silence", do: seconds("timeout", func(c *Command) *int { return &c.Timeout }), no: do(func(c *Command) { c.Timeout = 0 }), tree: configure},
 		{long: "contimeout", arg: "SECONDS", help: "give up connecting after so long", do: seconds("contimeout", func(c *Command) *int { return &c.ConnectTimeout }), no: do(func(c *Command) { c.ConnectTimeout = 0 }), tree: configure},
 		{long: "blocking-io", help: "accepted: it makes no difference", do: already, no: already, tree: configure},
-		{long: "secluded-args", also: "protect-args", short: 's', help: "accepted: paths never meet a shell", do: already, no: already},
+		{long: "secluded-args", also: "protect-args", short: 's', help: "let * and ? in names of the host match leading dots too, as rsync does there", do: secluded(true), no: secluded(false)},
 		{long: "trust-sender", help: "accepted: drsync checks what the sender sends all the same", do: already},
 		{long: "no-motd", help: "accepted: there is no daemon", do: already},
 	}

@@ -27,6 +27,7 @@ type draft struct {
 	// that was made ahead; 0 is none. checks are then the blocks that it may not have as the source has them.
 	copied uint64
 	checks []delta.Block
+	kind   SumKind // by which it is compared; it is not kept with the draft
 }
 
 // how says what the basis is looked at for.

@@ -191,6 +191,8 @@ type SumWant struct {
 	// Ranges, unless it is nil, are the parts to look at: multiples of Block but for
 	// the end of the file. FileSums.Whole is not told then.
 	Ranges []Range
+	// Kind asks for another sum of the whole beside FileSums.Whole; not with Ranges.
+	Kind SumKind
 }
 
 // NoSums is embedded by a Source without the ability.
@@ -207,6 +209,7 @@ type FileSums struct {
 	Path  string
 	Entry Entry      // as of opening
 	Whole [16]byte   // XXH3-128 of the content
+	Other []byte     // the sum of SumWant.Kind, if that is another one
 	Sums  delta.Sums // of the blocks that were asked for, one behind the other
 	Err   error      // wraps ErrTorn when the file changed meanwhile
 }

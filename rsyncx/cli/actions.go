@@ -49,10 +49,8 @@ func text(of func(c *Command) *string) action {
 // shape takes a format of changes.
 func shape(of func(c *Command) *string) action {
 	return func(c *Command, value string) error {
-		for letter, what := range map[byte]string{'C': "the sum of each file", 'c': "how many bytes of sums it took"} {
-			if has(value, letter) {
-				return fmt.Errorf("drsync cannot honour %%%c: it does not tell %s", letter, what)
-			}
+		if has(value, 'c') {
+			return errors.New("drsync cannot honour %c: sums of blocks go from the source to the destination, not the other way, and are not counted for each file")
 		}
 		*of(c) = value
 		return nil
@@ -258,11 +256,19 @@ func stderr(c *Command, value string) error {
 }
 
 func checksumChoice(c *Command, value string) error {
-	for name := range strings.SplitSeq(value, ",") {
-		switch name {
-		case "auto", "xxh128", "xxh3":
-		default:
-			return unsupported("unknown checksum %q: drsync has xxh128 (also called xxh3 and auto)", name)
+	transfer, compare, two := strings.Cut(value, ",")
+	if !two {
+		compare = transfer
+	}
+	for _, choice := range []struct {
+		name string
+		kind *rsyncx.SumKind
+		none *bool
+	}{{transfer, &c.transferSum, &c.noTransferSum}, {compare, &c.Options.ChecksumKind, &c.noCompareSum}} {
+		var known bool
+		*choice.kind, known = rsyncx.ParseSumKind(choice.name)
+		if *choice.none = choice.name == "none"; !known && !*choice.none {
+			return unsupported("unknown checksum name: %q: drsync has xxh128 (also called auto), xxh3, xxh64, md5, sha1, md4 and none", choice.name)
 		}
 	}
 	return nil

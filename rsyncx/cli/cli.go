@@ -82,6 +82,9 @@ type Command struct {
 	Remote bool
 
 	levels         map[string]int
+	transferSum    rsyncx.SumKind
+	noTransferSum  bool // none was chosen
+	noCompareSum   bool
 	archived       bool // Recursive is only what -a made it
 	notRelative    bool
 	noDirs         bool

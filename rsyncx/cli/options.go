@@ -131,7 +131,7 @@ func kept() []option {
 func compared() []option {
 	return []option{
 		sw("checksum", 'c', "compare by content, not by time", func(c *Command, on bool) { c.Options.Checksum = on }),
-		{long: "checksum-choice", also: "cc", arg: "STR", help: "auto, xxh128 or xxh3: all are xxh128", do: checksumChoice},
+		{long: "checksum-choice", also: "cc", arg: "STR", help: "which sums -c compares and %C shows: xxh128 (auto), xxh3, xxh64, md5, sha1, md4 or none", do: checksumChoice},
 		{long: "ignore-times", short: 'I', help: "transfer also what has the same size and time", do: do(func(c *Command) { c.Options.IgnoreTimes = true })},
 		{long: "size-only", help: "leave files of the same size alone", do: do(func(c *Command) { c.Options.SizeOnly = true })},
 		{long: "modify-window", short: '@', arg: "NUM", help: "so many seconds are no difference; negative compares nanoseconds", do: modifyWindow},

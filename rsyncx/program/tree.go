@@ -62,7 +62,7 @@ func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) 
 		}
 		parts = append(parts, p)
 	}
-	t.combine(parts)
+	t.combine(parts, r.c.ShowsSums())
 	t.failed = t.failed || r.io == Partial
 	r.c.From = shownFrom(groups)
 	if r.c.Relative && t.host == nil && len(groups) > 0 && groups[0][0].base == "/" && strings.HasPrefix(groups[0][0].arg, "/") {
@@ -151,15 +151,15 @@ func (r *run) hideImplied(t *tree, dest string) {
 // maxWalks is how many walks at a time leave connections of a host for what else is asked of it.
 const maxWalks = 3
 
-func (t *tree) combine(parts []part) {
+func (t *tree) combine(parts []part, sums bool) {
 	switch len(parts) {
 	case 0:
 	case 1:
 		t.source, t.only, t.named, t.flat = parts[0].Source, parts[0].only, parts[0].named, parts[0].flat
 	default:
 		m := newMerged(parts)
-		if t.host != nil && len(parts) > maxWalks {
-			m.walks = maxWalks - 1
+		if t.host != nil && (len(parts) > maxWalks || sums) {
+			m.walks = 1
 		}
 		t.source = m
 		t.single = nil

@@ -22,8 +22,8 @@ const (
 
 	// minProtocol to maxProtocol are the versions this package speaks; both
 	// sides use the highest that they share.
-	minProtocol = 2
-	maxProtocol = 2
+	minProtocol = 3
+	maxProtocol = 3
 )
 
 // Bounds on what a peer may send. Nothing larger is ever allocated for it.

@@ -265,6 +265,9 @@ func checksumChoice(c *Command, value string) error {
 		kind *rsyncx.SumKind
 		none *bool
 	}{{transfer, &c.transferSum, &c.noTransferSum}, {compare, &c.Options.ChecksumKind, &c.noCompareSum}} {
+		if two && transfer != compare && choice.name == "auto" {
+			choice.name = "md5" // as in rsync, which does not negotiate then
+		}
 		var known bool
 		*choice.kind, known = rsyncx.ParseSumKind(choice.name)
 		if *choice.none = choice.name == "none"; !known && !*choice.none {

@@ -153,7 +153,7 @@ func (c *Command) ShowsSums() bool {
 func (c *Command) SumOf(e *event.Event) (rsyncx.SumKind, bool) {
 	const typeBits, regular = 0o170000, 0o100000
 	kind, none := c.shownSum()
-	told := !none && e.Kind == event.Change && e.Itemize != deleting && e.Entry.Mode&typeBits == regular
+	told := !none && (e.Kind == event.Change || e.Kind == event.Skip && e.Itemize != "") && e.Itemize != deleting && e.Entry.Mode&typeBits == regular
 	return kind, told && (c.Options.Checksum || strings.HasPrefix(e.Itemize, ">") && !c.DryRun)
 }
 

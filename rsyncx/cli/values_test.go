@@ -152,7 +152,7 @@ func FuzzParseLine(f *testing.F) {
 // What drsync cannot do is said, by the name of the option.
 func TestRefusedValues(t *testing.T) {
 	for _, line := range []string{
-		"--out-format=%n_%C", "--log-file-format=%-5c", "--compress-level=9", "--zl=-3", "--skip-compress=gz", "-yy --link-dest=x", "-y -y --copy-dest=x",
+		"--out-format=%n_%c", "--log-file-format=%-5c", "--compress-level=9", "--zl=-3", "--skip-compress=gz", "-yy --link-dest=x", "-y -y --copy-dest=x",
 	} {
 		_, err := ParseLine(append(strings.Fields(line), "a", "b"))
 		if err == nil || !strings.Contains(err.Error(), "cannot honour") {

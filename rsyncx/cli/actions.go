@@ -284,7 +284,7 @@ func compressChoice(c *Command, value string) error {
 	case "none":
 		c.Compress = CompressNever
 	default:
-		return unsupported("unknown compression %q: drsync has zstd and none", value)
+		return unsupported("unknown compress name: %q: the agent speaks zstd (also called auto) and none", value)
 	}
 	return nil
 }
@@ -294,15 +294,24 @@ func compressLevel(c *Command, value string) error {
 	if err != nil {
 		return err
 	}
-	switch n {
-	case 0:
+	c.compressLevel = n
+	if c.Compress = CompressAlways; n == 0 {
 		c.Compress = CompressNever
-	case 1, 2:
-		c.Compress = CompressAlways
-	default:
-		return fmt.Errorf("drsync cannot honour it: it compresses at zstd's levels 1 and 2, which are the same to it, or with 0 not at all")
 	}
 	return nil
+}
+
+// level is CompressAlways at the level of the line. As in rsync one that is too high or too low is the next there is.
+func (c *Command) level() Compress {
+	switch n := c.compressLevel; {
+	case c.Compress != CompressAlways || n < 3:
+		return c.Compress
+	case n < 6:
+		return CompressDefault
+	case n < 10:
+		return CompressBetter
+	}
+	return CompressBest
 }
 
 func marker(c *Command, value string) error {

@@ -82,6 +82,7 @@ type Command struct {
 	Remote bool
 
 	levels         map[string]int
+	compressLevel  int64 // 0 is none that was given
 	transferSum    rsyncx.SumKind
 	noTransferSum  bool // none was chosen
 	noCompareSum   bool
@@ -103,6 +104,9 @@ const (
 	CompressAuto Compress = iota // when it pays
 	CompressAlways
 	CompressNever
+	CompressDefault // always, at zstd's levels 3 to 5
+	CompressBetter  // 6 to 9
+	CompressBest    // 10 to 22
 )
 
 // Rule is one filter option.

@@ -39,6 +39,7 @@ func (p *parser) settle() {
 		p.wrong(errors.New("--delete does not work without --recursive (-r) or --dirs (-d)"))
 	}
 	c.Options.WholeSeconds = !c.Nanoseconds
+	c.Compress = c.level()
 	if c.noTransferSum {
 		c.Options.WholeFile, c.Delta = true, false // as in rsync
 	}

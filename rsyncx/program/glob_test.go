@@ -15,6 +15,7 @@ import (
 	"github.com/drsync/drsync/internal/testenv"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/program"
+	"github.com/drsync/drsync/rsyncx/wire"
 )
 
 // loginAt is a host whose login begins in a directory.
@@ -81,7 +82,7 @@ func TestWildcardsAsRsync(t *testing.T) {
 		"-ai host:S/*/f D", "-ai host:S/*/i D", "-ai host:S/dir?/ D", "-ai host:S/*/ D", "-ai host:S/dir1/*/*/f D", "-ai host:S/**/f D", "-ai host:S/dir1//f* D", "-ai host:./S/a? D",
 		"-ai host:S/../S/a? D", `-ai host:S/b*\*s D`, "-ai host:S/br{1}* D", "-ai host:S/~* D", "-ai host:S/ldir/* D", "-ai host:S/away/* D", "-ai host:S/l* D", "-ai host:S/.[dh]* D",
 		"-aRi host:S/dir*/f D", "-aRi host:S/./dir?/./* D", "-aRi host:./S/d* D", "-aRi host:S/./d*/g D", "-ai --exclude=a1 host:S/* D", "-ai --del host:S/* D", "-i host:S/* D",
-		"-dri host:S/d* D", "-di host:S/dir?/ D", "-aLi host:S/l* D", "-ai --ignore-missing-args host:S/nope* host:S/a1 D", "-nai host:S/* D", "-a host:S/a*", "-ai host:*/a1 D", "-ai host:S/?*? D",
+		"-dri host:S/d* D", "-di host:S/dir?/ D", "-aLi host:S/l* D", "-ai --ignore-missing-args host:S/nope* host:S/a1 D", "-nai host:S/* D", "-a host:S/a*", "-ai host:*/a1 D", "-ai host:S/?*? D", "-a --out-format=%f|%n host:S/dir1 D", "-a --out-format=%f|%n host:S/d*/ D",
 		"-asi host:S/* D", "-asi host:S/*/[gi] D", "-asi host:S/.* D", `-asi host:S/a\*b D`, `-asi host:S/no\*pe D`, "-asi host:S/x[* D", "-asRi host:S/./d*/f D", "-asi host:S/[!a]? D",
 		"-asi host:S/dir1/?/nope D", "-asi host:S/*/nope D", "-asi host:S/dir[12]/../a? D",
 	} {
@@ -150,6 +151,37 @@ func TestManyBases(t *testing.T) {
 	for i := range many {
 		if content, err := os.ReadFile(filepath.Join(dir, "D/in", fmt.Sprint("f", i))); err != nil || string(content) != fmt.Sprint(i) {
 			t.Errorf("%d: %q %v", i, content, err)
+		}
+	}
+}
+
+// What an agent does not serve is not found by a pattern either, nor behind a link.
+func TestWildcardsBelowTheRoot(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	plantNames(t, dir)
+	for line, want := range map[string]struct {
+		status int
+		copied string
+	}{
+		"-a host:@/S/*/f @/D1": {0, "S/dir1/f"}, "-a host:@/out/* @/D2": {4, ""}, "-a host:@/*/a1 @/D3": {4, ""}, "-a host:@/S/../o*/f @/D4": {4, ""}, "-a host:@/S/away/* @/D5": {4, ""},
+		"-a host:@/S/a[w]*/f @/D6": {23, ""}, "-as host:@/S/a[w]*/f @/D7": {23, ""},
+	} {
+		args := strings.Fields(strings.ReplaceAll(line, "@", dir))
+		var said bytes.Buffer
+		status := program.Run(t.Context(), program.World{
+			In: bytes.NewReader(nil), Out: &said, Err: &said, Dir: dir, Now: time.Now,
+			Dial: func(context.Context, program.Remote) (program.Host, error) { return agentAt(filepath.Join(dir, "S")) },
+			Status: func(err error) int {
+				if errors.Is(err, wire.ErrRefused) {
+					return int(program.Unsupported)
+				}
+				return 0
+			},
+		}, args)
+		content, _ := os.ReadFile(filepath.Join(args[len(args)-1], "f"))
+		if status != want.status || string(content) != want.copied {
+			t.Errorf("%s: %d, want %d; copied %q; %s", line, status, want.status, content, &said)
 		}
 	}
 }

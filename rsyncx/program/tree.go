@@ -64,7 +64,9 @@ func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) 
 	}
 	t.combine(parts, r.c.ShowsSums())
 	t.failed = t.failed || r.io == Partial
-	r.c.From = shownFrom(groups)
+	if r.c.From = shownFrom(groups); t.host != nil {
+		r.c.From = "" // as with rsync, which is not told
+	}
 	if r.c.Relative && t.host == nil && len(groups) > 0 && groups[0][0].base == "/" && strings.HasPrefix(groups[0][0].arg, "/") {
 		t.lead = "/"
 	}

@@ -207,6 +207,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	if done, err := s.altFile(f, &w, e, here); done || err != nil {
 		return err
 	}
+	if !w.hasOld && w.alt > 0 && s.o.Append && w.old.Size >= e.Size {
+		return nil // nothing could be appended to it
+	}
 	if w.hasOld {
 		v := s.cmp.quick(e, here)
 		if v == same && s.racy.suspect(path, e) {
@@ -281,7 +284,11 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
-	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, here, f.gid), e, here, s.inherits(f)), s.pretends())
+	own := here
+	if own == nil && old != nil && !isSymlink(&old.Entry) {
+		own = old // whose permissions stay without Perms, whatever it is; those of a link are none
+	}
+	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, own, f.gid), e, here, s.inherits(f)), s.pretends())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.stats.Skipped++
 		s.notes.add("a link or special file was left out: this host does not let us make it")

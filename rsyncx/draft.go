@@ -29,6 +29,7 @@ type draft struct {
 	copied uint64
 	checks []delta.Span
 	leaves []byte
+	kind   SumKind // by which it is compared; it is not kept with the draft
 	// left is the number of the leftover that is the basis, or 0; mine says that the
 	// staged file may become another name of that.
 	left int32

@@ -191,6 +191,8 @@ type SumWant struct {
 	// Ranges, unless it is nil, are the parts to look at: multiples of Block but for
 	// the end of the file. FileSums.Whole is not told then.
 	Ranges []Range
+	// Kind asks for another sum of the whole beside FileSums.Whole; not with Ranges.
+	Kind SumKind
 }
 
 // NoSums is embedded by a Source without the ability.
@@ -209,6 +211,7 @@ type FileSums struct {
 	// Whole is the XXH3-128 of the content, or for blocks of delta.TreeBlock and more
 	// without Weak that of a tree, as delta.Summer makes it.
 	Whole [16]byte
+	Other []byte     // the sum of SumWant.Kind, if that is another one
 	Sums  delta.Sums // of the blocks that were asked for, one behind the other
 	Err   error      // wraps ErrTorn when the file changed meanwhile
 }

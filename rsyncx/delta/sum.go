@@ -1,9 +1,16 @@
 package delta
 
-import "github.com/zeebo/xxh3"
+import (
+	"hash"
+
+	"github.com/zeebo/xxh3"
+)
 
 // Summer makes the sums of what is written to it. It is for one goroutine.
 type Summer struct {
+	// Also, unless it is nil, is given everything that is written.
+	Also hash.Hash
+
 	whole *xxh3.Hasher // nil when it is not wanted
 	// tree says that whole takes the sums of the blocks, and not what they are of.
 	tree bool
@@ -41,6 +48,9 @@ func NewSummer(block int64, weak, whole bool) *Summer {
 func (s *Summer) Write(p []byte) (int, error) {
 	if s.whole != nil && !s.tree {
 		_, _ = s.whole.Write(p) // it never fails
+	}
+	if s.Also != nil {
+		_, _ = s.Also.Write(p) // nor does a hash
 	}
 	s.sums.Size += int64(len(p))
 	if s.sums.Block > 0 {

@@ -82,6 +82,7 @@ type run struct {
 	io          Status       // the worst thing that did not stop the run
 	line        ruleSet      // the rules of the line
 	progress    progress
+	sums        *sumTeller // of %C; nil when nobody asks
 }
 
 func (r *run) do(ctx context.Context, args []string) (err error) {
@@ -218,7 +219,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err := r.madeRoot(ctx, source); err != nil {
 		return err
 	}
+	told := r.tellSums(ctx, source)
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
+	told()
 	r.out.close()
 	if err == nil {
 		err = to.narrow(like)

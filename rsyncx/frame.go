@@ -127,6 +127,7 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 	if s.listed += int64(len(d.Entries)); s.listed > s.o.MaxEntries {
 		return fmt.Errorf("list the source: %w: %d names and more", ErrTooMany, s.o.MaxEntries)
 	}
+	s.ancient(d)
 	f, err := s.enter(d)
 	if err != nil || f == nil {
 		return err

@@ -67,6 +67,7 @@ type Abilities struct {
 	Sums        bool // Source.Sums
 	Views       bool // a View that is not the zero one
 	Digests     bool // WalkOptions.Same is asked
+	Holes       bool // a File.Body may be a Holes
 }
 
 // WalkOptions bounds a walk. Filter is applied by the source to spare the wire

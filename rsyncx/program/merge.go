@@ -52,6 +52,7 @@ func (m *merged) Abilities() rsyncx.Abilities {
 		all.Xattrs = all.Xattrs && a.Xattrs
 		all.Sums = all.Sums && a.Sums
 		all.Views = all.Views && a.Views
+		all.Holes = all.Holes && a.Holes
 		all.Digests = all.Digests && a.Digests
 	}
 	return all

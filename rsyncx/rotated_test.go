@@ -194,6 +194,28 @@ func TestMovedDirectory(t *testing.T) {
 	}
 }
 
+// TestMovedFilesNeedNoRoom: what is linked is not held to be more than the disk can take.
+func TestMovedFilesNeedNoRoom(t *testing.T) {
+	const size = 256 << 20
+	dir := tempDir(t)
+	for _, path := range []string{dir + "/from/new", dir + "/to/old"} {
+		write(t, path, "")
+		must(t, os.Truncate(path, size))
+	}
+	oneTime(t, dir+"/from")
+	oneTime(t, dir+"/to")
+	src, dst := open(t, dir+"/from", dir+"/to")
+	free, err := dst.free()
+	must(t, err)
+	for _, renames := range []bool{false, true} {
+		o := Archive()
+		o.Renames, o.Delete, o.Reserve = renames, true, max(1, free-size/2)
+		if _, err = Sync(t.Context(), src, dst, o); (err == nil) != renames && free > size {
+			t.Errorf("renames %v, %d bytes free: %v", renames, free, err)
+		}
+	}
+}
+
 // TestMovedFilesStayApart: what shares its file with a name that stays after all
 // becomes a file of its own.
 func TestMovedFilesStayApart(t *testing.T) {

@@ -222,7 +222,7 @@ func (s *stager) altBySum(ctx context.Context, d *draft, whole [16]byte) (done b
 			continue
 		}
 		s.bears(dir, name, &here)
-		have := sumBasis(ctx, &a.at, &draft{how: byCompare, basis: w.path}, s.content.scratch())
+		have := sumBasis(ctx, &a.at, &draft{how: d.how, basis: w.path, wish: wish{listed: w.listed}}, s.content.scratch())
 		if have.err != nil || have.size != here.Size || have.whole != whole {
 			continue
 		}
@@ -268,7 +268,6 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 	} else {
 		s.stats.Linked++
 	}
-	s.stats.Reused += e.Size
 	s.altSaid(w.path, e, ch)
 	s.groupReplaced(w.group, at)
 	return true, s.placed(w.path, at, unix.S_IFREG, e.Size)

@@ -17,8 +17,10 @@ type basisSums struct {
 	// whole is the sum of the content; err says why there is none.
 	whole [16]byte
 	err   error
-	// copied says that the staged file which the draft names has the same content.
+	// copied says that the staged file which the draft names has the same content;
+	// leaves are the sums of its blocks then.
 	copied bool
+	leaves []byte
 }
 
 // openBasis opens a regular file of the destination.
@@ -114,14 +116,13 @@ func copyBasis(ctx context.Context, at *descent, copies *contentWriter, d *draft
 		return basisSums{err: err}
 	}
 	defer f.Close()
-	block, weak := firstSums(d.how, d.wish.listed)
+	block, _ := firstSums(d.how, d.wish.listed)
 	sums := basisSums{size: before.Size, held: block > 0}
-	// With rolling sums to come, the same offsets are compared when it is known which matter.
-	if weak {
-		block = 0
-	}
-	sum := delta.NewSummer(block, false, true)
+	sum := wholeSummer(d)
 	staged := beginCopy(copies, d, f)
+	if staged != nil {
+		sum.KeepLeaves(&sums.leaves)
+	}
 	sums.copied, err = staged.read(ctx, f, before, sum, buf)
 	staged.end(sums.copied && err == nil)
 	if err != nil {
@@ -129,6 +130,20 @@ func copyBasis(ctx context.Context, at *descent, copies *contentWriter, d *draft
 	}
 	sums.whole, sums.sums = sum.Whole(), sum.Sums()
 	return sums
+}
+
+// wholeSummer returns what makes of some content the sum of the whole that the
+// source's is compared with.
+func wholeSummer(d *draft) *delta.Summer {
+	return delta.NewSummer(wholeBlock(d), false, true)
+}
+
+// wholeBlock is the length of the blocks that the sum of the whole is a tree of, or 0.
+func wholeBlock(d *draft) int64 {
+	if block, weak := firstSums(d.how, d.wish.listed); !weak {
+		return block
+	}
+	return 0 // with rolling sums to come, the same offsets are compared when it is known which matter
 }
 
 // firstSums returns which sums of a file of the given length are asked for

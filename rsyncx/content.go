@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,7 +55,7 @@ type contentWriter struct {
 	turn    int    // the lane of the last small file
 	dir     string // of the last small file in a new tree
 	from    descent
-	buffers sync.Pool  // of *[]byte, smallFile and one long
+	buffers contentBuffers
 	failed  chan error // holds the first error of a lane
 }
 
@@ -88,7 +87,7 @@ type smallContent struct {
 
 func newContentWriter(root *Root, stage int, fresh freshAttr, o *Options) *contentWriter {
 	c := &contentWriter{root: root, reserve: o.Reserve, fresh: fresh, sparse: o.Sparse, failed: make(chan error, 1)}
-	c.buffers.New = func() any { b := make([]byte, smallFile+1); return &b }
+	c.buffers.back.L = &c.buffers.mu
 	for i := range c.lanes {
 		c.lanes[i] = lane{root: root, fresh: fresh, sparse: o.Sparse, at: descent{root: stage}, fd: -1, next: uint64(i)}
 	}
@@ -127,6 +126,7 @@ func (c *contentWriter) put(f smallContent) (place, error) {
 	case l.queue <- f:
 		return f.at, nil
 	case err := <-c.failed:
+		c.buffers.give(f.data)
 		return place{}, err
 	}
 }
@@ -137,7 +137,7 @@ func (c *contentWriter) work(l *lane) {
 	defer close(l.ended)
 	for f := range l.queue {
 		err := l.write(&f)
-		c.buffers.Put(f.data)
+		c.buffers.give(f.data)
 		if err == nil {
 			continue
 		}

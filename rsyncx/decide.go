@@ -136,16 +136,28 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 	return set, ch
 }
 
+// implied reports whether KeepImplied is about the directory e.
+func (s *stager) implied(f *frame, e *Entry) bool {
+	return s.o.KeepImplied && !f.only.All() && f.only.Leads(e.Name) && !f.only.Asked(e.Name)
+}
+
 func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
+	implied := s.implied(f, e)
+	if implied {
+		c.set.set &^= setTime
+	}
 	if here == nil {
 		acl := s.inherits(f)
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
 		c.acl = inheritedACL{known: true, list: acl}
 		c.gid = int64(os.Getegid())
-		if f.gid >= 0 && !s.o.Perms {
+		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
+		}
+		if implied && f.gid >= 0 {
+			c.set.gid = uint32(f.gid)
 		}
 		c.needs, c.quiet = true, c.set
 		if err := s.touch(f, e); err != nil {
@@ -194,6 +206,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	}
 	if done, err := s.altFile(f, &w, e, here); done || err != nil {
 		return err
+	}
+	if !w.hasOld && w.alt > 0 && s.o.Append && w.old.Size >= e.Size {
+		return nil // nothing could be appended to it
 	}
 	if w.hasOld {
 		v := s.cmp.quick(e, here)
@@ -269,7 +284,11 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
-	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, here, f.gid), e, here, s.inherits(f)), s.pretends())
+	own := here
+	if own == nil && old != nil && !isSymlink(&old.Entry) {
+		own = old // whose permissions stay without Perms, whatever it is; those of a link are none
+	}
+	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, own, f.gid), e, here, s.inherits(f)), s.pretends())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.stats.Skipped++
 		s.notes.add("a link or special file was left out: this host does not let us make it")
@@ -336,12 +355,16 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	if !ch.any() {
-		s.upToDate(path, e)
+	only := set.only(ch)
+	if s.cmp.exactly(e, here) {
+		only.set |= set.set & setTime
+	}
+	if ch.any() {
+		s.changed(path, e, ch, "")
+	} else if s.upToDate(path, e); only.set&setTime == 0 {
 		return nil
 	}
-	s.changed(path, e, ch, "")
-	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: set.only(ch)})
+	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
 }
 
 // blocked reports a name whose place cannot be cleared.

@@ -60,18 +60,24 @@ func (s *stager) receive(ctx context.Context, w *wish, f *File, set attr) (recei
 		return received{size: f.Entry.Size}, nil
 	}
 	if f.Entry.Size <= smallFile {
-		return s.storeSmall(ctx, in, head, w, set)
+		return s.storeSmall(ctx, in, head, w, int(f.Entry.Size), set)
 	}
 	return s.store(ctx, in, head, w, &f.Entry, set)
 }
 
-// storeSmall reads head, then the rest of in, and leaves it to another
-// goroutine to write them.
-func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader, w *wish, set attr) (received, error) {
+// storeSmall reads head, then the rest of in, size bytes at most, and leaves it to
+// another goroutine to write them.
+func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader, w *wish, size int, set attr) (_ received, err error) {
 	c := s.content
-	b := c.buffers.Get().(*[]byte)
 	// There is one byte more than there can be, so that the end is read too.
-	n, err := io.ReadFull(io.MultiReader(head, in), (*b)[:smallFile+1])
+	b := c.buffers.take(size + 1)
+	passed := false
+	defer func() {
+		if !passed {
+			c.buffers.give(b)
+		}
+	}()
+	n, err := io.ReadFull(io.MultiReader(head, in), (*b)[:size+1])
 	if in.failed != nil {
 		return received{err: in.failed}, ctxOr(ctx, in.fatal)
 	}
@@ -79,7 +85,6 @@ func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader,
 		return received{}, fmt.Errorf("stage %s: %w", Printable(w.path), err)
 	}
 	if in.torn && s.again {
-		c.buffers.Put(b)
 		return received{torn: true}, nil
 	}
 	if err := c.space(int64(n) + filesCounted); err != nil {
@@ -89,6 +94,7 @@ func (s *stager) storeSmall(ctx context.Context, in *bodyReader, head io.Reader,
 	if s.log != nil {
 		sum = xxh3.Hash128((*b)[:n]).Bytes()
 	}
+	passed = true
 	at, err := c.put(smallContent{path: w.path, at: place{tree: w.tree}, data: b, size: n, set: set})
 	return received{at: at, size: int64(n), sum: sum, torn: in.torn}, err
 }

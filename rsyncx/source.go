@@ -205,8 +205,10 @@ func (NoSums) Sums(context.Context, iter.Seq[SumWant]) iter.Seq2[FileSums, error
 // FileSums is the answer to one SumWant.
 type FileSums struct {
 	Path  string
-	Entry Entry      // as of opening
-	Whole [16]byte   // XXH3-128 of the content
+	Entry Entry // as of opening
+	// Whole is the XXH3-128 of the content, or for blocks of delta.TreeBlock and more
+	// without Weak that of a tree, as delta.Summer makes it.
+	Whole [16]byte
 	Sums  delta.Sums // of the blocks that were asked for, one behind the other
 	Err   error      // wraps ErrTorn when the file changed meanwhile
 }

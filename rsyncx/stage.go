@@ -67,6 +67,9 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.findEmpty(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.findIdle(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.walk(ctx); err != nil {
 		return nil, err
 	}
@@ -155,7 +158,7 @@ type stager struct {
 	doomed   int64 // entries in partDelete
 	undoomed int64 // entries that would be there but for DeleteUpTo
 
-	pruned  map[string]bool // directories of the source that PruneEmpty leaves out
+	pruned  map[string]bool // directories of the source that are left out: by PruneEmpty, and idle ones
 	backups *filter.Rules   // what keeps backups from deletion
 	// Backups go to backupDir, "" or ending in '/', below the destination, or to the
 	// directory backupOutside, when that is not "".

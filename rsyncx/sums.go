@@ -308,7 +308,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.plan = blocks.Plan(nil)
-	p.copyUsed(d, blocks)
+	p.copyUsed(d, blocks, have.leaves)
 	if len(f.Sums.Weak) == 0 {
 		d.block, d.weak = nextSums(&d.plan, f.Sums.Block, have.size)
 	}

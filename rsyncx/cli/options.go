@@ -50,6 +50,7 @@ func shown() []option {
 		{long: "verbose", short: 'v', help: "say more; repeat it for more still", do: do(func(c *Command) { c.Verbose++ }), no: do(func(c *Command) { c.Verbose = 0 })},
 		{long: "info", arg: "FLAGS", help: "what to tell, in detail; --info=help lists the flags", do: levels(infoFlags)},
 		{long: "debug", arg: "FLAGS", help: "accepted; FILTER alone has an effect", do: levels(debugFlags)},
+		{long: "msgs2stderr", help: "the same as --stderr=all", do: do(func(c *Command) { c.AllToErr = true }), no: do(func(c *Command) { c.AllToErr = false }), tree: oneOutput},
 		{long: "stderr", arg: "MODE", help: "errors, all or client: where messages go", do: stderr, tree: oneOutput},
 		{long: "quiet", short: 'q', help: "print errors only", do: do(func(c *Command) { c.Quiet = true }), tree: oneOutput},
 		{long: "human-readable", short: 'h', help: "write numbers with units; twice: of 1024", do: moreHuman, no: do(func(c *Command) { c.Numbers = Plain })},
@@ -196,6 +197,7 @@ func connected() []option {
 		{long: "contimeout", arg: "SECONDS", help: "give up connecting after so long", do: seconds("contimeout", func(c *Command) *int { return &c.ConnectTimeout }), no: do(func(c *Command) { c.ConnectTimeout = 0 }), tree: configure},
 		{long: "blocking-io", help: "accepted: it makes no difference", do: already, no: already, tree: configure},
 		{long: "secluded-args", also: "protect-args", short: 's', help: "accepted: paths never meet a shell", do: already, no: already},
+		{long: "qsort", help: "accepted: the order of a listing has no effect", do: already, tree: oneOutput},
 		{long: "trust-sender", help: "accepted: drsync checks what the sender sends all the same", do: already},
 		{long: "no-motd", help: "accepted: there is no daemon", do: already},
 	}

@@ -17,6 +17,7 @@ type outcome struct {
 	stdout string
 	stderr string
 	exit   int
+	before map[string]string // how the world looked at the start
 	tree   map[string]string
 }
 
@@ -49,29 +50,56 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 	if err := build(dir, nodes); err != nil {
 		return nil, fmt.Errorf("build the world: %w", err)
 	}
+	before, err := snapshot(dir, since)
+	if err != nil {
+		return nil, fmt.Errorf("look at the world: %w", err)
+	}
+	before = anywhere(before, dir)
 	var all []outcome
 	for _, r := range c.runs {
+		if err := alter(dir, r.changes); err != nil {
+			return nil, fmt.Errorf("change the world: %w", err)
+		}
+		if len(r.changes) > 0 {
+			if before, err = snapshot(dir, since); err != nil {
+				return nil, fmt.Errorf("look at the world: %w", err)
+			}
+			before = anywhere(before, dir)
+		}
 		args := r.args(dir, host)
-		o := outcome{args: args}
+		o := outcome{args: args, before: before}
 		o.stdout, o.stderr, o.exit, err = run(ctx, dir, args)
 		if err != nil {
 			return nil, err
 		}
-		o.stdout = strings.ReplaceAll(o.stdout, dir, "@")
-		o.stderr = strings.ReplaceAll(o.stderr, dir, "@")
+		o.stdout = strings.Join(slices.DeleteFunc(strings.SplitAfter(o.stdout, "\n"), func(line string) bool {
+			at, isDir := strings.CutSuffix(line[strings.LastIndexByte(line, ' ')+1:], "/\n")
+			return isDir && wayTo(dir, at)
+		}), "")
+		for _, at := range []string{dir, dir[1:]} { // -R leaves out the slash
+			o.stdout = strings.ReplaceAll(o.stdout, at, "@")
+			o.stderr = strings.ReplaceAll(o.stderr, at, "@")
+		}
 		if o.tree, err = snapshot(dir, since); err != nil {
 			return nil, fmt.Errorf("look at the world: %w", err)
 		}
 		o.tree = anywhere(o.tree, dir)
+		before = o.tree
 		all = append(all, o)
 	}
 	return all, nil
 }
 
+// wayTo reports whether the path of -R is one on the way to dir.
+func wayTo(dir, path string) bool { return path != "" && strings.HasPrefix(dir+"/", "/"+path+"/") }
+
 // anywhere takes the place of the world out of what was found in it.
 func anywhere(tree map[string]string, dir string) map[string]string {
 	all := make(map[string]string, len(tree))
 	for name, text := range tree {
+		if wayTo(dir, name[strings.IndexByte(name, '/')+1:]) {
+			continue // what -R makes of the way here, which others change
+		}
 		name = strings.ReplaceAll(name+"/", dir+"/", "/@/")
 		all[strings.TrimSuffix(name, "/")] = strings.ReplaceAll(text, dir, "@")
 	}
@@ -125,9 +153,12 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		say := func(format string, a ...any) {
 			diffs = append(diffs, "run "+strconv.Itoa(i+1)+": "+fmt.Sprintf(format, a...))
 		}
-		ex := exceptions(c, c.runs[i], want)
+		ex := exceptions(c, c.runs[i], want, got)
 		if want.exit != got.exit && !ex.exit {
 			say("rsync exits %d, drsync %d\n\trsync: %s\n\tdrsync: %s", want.exit, got.exit, firstLines(want.stderr), firstLines(got.stderr))
+		}
+		if (want.stderr == "") != (got.stderr == "") && !ex.exit && !ex.warns {
+			say("only one warns\n\trsync: %s\n\tdrsync: %s", firstLines(want.stderr), firstLines(got.stderr))
 		}
 		a, b := said(want.stdout), said(got.stdout)
 		if ex.lines != nil {
@@ -143,10 +174,10 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		if ex.tree != nil {
 			wt, gt = ex.tree(wt), ex.tree(gt)
 		}
-		for _, d := range treeDiff(wt, gt) {
+		for _, d := range append(treeDiff(wt, gt), ex.more...) {
 			say("%s", d)
 		}
-		if len(diffs) > 0 {
+		if len(diffs) > 0 || len(treeDiff(want.tree, got.tree)) > 0 {
 			break // what comes behind starts from another state
 		}
 	}

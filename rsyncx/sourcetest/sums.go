@@ -119,6 +119,14 @@ func (tr *tree) checkSums(t *testing.T, can rsyncx.Abilities, w *rsyncx.SumWant,
 			}
 		}
 	}
+	if w.Ranges == nil && !w.Weak && w.Block >= delta.TreeBlock {
+		var leaves []byte
+		for block := range slices.Chunk(content, int(w.Block)) {
+			sum := xxh3.Hash128(block).Bytes()
+			leaves = append(leaves, sum[:]...)
+		}
+		whole = xxh3.Hash128(leaves).Bytes()
+	}
 	if f.Whole != whole {
 		t.Errorf("%q: the sum of the whole is %x, want %x", f.Path, f.Whole, whole)
 	}

@@ -68,7 +68,7 @@ type Options struct {
 	Sparse       bool     // -S
 	WholeFile    bool     // -W: no delta
 	Fuzzy        bool     // -y: a similar file is the basis of a new one
-	Renames      bool     // a new file whose content an unlisted file of the destination has is not fetched
+	Renames      bool     // a file whose content the destination has under a name that is deleted, replaced or its own is not fetched
 	AltDests     []string // --compare-dest, --copy-dest, --link-dest: directories, relative to the destination or absolute
 	AltDest      AltDest  // which of the three
 	Resume       bool     // --partial: what was fetched stays when Stage fails, and spares the next one fetching it

@@ -139,6 +139,10 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
+	if here != nil {
+		own := *here // the rest of the listing need not stay for it
+		c.dst = &own
+	}
 	if here == nil {
 		acl := s.inherits(f)
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)

@@ -209,7 +209,9 @@ func children(ctx context.Context, src rsyncx.Source, dir string) ([]string, err
 			for i := range d.Entries {
 				paths = append(paths, below(dir, d.Entries[i].Name))
 			}
-			break
+			if d.Upto == "" {
+				break
+			}
 		}
 	}
 	return paths, nil

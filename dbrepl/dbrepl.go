@@ -31,7 +31,8 @@ type Engine interface {
 
 	// Capture fixes a point and brings the database as of that point to the
 	// standby, invisible. The previous capture must be published or discarded.
-	Capture(ctx context.Context) (Captured, error)
+	// What it cannot do of the options it refuses before it begins.
+	Capture(ctx context.Context, o CaptureOptions) (Captured, error)
 
 	// Recover settles what a crash left. commit is nil when no publish had
 	// begun: leftovers of a capture are removed. Otherwise it is the Token of
@@ -49,6 +50,17 @@ type Engine interface {
 	Promote(ctx context.Context) (Point, error)
 
 	Close() error
+}
+
+// CaptureOptions is what a capture does beside its work.
+type CaptureOptions struct {
+	// Dump is a directory that does not exist: the capture makes it and leaves a
+	// dump in it (package dump), from the same stream. After an error nothing of
+	// it is left. "" keeps none.
+	Dump string
+	// Verify compares what was captured with the active, by sums taken inside the
+	// snapshot. A difference is an error.
+	Verify bool
 }
 
 // ErrCaptureGone says that Recover found the capture of its Token neither staged
@@ -112,6 +124,52 @@ type ActiveAsker interface {
 	// StillNamed runs query, which has one string parameter and returns a row
 	// when the blob is named, for each of sums.
 	StillNamed(ctx context.Context, query string, sums []blob.Sum) (map[blob.Sum]bool, error)
+}
+
+// Restorer is an optional ability of an Engine: to bring back a kept dump
+// (package dump) of its own. None of it needs the active.
+type Restorer interface {
+	// Restore loads the dump in dir, invisible, as Capture would: what it returns
+	// is published or discarded like a capture. The dump was checked before; it is
+	// read once more and must still be as it was written.
+	Restore(ctx context.Context, dir string) (Captured, error)
+	// RestoreAs loads the dump in dir into a new database of the given name (for
+	// SQLite: a new file of that path), which must not exist. After an error there
+	// is none.
+	RestoreAs(ctx context.Context, dir, name string) (Counts, error)
+}
+
+// Comparer is an optional ability of an Engine: to compare the standby's visible
+// database with the active's, by sums of ranges of rows, each side inside one
+// snapshot. Rows that the active changed after the visible point differ rightly.
+type Comparer interface {
+	Compare(ctx context.Context) (Comparison, error)
+}
+
+// Comparison is what Compare found. It holds at most MaxDifferences differences.
+type Comparison struct {
+	Active      Point        `json:"-"` // the point at which the active was looked at
+	Tables      int          `json:"tables"`
+	Rows        int64        `json:"rows"` // of the active
+	Chunks      int64        `json:"chunks"`
+	Different   int64        `json:"different"` // chunks, and tables that only one side has
+	Differences []Difference `json:"differences,omitempty"`
+}
+
+// MaxDifferences bounds Comparison.Differences.
+const MaxDifferences = 1000
+
+// Difference is a range of rows of one table that is not the same on both sides.
+type Difference struct {
+	Table string `json:"table"`
+	// From and To are the keys that the range lies between, From included, To not,
+	// as SQL literals; "" is an open end.
+	From    string `json:"from,omitempty"`
+	To      string `json:"to,omitempty"`
+	Active  int64  `json:"active_rows"`
+	Standby int64  `json:"standby_rows"`
+	// Text says what differs when it is not rows: a table that one side lacks, a definition.
+	Text string `json:"text,omitempty"`
 }
 
 // Finding is one thing that Check found.

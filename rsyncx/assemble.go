@@ -89,6 +89,8 @@ type assembly struct {
 	asks [][]Range
 	// bad says that the file is to be read in full after all.
 	bad bool
+	// linked says that the staged file is the basis itself.
+	linked bool
 
 	basis  *os.File
 	out    *os.File // nil before there is any use for it, and after the end
@@ -102,12 +104,14 @@ type assembly struct {
 }
 
 // assemble begins with a file. What goes wrong with its basis makes it bad.
-func (p *phases) assemble(ctx context.Context, d *draft) (*assembly, error) {
-	a := &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
+func (p *phases) assemble(ctx context.Context, d *draft) (a *assembly, err error) {
+	a = &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
 	a.left = len(a.asks)
-	at := &descent{root: p.altRoot(d.wish.alt)}
-	defer at.close()
-	f, st, err := openBasis(at, d.basis)
+	if a.linked, err = a.takeOver(); a.linked || err != nil {
+		return a, err
+	}
+	p.bases.start(p.basisRoot(d))
+	f, st, err := openBasis(&p.bases, d.basis)
 	if err != nil {
 		a.bad = true
 		return a, nil
@@ -211,7 +215,7 @@ func (a *assembly) copyTo(off int64) error {
 			a.at += c.Len
 			continue
 		}
-		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || !a.cloned && !a.p.inPlace(&a.d.wish))
+		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || a.d.how == byMove && !a.cloned || !a.cloned && !a.p.inPlace(&a.d.wish))
 		if err != nil {
 			return err
 		}
@@ -281,11 +285,11 @@ func (a *assembly) write(piece []byte, off int64) error {
 func (a *assembly) finish() error {
 	defer a.discard()
 	d, w := a.d, &a.d.wish
+	if a.linked {
+		return a.done(wholeFile)
+	}
 	if !a.bad && d.plan.Identity(w.old.Size) && d.basis == w.path && a.p.mayTouch(w) {
 		return a.touch()
-	}
-	if !a.bad && d.how == byMove && a.takeOver() {
-		return a.done(wholeFile)
 	}
 	if !a.bad {
 		if err := a.copyTo(d.plan.Size); err != nil {

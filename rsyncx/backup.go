@@ -122,10 +122,12 @@ func (s *stager) keepOld(path string, here *info) error {
 // what is in it: what is made for those takes over both. Others than root might
 // lock themselves out.
 func (s *stager) beforeBackups(path string, a attr) error {
-	if a.set &= setMode | setUID | setGID; s.o.BackupDir == "" || a.set == 0 || !s.cmp.root {
+	if a.set &= setMode | setUID | setGID | setACLs; s.o.BackupDir == "" || a.set == 0 || !s.cmp.root {
 		return nil
 	}
-	a.xattrs = ""
+	if a.set&setACLs == 0 {
+		a.xattrs = ""
+	}
 	return s.op(partClear, op{kind: opDirAttr, path: path, attr: a})
 }
 

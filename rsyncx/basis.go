@@ -70,7 +70,7 @@ func (s *stager) readBases(ctx context.Context, list *spool) *basisReader {
 		defer at.close()
 		buf := make([]byte, copyBuffer)
 		_ = eachDraft(list, func(d *draft) (bool, error) { // who reads the answers reads list too, and meets the error
-			at.start(s.altRoot(d.wish.alt))
+			at.start(s.basisRoot(d))
 			select {
 			case b.answers <- copyBasis(ctx, at, copies, d, buf):
 				return true, nil
@@ -80,6 +80,14 @@ func (s *stager) readBases(ctx context.Context, list *spool) *basisReader {
 		})
 	}()
 	return b
+}
+
+// basisRoot is the descriptor of the directory that the basis of d is in.
+func (s *stager) basisRoot(d *draft) int {
+	if d.how == byMove {
+		return s.dst.fd
+	}
+	return s.altRoot(d.wish.alt)
 }
 
 func (b *basisReader) next() (basisSums, error) {

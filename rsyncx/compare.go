@@ -54,6 +54,16 @@ func (c *comparer) sameTime(a, b Time) bool {
 	return a.Sec == b.Sec && (!c.nanoseconds || a.Nsec == b.Nsec)
 }
 
+// exactly reports whether a file that was found the same by its content has
+// another time all the same, which Checksum brings up to date without a word.
+func (c *comparer) exactly(e *Entry, d *info) bool {
+	a, b := e.Mtime, d.Mtime
+	if !c.nanoseconds {
+		a.Nsec, b.Nsec = 0, 0
+	}
+	return c.o.Checksum && isRegular(e) && a != b
+}
+
 // newer reports whether the destination's file d is newer than e, for Update.
 // In whole seconds that is rsync's comparison, which takes a file that is less
 // than ModifyWindow older for a newer one.
@@ -147,8 +157,17 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	return a
 }
 
-// copied is what of extended attributes goes along with a copy.
+// copied is what goes along with the copy for a backup, beside what always does,
+// and what the directories for it get of those that it comes from.
 func (c *comparer) copied() (set attrSet) {
+	for _, kept := range []struct {
+		on  bool
+		set attrSet
+	}{{c.o.Perms, setMode}, {c.o.Owner, setUID}, {c.o.Group, setGID}} {
+		if kept.on {
+			set |= kept.set
+		}
+	}
 	if c.xattrs {
 		set |= setPlain
 	}
@@ -194,7 +213,7 @@ func (a attr) only(ch change) attr {
 	if ch.group {
 		keep |= a.set & setGID
 	}
-	if ch.time {
+	if ch.time || ch.xattrs { // as rsync does, to the nanosecond
 		keep |= a.set & setTime
 	}
 	if ch.xattrs {

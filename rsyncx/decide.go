@@ -136,6 +136,11 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 	return set, ch
 }
 
+// implied reports whether KeepImplied is about the directory e.
+func (s *stager) implied(f *frame, e *Entry) bool {
+	return s.o.KeepImplied && !f.only.All() && f.only.Leads(e.Name) && !f.only.Asked(e.Name)
+}
+
 func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
@@ -143,13 +148,20 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		own := *here // the rest of the listing need not stay for it
 		c.dst = &own
 	}
+	implied := s.implied(f, e)
+	if implied {
+		c.set.set &^= setTime
+	}
 	if here == nil {
 		acl := s.inherits(f)
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
 		c.acl = inheritedACL{known: true, list: acl}
 		c.gid = int64(os.Getegid())
-		if f.gid >= 0 && !s.o.Perms {
+		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
+		}
+		if implied && f.gid >= 0 {
+			c.set.gid = uint32(f.gid)
 		}
 		c.needs, c.quiet = true, c.set
 		if err := s.touch(f, e); err != nil {
@@ -231,6 +243,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		return err
 	}
 	s.mayLead(&w)
+	s.outdated(&w)
 	if !w.hasOld && w.alt == 0 && s.o.Fuzzy && e.Size >= deltaLeast {
 		w.like = s.similar(e, f.around)
 	}
@@ -300,6 +313,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		if err := s.keepOld(path, old); err != nil {
 			return err
 		}
+		s.leftOver(path, old, leftGone)
 	}
 	s.groupReplaced(group, at)
 	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)
@@ -338,12 +352,16 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	if !ch.any() {
-		s.upToDate(path, e)
+	only := set.only(ch)
+	if s.cmp.exactly(e, here) {
+		only.set |= set.set & setTime
+	}
+	if ch.any() {
+		s.changed(path, e, ch, "")
+	} else if s.upToDate(path, e); only.set&setTime == 0 {
 		return nil
 	}
-	s.changed(path, e, ch, "")
-	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: set.only(ch)})
+	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
 }
 
 // blocked reports a name whose place cannot be cleared.

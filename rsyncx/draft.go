@@ -27,6 +27,10 @@ type draft struct {
 	// that was made ahead; 0 is none. checks are then the blocks that it may not have as the source has them.
 	copied uint64
 	checks []delta.Block
+	// left is the number of the leftover that is the basis, or 0; mine says that the
+	// staged file may become another name of that.
+	left int32
+	mine bool
 }
 
 // how says what the basis is looked at for.
@@ -36,7 +40,7 @@ const (
 	byDelta   how = iota // parts of the content
 	byCompare            // whether it is the content: the destination's own file, nothing else helps
 	byAppend             // the beginning, unseen
-	byMove               // whether it is the content: a file of another name
+	byMove               // whether it is the content: a leftover, or "" while none is likely
 )
 
 const (
@@ -59,13 +63,16 @@ func addDraft(list *spool, d *draft) error {
 	plan = appendChecks(plan, d.checks)
 	err := list.add(func(b []byte) []byte {
 		b = append(b, byte(d.how), 0)
-		if d.weak {
-			b[len(b)-1] = 1
+		for i, on := range []bool{d.weak, d.mine} {
+			if on {
+				b[len(b)-1] |= 1 << i
+			}
 		}
 		b = append(b, d.whole[:]...)
 		b = binary.AppendUvarint(b, uint64(len(plan)))
 		b = binary.AppendUvarint(b, uint64(checks))
 		b = binary.AppendUvarint(b, d.copied)
+		b = binary.AppendUvarint(b, uint64(d.left))
 		b = binary.AppendUvarint(b, uint64(d.basisSize))
 		b = binary.AppendUvarint(b, uint64(d.block))
 		b = appendText(b, d.basis)
@@ -89,10 +96,12 @@ func nextDraft(r *records) (*draft, error) {
 		return nil, err
 	}
 	in := decoder{b: record}
-	d := &draft{how: how(in.byte()), weak: in.byte() != 0}
+	d := &draft{how: how(in.byte())}
+	flags := in.byte()
+	d.weak, d.mine = flags&1 != 0, flags&2 != 0
 	copy(d.whole[:], in.take(len(d.whole)))
 	left, checks := in.uint(), in.uint()
-	d.copied = in.uint()
+	d.copied, d.left = in.uint(), int32(in.uint())
 	d.basisSize, d.block = int64(in.uint()), int64(in.uint())
 	d.basis = in.text()
 	d.entry = in.entry()

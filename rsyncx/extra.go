@@ -156,8 +156,11 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 	}
 	if !here.isDir() {
 		stays, err := del(path, here)
-		if !s.o.Backup && err == nil {
-			s.leftOver(path, here, !stays)
+		if is := leftGoes; err == nil {
+			if stays {
+				is = leftTaken
+			}
+			s.leftOver(path, here, is)
 		}
 		return stays, err
 	}

@@ -31,6 +31,7 @@ type wish struct {
 	old     info   // what the destination has
 	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0
 	like    string // name of a file in the same directory that may have some of the content, or ""
+	left    int32  // number of old among the leftovers, or 0
 }
 
 func (w *wish) append(b []byte) []byte {
@@ -45,6 +46,7 @@ func (w *wish) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, w.tree.number)
 	b = binary.AppendUvarint(b, uint64(w.tree.top))
 	b = binary.AppendUvarint(b, uint64(w.alt))
+	b = binary.AppendUvarint(b, uint64(w.left))
 	b = appendText(b, w.path)
 	b = appendText(b, w.like)
 	b = appendText(b, w.acl)
@@ -74,6 +76,7 @@ func parseWish(record []byte) (wish, error) {
 	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
 	w.alt = int(d.uint())
+	w.left = int32(d.uint32())
 	w.path = d.text()
 	w.like = d.text()
 	w.acl = d.text()

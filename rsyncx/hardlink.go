@@ -247,6 +247,7 @@ func (s *stager) link(w *wish, alone *spool) error {
 		}
 	}
 	s.stats.Linked++
+	s.replaced(w)
 	s.changed(w.path, &w.entry, ch, g.path)
 	if !w.tree.none() {
 		return nil

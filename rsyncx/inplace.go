@@ -106,6 +106,7 @@ func (s *stager) put(w *wish, e *Entry, at place, size int64, form uint32) error
 		}
 	}
 	if !inPlace || s.pretends() {
+		s.replaced(w)
 		return s.placed(w.path, at, unix.S_IFREG, size)
 	}
 	s.groupKept(w.group, &w.old)

@@ -141,6 +141,9 @@ func (l *lister) enter(w *localWalk, d *walkDir, fd int) (err error) {
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
 	}
+	if !d.only.Rules() {
+		return nil
+	}
 	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return readRulesAt(w.root, fd, d.path, name) })
 	return err
 }

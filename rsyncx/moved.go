@@ -1,40 +1,241 @@
 package rsyncx
 
 import (
-	"context"
+	"cmp"
 	"encoding/binary"
-	"os"
-	"strings"
+	"slices"
+	"sort"
 
 	"github.com/zeebo/xxh3"
-	"golang.org/x/sys/unix"
 )
 
-// leftovers are the files of the destination that the source does not have
-// under their names: any of them may be what the source has under another.
+// leftovers are the files of the destination whose content goes away under their
+// names, or that only the destination has: any of them may be what the source has under another
+// name. They are looked for by length and time and proved by their sums.
+//
+// Each is summed once at most, and nothing that is done for one wish takes longer
+// when there are more of them: thousands may be of one length and time.
 type leftovers struct {
-	first map[uint64]int32 // by what find compares: index of the first file, plus 1
-	all   []leftover
-	paths []byte
-	full  bool               // there are more than were kept
-	sums  map[int32][16]byte // of those that were read for another's sake, by index
+	all   [][]leftover // in chunks, so that to grow copies nothing
+	count int32
+	texts [][]byte // their paths, in chunks
+	full  bool     // there are more than were kept
+
+	order []int32                   // all of them by key, last name and path; nil until they are looked for
+	turns map[leftoverRun]int       // how far long runs of order have been given out
+	sums  map[leftoverContent]int32 // the first with a sum, plus 1, of those in long runs
+
+	wanted int64 // bytes of what may be among them
+	spent  int64 // bytes that were summed in the hope of more
 }
 
-// leftover is one of them. Where it lies is told by its path in leftovers.paths.
+// leftover is one of them.
 type leftover struct {
-	next   int32 // with the same key, plus 1
-	end    uint32
-	doomed bool // Publish will delete it
-	taken  bool
+	key  uint64 // of length and time
+	name uint32 // hash of the last name
+	at   uint32 // of its path in texts
+	long uint16 // bytes of that
+	is   leftoverState
+	next int32    // with the same content, plus 1
+	sum  [16]byte // XXH3-128, when summed
+}
+
+// leftoverState is what is known of a leftover and what is to become of it.
+type leftoverState uint8
+
+const (
+	leftGoes   leftoverState = 1 << iota // Publish will delete it, if it deletes at all
+	leftGone                             // Publish will delete or replace it
+	leftSeen                             // somebody has summed it or will
+	leftSummed                           // its sum is known
+	leftTaken                            // it becomes another file, or must not
+)
+
+// leftoverRun is a part of leftovers.order.
+type leftoverRun struct{ from, to int32 }
+
+// leftoverContent tells contents apart, for each length and time by itself.
+type leftoverContent struct {
+	key uint64
+	sum [16]byte
 }
 
 const (
-	maxLeftovers     = 1 << 20
-	maxLeftoverPaths = 48 << 20 // bytes
-	leftoversTried   = 32       // of those with one key
+	maxLeftovers     = 1 << 19
+	maxLeftoverPaths = 24 << 20 // bytes
+	leftoverChunk    = 1 << 12
+	leftoverText     = 1 << 20 // bytes
+	// shortRun is how many of one length and time are gone through one by one.
+	shortRun = 16
+
+	// What is summed in vain takes time that fetching would take too. The likeliest
+	// file for each wish is summed while the source makes the sum of its own, and costs
+	// nothing beyond. Of the others so many bytes are summed for each byte
+	// wanted: a disk reads about that much faster than a line carries, and files that moved together
+	// are found whatever their number, since there are as many wishes as files then.
+	leftoversFor = 16
+	// So much is summed in any case, in bytes: it takes about as long as a run that does nothing.
+	leftoversFree = 256 << 20
+	// leftoverCost is what it takes to open one, in bytes that could be read meanwhile.
+	leftoverCost = 16 << 10
 )
 
-// key puts together what a file has in common with itself under another name.
+// add notes a leftover and returns its number, or 0 when there are too many.
+func (l *leftovers) add(key uint64, path string, is leftoverState) int32 {
+	if int(l.count) == maxLeftovers || len(l.texts) > maxLeftoverPaths/leftoverText || len(path) >= 1<<16 {
+		l.full = true
+		return 0
+	}
+	if n := len(l.texts); n == 0 || len(l.texts[n-1])+len(path) > leftoverText {
+		l.texts = append(l.texts, make([]byte, 0, 4<<10))
+	}
+	if l.count%leftoverChunk == 0 {
+		l.all = append(l.all, make([]leftover, 0, 64))
+	}
+	text := &l.texts[len(l.texts)-1]
+	_, name := splitPath(path)
+	chunk := &l.all[len(l.all)-1]
+	*chunk = append(*chunk, leftover{key: key, name: uint32(xxh3.HashString(name)), is: is,
+		at: uint32((len(l.texts)-1)*leftoverText + len(*text)), long: uint16(len(path))})
+	*text = append(*text, path...)
+	l.count++
+	return l.count
+}
+
+// get returns the leftover with a number.
+func (l *leftovers) get(number int32) *leftover {
+	return &l.all[(number-1)/leftoverChunk][(number-1)%leftoverChunk]
+}
+
+func (l *leftovers) text(f *leftover) []byte {
+	return l.texts[f.at/leftoverText][f.at%leftoverText:][:f.long]
+}
+
+func (l *leftovers) path(number int32) string { return string(l.text(l.get(number))) }
+
+// settle puts them in order. Nothing is added after.
+func (l *leftovers) settle() {
+	if l.order != nil {
+		return
+	}
+	l.order = make([]int32, l.count)
+	for i := range l.order {
+		l.order[i] = int32(i + 1)
+	}
+	slices.SortFunc(l.order, func(i, j int32) int {
+		a, b := l.get(i), l.get(j)
+		if c := cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.name, b.name)); c != 0 {
+			return c
+		}
+		return cmp.Compare(string(l.text(a)), string(l.text(b)))
+	})
+	l.turns, l.sums = map[leftoverRun]int{}, map[leftoverContent]int32{}
+}
+
+// run returns those of one length and time.
+func (l *leftovers) run(key uint64) leftoverRun {
+	if l.count == 0 {
+		return leftoverRun{}
+	}
+	l.settle()
+	from := sort.Search(len(l.order), func(i int) bool { return l.get(l.order[i]).key >= key })
+	to := from + sort.Search(len(l.order)-from, func(i int) bool { return l.get(l.order[from+i]).key > key })
+	return leftoverRun{int32(from), int32(to)}
+}
+
+// named returns those of a run that have a last name.
+func (l *leftovers) named(r leftoverRun, name string) leftoverRun {
+	hash := uint32(xxh3.HashString(name))
+	all := l.order[r.from:r.to]
+	from := sort.Search(len(all), func(i int) bool { return l.get(all[i]).name >= hash })
+	to := from + sort.Search(len(all)-from, func(i int) bool { return l.get(all[from+i]).name > hash })
+	return leftoverRun{r.from + int32(from), r.from + int32(to)}
+}
+
+func (r leftoverRun) short() bool { return r.to-r.from <= shortRun }
+
+// unseen gives out one of a run that nobody has summed or will, or 0.
+func (l *leftovers) unseen(r leftoverRun) (number int32) {
+	at := int(r.from)
+	if !r.short() {
+		at = max(at, l.turns[r])
+	}
+	for ; at < int(r.to) && number == 0; at++ {
+		if f := l.get(l.order[at]); f.is&leftSeen == 0 {
+			f.is |= leftSeen
+			number = l.order[at]
+		}
+	}
+	if !r.short() {
+		l.turns[r] = at
+	}
+	return number
+}
+
+// likeliest gives out one that may be what is called name: of the same last name before others.
+func (l *leftovers) likeliest(key uint64, name string) int32 {
+	r := l.run(key)
+	if number := l.unseen(l.named(r, name)); number > 0 {
+		return number
+	}
+	return l.unseen(r)
+}
+
+// summed notes the sum of one that was given out.
+func (l *leftovers) summed(number int32, sum [16]byte) {
+	f := l.get(number)
+	f.sum = sum
+	f.is |= leftSummed
+	if l.run(f.key).short() {
+		return
+	}
+	content := leftoverContent{f.key, sum}
+	f.next = l.sums[content]
+	l.sums[content] = number
+}
+
+// find returns one with a sum, or 0. take asks for one that may become what was
+// wanted; there may be none left, and mine says that there was. likely is looked at first.
+func (l *leftovers) find(key uint64, sum [16]byte, likely int32, take bool) (number int32, mine bool) {
+	free := func(number int32) bool { return take && l.get(number).is&leftTaken == 0 }
+	fits := func(number int32) bool { f := l.get(number); return f.is&leftSummed != 0 && f.sum == sum }
+	if likely > 0 && fits(likely) && (free(likely) || !take) {
+		number = likely
+	} else if r := l.run(key); r.short() {
+		for _, other := range l.order[r.from:r.to] {
+			if fits(other) && (number == 0 || free(other) && !free(number)) {
+				number = other
+			}
+		}
+	} else {
+		content := leftoverContent{key, sum}
+		number = l.sums[content]
+		for number > 0 && l.get(number).is&leftTaken != 0 && l.get(number).next > 0 {
+			number = l.get(number).next
+		}
+		if number > 0 {
+			l.sums[content] = number // those before will not be free again
+		}
+	}
+	if number > 0 && free(number) {
+		l.get(number).is |= leftTaken
+		mine = true
+	}
+	return number, mine
+}
+
+// afford reports whether another file of a length may be summed that is not the
+// likeliest, and counts it.
+func (l *leftovers) afford(size int64) bool {
+	size += leftoverCost
+	if l.spent+size > leftoversFree+leftoversFor*l.wanted {
+		return false
+	}
+	l.spent += size
+	return true
+}
+
+// movedKey puts together what a file has in common with itself under another name.
 func (s *stager) movedKey(e *Entry) uint64 {
 	var b [20]byte
 	binary.LittleEndian.PutUint64(b[:], uint64(e.Size))
@@ -43,244 +244,4 @@ func (s *stager) movedKey(e *Entry) uint64 {
 		binary.LittleEndian.PutUint32(b[16:], uint32(e.Mtime.Nsec))
 	}
 	return xxh3.Hash(b[:])
-}
-
-// leftOver notes a file that the source has not under this name.
-func (s *stager) leftOver(path string, here *info, doomed bool) {
-	l := &s.moved
-	if !s.o.Renames || !isRegular(&here.Entry) || here.Size == 0 || here.mount {
-		return
-	}
-	if len(l.all) == maxLeftovers || len(l.paths)+len(path) > maxLeftoverPaths {
-		l.full = true
-		return
-	}
-	if l.first == nil {
-		l.first = map[uint64]int32{}
-	}
-	key := s.movedKey(&here.Entry)
-	l.paths = append(l.paths, path...)
-	l.all = append(l.all, leftover{next: l.first[key], end: uint32(len(l.paths)), doomed: doomed})
-	l.first[key] = int32(len(l.all))
-}
-
-func (l *leftovers) path(i int) string {
-	start := uint32(0)
-	if i > 0 {
-		start = l.all[i-1].end
-	}
-	return string(l.paths[start:l.all[i].end])
-}
-
-// movedFrom returns the path of a leftover that may be the content of w, or "":
-// one with the same last name before others, one that is not taken before others.
-func (s *stager) movedFrom(w *wish) string {
-	if len(s.moved.all) == 0 || w.hasOld || w.listed == 0 {
-		return ""
-	}
-	best, rank := "", -1
-	tried := 0
-	for i := s.moved.first[s.movedKey(&w.entry)]; i > 0 && tried < leftoversTried; i = s.moved.all[i-1].next {
-		tried++
-		path := s.moved.path(int(i - 1))
-		r := 0
-		if _, name := splitPath(path); name == w.entry.Name {
-			r += 2
-		}
-		if !s.moved.all[i-1].taken {
-			r++
-		}
-		if r > rank {
-			best, rank = path, r
-		}
-	}
-	return best
-}
-
-// movedWith looks among the leftovers that may be w, of which the likeliest is
-// not, for one whose content has the given sum.
-func (s *stager) movedWith(ctx context.Context, w *wish, size int64, whole [16]byte) (path string) {
-	at := &descent{root: s.dst.fd}
-	defer at.close()
-	tried := 0
-	for i := s.moved.first[s.movedKey(&w.entry)]; i > 0 && tried < leftoversTried && ctx.Err() == nil; i = s.moved.all[i-1].next {
-		tried++
-		sum, ok := s.moved.sums[i]
-		path := s.moved.path(int(i - 1))
-		if !ok {
-			have := sumBasis(ctx, at, &draft{how: byMove, basis: path}, s.content.scratch())
-			if have.err != nil || have.size != size {
-				continue
-			}
-			sum = have.whole
-			if s.moved.sums == nil {
-				s.moved.sums = map[int32][16]byte{}
-			}
-			s.moved.sums[i] = sum
-		}
-		if sum == whole {
-			return path
-		}
-	}
-	return ""
-}
-
-// mayTake reports whether the leftover path, found for w, may become w itself:
-// it will be deleted, and nobody has taken it.
-func (s *stager) mayTake(w *wish, path string) bool {
-	// It may be that nothing or not all is deleted, or that it lives on as a backup.
-	if s.stats.Unreadable > 0 || s.o.DeleteLimited || s.o.Backup {
-		return false
-	}
-	for i := s.moved.first[s.movedKey(&w.entry)]; i > 0; i = s.moved.all[i-1].next {
-		if l := &s.moved.all[i-1]; s.moved.path(int(i-1)) == path {
-			ok := l.doomed && !l.taken
-			l.taken = true
-			return ok
-		}
-	}
-	return false
-}
-
-// survey notes what is at a name that only the destination has and that stays.
-func (s *stager) survey(parent int, path string, here *info) {
-	if !s.o.Renames || s.moved.full || here.mount {
-		return
-	}
-	if !here.isDir() {
-		s.leftOver(path, here, false)
-		return
-	}
-	fd, err := openDir(parent, here.Name)
-	if err != nil {
-		return // nothing of it is needed
-	}
-	defer unix.Close(fd)
-	// What goes wrong leaves out some that might have been found.
-	_, _ = s.lister.each(fd, path, func(in *info) error {
-		if in.Dev == here.Dev {
-			s.survey(fd, joinPath(path, in.Name), in)
-		}
-		return nil
-	})
-}
-
-// similar returns the name of a file in a directory of the destination that
-// may resemble e, or "": one of the same length and time, else the one whose name has
-// the longest beginning and end in common with that of e, and at least half of it.
-func (s *stager) similar(e *Entry, around []info) string {
-	best, most := "", len(e.Name)/2
-	for i := range around {
-		here := &around[i]
-		if !isRegular(&here.Entry) || here.mount || here.Name == e.Name || here.Size < deltaLeast {
-			continue
-		}
-		if here.Size == e.Size && s.cmp.sameTime(here.Mtime, e.Mtime) {
-			return here.Name
-		}
-		if n := alike(here.Name, e.Name); n > most {
-			best, most = here.Name, n
-		}
-	}
-	return best
-}
-
-// alike returns how many bytes two names have in common at their beginning and end.
-func alike(a, b string) int {
-	n := 0
-	for n < len(a) && n < len(b) && a[n] == b[n] {
-		n++
-	}
-	a, b = a[n:], b[n:]
-	for strings.HasSuffix(a, b[max(0, len(b)-1):]) && len(a) > 0 && len(b) > 0 {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-		n++
-	}
-	return n
-}
-
-// takeOver makes the staged file another name of the basis, when that is to be deleted and
-// is in all the same as the file will be, and reports whether it did.
-func (a *assembly) takeOver() bool {
-	w, p := &a.d.wish, a.p
-	if p.o.Xattrs || p.o.ACLs || a.basis == nil {
-		return false
-	}
-	st, err := statFd(int(a.basis.Fd()))
-	if err != nil || st.Nlink != 1 || st.Size != a.d.plan.Size || w.acl != "" || !hasAttrs(&st, p.fresh(&a.d.entry, nil, w.gid)) || !p.mayTake(w, a.d.basis) {
-		return false
-	}
-	if a.place, err = p.content.linkOwn(p.dst.fd, a.d.basis, w.tree, w.path); err != nil {
-		return false // it is copied then
-	}
-	return true
-}
-
-// hasAttrs reports whether a file has all of a already.
-func hasAttrs(st *info, a attr) bool {
-	return (a.set&setMode == 0 || a.mode == st.Mode&0o7777) && (a.set&setUID == 0 || a.uid == st.UID) &&
-		(a.set&setGID == 0 || a.gid == st.GID) && (a.set&setTime == 0 || a.mtime == st.Mtime)
-}
-
-// linkOwn makes the staged file for path another name of the file from in the
-// directory root, which is the destination or an alternate one.
-func (c *contentWriter) linkOwn(root int, from string, t tree, path string) (place, error) {
-	c.from.start(root)
-	fromDir, fromName, err := c.from.parent(from)
-	if err != nil {
-		return place{}, err
-	}
-	l := &c.lanes[0]
-	at := l.place(t)
-	dir, name, err := l.open(at, path)
-	if err == nil {
-		err = c.root.do("link", func() error { return unix.Linkat(fromDir, fromName, dir, name, 0) })
-	}
-	return at, err
-}
-
-// copyOwn stages, for path, a copy of a file of this host with the attributes set. It shares
-// the blocks where the file system can. The file must be open for reading; its length is size.
-func (c *contentWriter) copyOwn(from *os.File, size int64, t tree, path string, set attr) (_ place, err error) {
-	at, out, err := c.createNext(t, path)
-	if err != nil {
-		return place{}, stagingError(path, err)
-	}
-	defer func() {
-		out.Close()
-		if err != nil {
-			_ = c.remove(at, path) // what stays goes with the staging directory
-		}
-	}()
-	if !c.clone(out, from) {
-		err = c.copyContent(out, from, size)
-	}
-	if err == nil {
-		err = setLength(int(out.Fd()), size)
-	}
-	if err == nil {
-		err = c.root.apply(int(out.Fd()), c.fresh.without(set))
-	}
-	if err != nil {
-		return place{}, stagingError(path, err)
-	}
-	return at, nil
-}
-
-func (c *contentWriter) copyContent(to, from *os.File, size int64) error {
-	buf := c.scratch()
-	for off := int64(0); off < size; {
-		n, err := from.ReadAt(buf[:min(size-off, copyBuffer)], off)
-		if n == 0 {
-			return err
-		}
-		if err := c.space(int64(n)); err != nil {
-			return err
-		}
-		if err := c.writeAt(int(to.Fd()), buf[:n], off, false); err != nil {
-			return err
-		}
-		off += int64(n)
-	}
-	return nil
 }

@@ -19,8 +19,10 @@ type Options struct {
 	// Only and Flat restrict the source's walk; see WalkOptions.
 	Only []string
 	Flat bool
-	// KeepRoot leaves the attributes of the destination directory itself alone.
-	KeepRoot bool
+	// KeepRoot leaves the attributes of the destination directory itself alone,
+	// KeepImplied those of the directories that only lead to Only: new ones are
+	// made as anything that is made there.
+	KeepRoot, KeepImplied bool
 
 	Links     bool // -l: symbolic links as links
 	Perms     bool // -p

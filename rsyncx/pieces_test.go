@@ -143,7 +143,7 @@ func comparePieces(t *testing.T, seed uint64, v variant) {
 	r := &randomTree{Rand: rand.New(rand.NewPCG(seed, 7)), t: t, root: os.Geteuid() == 0, hard: v.hard}
 	r.make(from, 2)
 	write(t, from+"/.rules", "*.o\nd\n") // where a variant asks for it
-	if seed%2 == 0 { // much is the same, or little
+	if seed%2 == 0 {                     // much is the same, or little
 		mkdirs(t, to)
 		r.make(to, 2)
 	} else {

@@ -13,7 +13,7 @@ import (
 // maxPruned bounds the memory that empty directories of a source take.
 const maxPruned = 4 << 20
 
-// prunes reports whether PruneEmpty leaves out the entry e of the directory dir.
+// prunes reports whether the entry e of the directory dir is an empty or idle directory to be left out.
 func (s *stager) prunes(dir string, e *Entry) bool {
 	return len(s.pruned) > 0 && isDir(e) && s.pruned[joinPath(dir, e.Name)]
 }

@@ -174,10 +174,22 @@ func (p *publisher) backupDir(parent int, name, like string, keep attrSet) (int,
 	defer d.close()
 	if dir, err := d.dir(like); err == nil {
 		if st, err := statFd(dir); err == nil {
-			_ = p.root.apply(fd, withXattrs(ownAttr(&st), dir, ".", keep)) // as good as it goes
+			_ = p.root.apply(fd, withXattrs(likeAttr(&st, fd, keep), dir, ".", keep&setACLs)) // as good as it goes
 		}
 	}
 	return fd, nil
+}
+
+// likeAttr is what the new directory made gets of the one that st is about: as in
+// rsync its owners only when they are kept, and without Perms it stays in the group
+// that it inherited.
+func likeAttr(st *info, made int, keep attrSet) attr {
+	a := ownAttr(st)
+	a.set &^= (setUID | setGID) &^ keep
+	if now, err := statFd(made); err == nil && keep&setMode == 0 {
+		a.mode |= now.Mode & unix.S_ISGID
+	}
+	return a
 }
 
 func ownAttr(st *info) attr {

@@ -10,14 +10,18 @@ import (
 )
 
 // scopes reads the per-directory filter files of both sides, each for its own.
-// With DeleteAfter the destination's are those that it will have.
+// With DeleteAfter the destination's are those that it will have; without deletion
+// it has no say, and they are not read.
 func (s *stager) scopes(ctx context.Context, f *frame, d *Dir) (err error) {
-	if !s.o.Filter.PerDirectory() {
+	if !s.o.Filter.PerDirectory() || !f.only.Rules() {
 		return nil
 	}
 	theirs := func(name string) ([]byte, error) { return readRules(ctx, s.src, joinPath(f.path, name)) }
 	if f.rules, err = f.rules.Enter(f.path, theirs); err != nil {
 		return err
+	}
+	if !s.o.Delete || s.o.deleted {
+		return nil
 	}
 	f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
 		switch {

@@ -40,6 +40,11 @@ func (o *WalkOptions) Select() (Selection, error) {
 // and the Dir is Partial.
 func (s Selection) All() bool { return s.all }
 
+// Rules reports whether the per-directory filter files of the directory count.
+// As in rsync those of the root do not when it only leads to what was asked for,
+// and those of no directory that only leads when the walk is flat.
+func (s Selection) Rules() bool { return s.all || s.cut > 0 && !s.flat }
+
 // Names returns what to look at unless All, ascending.
 func (s Selection) Names() []string {
 	var names []string

@@ -67,6 +67,9 @@ func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 	if err := s.findEmpty(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.findIdle(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.walk(ctx); err != nil {
 		return nil, err
 	}
@@ -148,8 +151,9 @@ type stager struct {
 	// wantedBytes is the total length of wanted, without what is only compared.
 	wantedBytes int64
 
-	moved leftovers
-	alts  []*altDir
+	moved  leftovers
+	shared *spool // staged files that are leftovers; nil without any
+	alts   []*altDir
 
 	groups   []linkGroup
 	groupOf  map[linkKey]int
@@ -159,7 +163,7 @@ type stager struct {
 	doomed   int64 // entries in partDelete
 	undoomed int64 // entries that would be there but for DeleteUpTo
 
-	pruned  map[string]bool // directories of the source that PruneEmpty leaves out
+	pruned  map[string]bool // directories of the source that are left out: by PruneEmpty, and idle ones
 	backups *filter.Rules   // what keeps backups from deletion
 	// Backups go to backupDir, "" or ending in '/', below the destination, or to the
 	// directory backupOutside, when that is not "".
@@ -190,6 +194,9 @@ func (s *stager) contents(ctx context.Context) error {
 		return err
 	}
 	if err := s.links(ctx); err != nil {
+		return err
+	}
+	if err := s.apart(); err != nil {
 		return err
 	}
 	if err := s.content.finish(); err != nil {
@@ -277,6 +284,7 @@ func (s *stager) close() {
 	s.closeAlts()
 	s.wanted.close()
 	s.linked.close()
+	s.shared.close()
 	s.trees.attrs.close()
 	s.log.close()
 	s.temp.close()
@@ -314,6 +322,9 @@ func (s *stager) onlyDeletions() {
 	s.stats.Deleted, s.stats.NotDeleted = 0, 0
 }
 
+// deletes reports whether what was found to delete is deleted. It is settled when all files are there.
+func (s *stager) deletes() bool { return s.stats.Unreadable == 0 || s.o.IgnoreErrors }
+
 // deletions keeps or drops what the walk found to delete, now that it is known
 // whether everything of the source could be read.
 func (s *stager) deletions() error {
@@ -321,7 +332,7 @@ func (s *stager) deletions() error {
 	if err := p.flush(); err != nil {
 		return err
 	}
-	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
+	if s.deletes() {
 		s.stats.NotDeleted += s.undoomed
 	} else if s.skipsDeletion(); p.count > 0 {
 		s.notes.add(fmt.Sprintf("nothing was deleted (%d entries would have been): not all of the source could be read", p.count))
@@ -367,7 +378,7 @@ func (s *stager) guard() error {
 		return err
 	}
 	n := s.stats.Deleted // for names of another type
-	if s.stats.Unreadable == 0 || s.o.IgnoreErrors {
+	if s.deletes() {
 		n += s.out.parts[partDelete].count
 	}
 	err := tooManyDeletions(n, s.destSeen, s.o.MaxDelete, s.o.MaxDeleteFraction)

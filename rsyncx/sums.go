@@ -38,7 +38,7 @@ func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error
 	if err := p.sort(list); err != nil {
 		return nil, err
 	}
-	for _, phase := range []func(context.Context) error{p.first, p.second, p.third} {
+	for _, phase := range []func(context.Context) error{p.moves, p.first, p.second, p.third} {
 		if err := phase(ctx); err != nil {
 			return nil, err
 		}
@@ -49,6 +49,8 @@ func (s *stager) spare(ctx context.Context, list *spool) (rest *spool, err error
 // phases are the spools between them.
 type phases struct {
 	*stager
+	movers  *spool // that may be leftovers
+	astray  *spool // that are not the likeliest one
 	drafts  *spool // to ask sums for
 	coarse  *spool // with a plan, perhaps to refine
 	refined *spool // with the plan to carry out
@@ -56,14 +58,15 @@ type phases struct {
 	// copies are the numbers of the staged files that were begun ahead and are not yet
 	// what Publish puts in place.
 	copies map[uint64]struct{}
+	bases  descent // of the destination or an alternate directory
 }
 
 func (s *stager) phases(list *spool) (*phases, error) {
-	p := &phases{stager: s, copies: map[uint64]struct{}{}}
+	p := &phases{stager: s, copies: map[uint64]struct{}{}, bases: descent{root: s.dst.fd}}
 	for _, n := range []struct {
 		name string
 		to   **spool
-	}{{"drafts", &p.drafts}, {"coarse", &p.coarse}, {"refined", &p.refined}, {"rest", &p.rest}} {
+	}{{"movers", &p.movers}, {"astray", &p.astray}, {"drafts", &p.drafts}, {"coarse", &p.coarse}, {"refined", &p.refined}, {"rest", &p.rest}} {
 		var err error
 		if *n.to, err = s.newSpool(n.name + "-" + list.base()); err != nil {
 			p.close()
@@ -76,6 +79,9 @@ func (s *stager) phases(list *spool) (*phases, error) {
 
 // close closes all but rest.
 func (p *phases) close() {
+	p.bases.close()
+	p.movers.close()
+	p.astray.close()
 	p.drafts.close()
 	p.coarse.close()
 	p.refined.close()
@@ -90,13 +96,15 @@ func (p *phases) sort(list *spool) error {
 		switch {
 		case helped && d.how == byAppend:
 			return true, addDraft(p.coarse, d)
+		case helped && d.how == byMove:
+			return true, p.propose(d)
 		case helped:
 			p.copyAhead(d)
 			return true, addDraft(p.drafts, d)
 		}
 		return true, p.rest.add(d.wish.append)
 	})
-	return errors.Join(err, p.drafts.flush(), p.rest.flush())
+	return errors.Join(err, p.movers.flush(), p.drafts.flush(), p.rest.flush())
 }
 
 // eachWish goes through the wishes of list, and tells which of them the
@@ -143,13 +151,20 @@ func (s *stager) basisFor(d *draft) bool {
 		return true
 	case s.pretends():
 		return false
-	case w.hasOld, w.alt > 0:
+	case s.mayBeMoved(w):
+		d.how = byMove
+		return true
+	}
+	return s.ownBasis(d)
+}
+
+// ownBasis decides whether a file of the same name, or one like it, may have some of the content.
+func (s *stager) ownBasis(d *draft) bool {
+	w := &d.wish
+	long := w.listed >= deltaLeast && !s.o.WholeFile && !w.mount
+	if w.hasOld || w.alt > 0 {
 		d.how = byDelta
 		return long && w.old.Size >= deltaLeast
-	}
-	if path := s.movedFrom(w); path != "" {
-		d.how, d.basis = byMove, path
-		return true
 	}
 	if w.like != "" && long {
 		dir, _ := splitPath(w.path)
@@ -161,6 +176,9 @@ func (s *stager) basisFor(d *draft) bool {
 
 // first asks for the sums of all drafts.
 func (p *phases) first(ctx context.Context) error {
+	if err := p.drafts.flush(); err != nil || p.drafts.count == 0 {
+		return errors.Join(err, p.coarse.flush(), p.rest.flush())
+	}
 	own := p.readBases(ctx, p.drafts)
 	defer own.close()
 	r := p.drafts.records()
@@ -271,11 +289,8 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 	if f.Entry.Size == have.size && f.Whole == have.whole {
 		return p.equal(ctx, d)
 	}
-	if d.how == byMove {
-		if path := p.movedWith(ctx, &d.wish, f.Entry.Size, f.Whole); path != "" {
-			d.basis, d.basisSize = path, f.Entry.Size
-			return p.equal(ctx, d)
-		}
+	if done, err := p.comparedMoved(ctx, d); done || err != nil {
+		return err
 	}
 	if d.how != byDelta {
 		return p.unequal(d)
@@ -350,9 +365,8 @@ func (p *phases) unequal(d *draft) error {
 // searchBasis looks for blocks in the file of the destination. One that cannot
 // be read has none.
 func (p *phases) searchBasis(ctx context.Context, d *draft, blocks *delta.Blocks, parts []delta.Span) error {
-	at := &descent{root: p.altRoot(d.wish.alt)}
-	defer at.close()
-	f, st, err := openBasis(at, d.basis)
+	p.bases.start(p.basisRoot(d))
+	f, st, err := openBasis(&p.bases, d.basis)
 	if err != nil {
 		return nil
 	}

@@ -90,8 +90,10 @@ func readJournal(stateDir string) (*journal, error) {
 
 // publish makes everything durable, writes the journal and rolls it forward.
 func (p *pass) publish(ctx context.Context) (string, error) {
-	if err := p.staged.Sync(); err != nil {
-		return "", err
+	if p.staged != nil {
+		if err := p.staged.Sync(); err != nil {
+			return "", err
+		}
 	}
 	if err := p.syncHome(ctx); err != nil {
 		return "", err

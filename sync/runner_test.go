@@ -41,8 +41,8 @@ type faultyCapture struct {
 	engine *faultyEngine
 }
 
-func (e *faultyEngine) Capture(ctx context.Context) (dbrepl.Captured, error) {
-	c, err := e.Engine.Capture(ctx)
+func (e *faultyEngine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
+	c, err := e.Engine.Capture(ctx, o)
 	if err != nil {
 		return nil, err
 	}

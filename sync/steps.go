@@ -82,20 +82,27 @@ func (p *pass) captureDetail() string {
 
 // capture fixes the point and writes down which blobs it names.
 func (p *pass) capture(ctx context.Context) (string, error) {
-	point, counts := dbrepl.Point{}, dbrepl.Counts{}
+	point, counts, dumped := dbrepl.Point{}, dbrepl.Counts{}, ""
 	var err error
+	if p.snaps, err = snapshot.Open(p.StateDir); err != nil {
+		return "", err
+	}
 	if p.Engine == nil {
 		point, err = p.clockPoint(ctx)
 	} else {
-		p.captured, err = p.Engine.Capture(ctx)
+		o := dbrepl.CaptureOptions{Verify: p.VerifyCapture}
+		if p.KeepDumps && !p.dryRun {
+			if o.Dump, err = p.snaps.Scratch(); err != nil {
+				return "", err
+			}
+		}
+		dumped = o.Dump
+		p.captured, err = p.Engine.Capture(ctx, o)
 		if err == nil {
 			point, counts = p.captured.Point(), p.captured.Counts()
 		}
 	}
 	if err != nil {
-		return "", err
-	}
-	if p.snaps, err = snapshot.Open(p.StateDir); err != nil {
 		return "", err
 	}
 	if p.draft, err = p.snaps.Begin(snapshot.IDFor(point.Time)); err != nil {
@@ -112,6 +119,11 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 		Engine: p.EngineName, Mode: p.EngineMode, Name: p.DatabaseName, Server: point.Server,
 		Time: point.Time.UTC(), Position: point.Position, Tables: counts.Tables, Rows: counts.Rows, Bytes: counts.Bytes,
 	}}
+	if dumped != "" {
+		if err := p.keepDump(dumped); err != nil {
+			return "", err
+		}
+	}
 	for _, set := range p.profile.BlobSets {
 		if err := p.writeRefs(ctx, set); err != nil {
 			return "", err

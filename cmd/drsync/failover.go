@@ -78,7 +78,7 @@ func runFailover(ctx context.Context, o *options, f failover.Options, yes, dryRu
 		return nil
 	}
 	if !yes {
-		if err := confirm(o, d.Host); err != nil {
+		if err := confirm(o, "failover", fmt.Sprintf("This makes %s the active host. Type its name to go on: ", d.Host), d.Host); err != nil {
 			return err
 		}
 	}
@@ -93,14 +93,15 @@ func runFailover(ctx context.Context, o *options, f failover.Options, yes, dryRu
 	return printFailover(o.out, report)
 }
 
-// confirm asks for the host's name on a terminal, and refuses elsewhere.
-func confirm(o *options, host string) error {
+// confirm asks a question on a terminal, to which only one answer goes on, and
+// refuses elsewhere.
+func confirm(o *options, command, question, want string) error {
 	if in, ok := o.in.(*os.File); !ok || !show.IsTerminal(in) {
-		return usageError{errors.New("failover asks before it acts; without a terminal say --yes")}
+		return usageError{errors.New(command + " asks before it acts; without a terminal say --yes")}
 	}
-	fmt.Fprintf(o.err, "This makes %s the active host. Type its name to go on: ", host)
+	fmt.Fprint(o.err, question)
 	var answer string
-	if _, err := fmt.Fscanln(o.in, &answer); err != nil || answer != host {
+	if _, err := fmt.Fscanln(o.in, &answer); err != nil || answer != want {
 		return errors.New("not confirmed, nothing was done")
 	}
 	return nil

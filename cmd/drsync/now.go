@@ -17,14 +17,15 @@ import (
 
 // output is how a run shows itself.
 type output struct {
-	progress bool
-	verbose  int
-	logFile  string
-	quiet    bool // only warnings and errors
-	noLog    bool // the command changes nothing, so no log file is written
-	needLog  bool // a log file that cannot be written stops the command before it begins
-	source   bool // accept another directory as the active's home
-	files    bool // also look at the files that only a connection or a run would need
+	progress       bool
+	verbose        int
+	logFile        string
+	quiet          bool // only warnings and errors
+	noLog          bool // the command changes nothing, so no log file is written
+	needLog        bool // a log file that cannot be written stops the command before it begins
+	source         bool // accept another directory as the active's home
+	verifyDatabase bool // compare the captured database with the active's before it is published
+	files          bool // also look at the files that only a connection or a run would need
 }
 
 func (f *output) add(c *cobra.Command) {
@@ -74,6 +75,7 @@ no standby; 11 another drsync is running; 130 interrupted.`,
 	}
 	f.add(c)
 	c.Flags().BoolVar(&f.source, "new-source", false, "accept that the active's home is another directory than the last time")
+	c.Flags().BoolVar(&f.verifyDatabase, "verify-db", false, "compare the captured database with the active's, by sums, before it is published")
 	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "decide and show everything, keep nothing")
 	o.addJSON(c)
 	return c

@@ -100,7 +100,7 @@ Exit status: 0 done; 1 failed; 2 usage or configuration; 3 done but incomplete;
 	})
 	root.PersistentFlags().StringVar(&o.configPath, "config", "/etc/drsync/drsync.yaml", "the configuration `FILE`")
 	root.AddCommand(
-		newNow(o), newRun(o), newPlan(o), newStatus(o), newSnapshots(o), newPrune(o), newVerify(o), newCheck(o), newChain(o),
+		newNow(o), newRun(o), newPlan(o), newStatus(o), newSnapshots(o), newPrune(o), newVerify(o), newRestore(o), newCheck(o), newChain(o),
 		newFailover(o), newConfig(o), newAgent(o), newRsync(o), newDemo(o), newVersion(o),
 	)
 	root.SetHelpCommand(newHelp())

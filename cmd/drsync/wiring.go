@@ -82,7 +82,11 @@ func openStandby(o *options, f output) (*standby, error) {
 		Connect: func(ctx context.Context) (drsync.Active, error) { return s.active.get(ctx) },
 		Engine:  engine, EngineName: string(cfg.Database.Engine), EngineMode: string(cfg.Database.Mode), DatabaseName: databaseName(cfg),
 		Profile: profile(cfg), Rules: rules, Tree: tree, NewSource: f.source,
-		Retention: snapshot.Policy(cfg.Snapshots),
+		KeepDumps: cfg.Snapshots.Dumps, VerifyCapture: f.verifyDatabase,
+		Retention: snapshot.Policy{
+			KeepLast: cfg.Snapshots.KeepLast, KeepDaily: cfg.Snapshots.KeepDaily,
+			KeepWeekly: cfg.Snapshots.KeepWeekly, KeepMonthly: cfg.Snapshots.KeepMonthly,
+		},
 		Prune: prune.Policy{
 			MinAge: cfg.Prune.MinAge, MaxFraction: cfg.Prune.MaxFraction, Quarantine: cfg.Prune.Quarantine,
 			DeleteAtOnce: cfg.Prune.Quarantine == 0,

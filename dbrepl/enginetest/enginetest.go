@@ -34,6 +34,12 @@ type Fixture struct {
 	// standby's application.
 	Write func(statement string) error
 
+	// Beside returns the name of a database that does not exist, for RestoreAs,
+	// and Look runs a query on it as Standby does on the visible one. Engines that
+	// keep no dumps need neither.
+	Beside func(t testing.TB) string
+	Look   func(name, query string) ([]string, error)
+
 	// Open returns another engine for the same two databases, as the next
 	// process would have it. The fixture closes it when the test ends.
 	Open func(t testing.TB) dbrepl.Engine
@@ -71,6 +77,10 @@ func Run(t *testing.T, newFixture func(t testing.TB) Fixture) {
 		{"BadQueries", badQueries},
 		{"Cancelled", cancelled},
 		{"Check", check},
+		{"Restore", restore},
+		{"RestoreDiscarded", restoreDiscarded},
+		{"RestoreDamaged", restoreDamaged},
+		{"RestoreAs", restoreAs},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Fixture: newFixture(t)}
@@ -141,7 +151,7 @@ func (s *suite) wantVisible(n int) {
 
 func (s *suite) capture(e dbrepl.Engine) dbrepl.Captured {
 	s.Helper()
-	c, err := e.Capture(s.Context())
+	c, err := e.Capture(s.Context(), dbrepl.CaptureOptions{})
 	if err != nil {
 		s.Fatalf("capture: %v", err)
 	}

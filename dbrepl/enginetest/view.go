@@ -199,7 +199,7 @@ func cancelled(t *testing.T, s *suite) {
 	}
 	_, err := s.Engine.Check(over)
 	want("check", err)
-	_, err = s.Engine.Capture(over)
+	_, err = s.Engine.Capture(over, dbrepl.CaptureOptions{})
 	want("capture", err)
 	_, err = s.Engine.Visible(over)
 	want("visible", err)

@@ -72,7 +72,7 @@ func TestMissingPrivilegesAreNamedAndTheGrantsSuffice(t *testing.T) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE, FOREIGN KEY (u) REFERENCES t (id)) ENGINE=InnoDB; INSERT INTO t VALUES (1, NULL)")
 	e := l.granted(t)
 
-	_, err := e.Capture(t.Context())
+	_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 	if err == nil {
 		t.Fatal("captured without any privilege")
 	}
@@ -114,7 +114,7 @@ func TestMissingPrivilegesAreNamedAndTheGrantsSuffice(t *testing.T) {
 	// Each right that is taken away again is missed, by name.
 	for _, right := range activeRights {
 		l.active.Exec(t, "", "REVOKE "+right+" ON `"+escaped+"`.* FROM 'drs-ync'@'%'")
-		_, err := e.Capture(t.Context())
+		_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err == nil || !strings.Contains(err.Error(), "it lacks "+right+" on") {
 			t.Errorf("without %s: %v", right, err)
 		}
@@ -152,7 +152,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("no finding %+v in %+v", want, findings)
 		}
 	}
-	if _, err := e.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "old (MyISAM)") {
+	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "old (MyISAM)") {
 		t.Errorf("captured what has no snapshot: %v", err)
 	}
 
@@ -178,7 +178,7 @@ func TestFindings(t *testing.T) {
 func oneServerForBothIsRefused(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	e := l.engine(t, func(o *Options) { o.Standby.Address = l.active.Socket })
-	if _, err := e.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "the active server itself") {
+	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "the active server itself") {
 		t.Errorf("captured onto itself: %v", err)
 	}
 }
@@ -205,7 +205,7 @@ func connectionErrorsAreOneClearLine(t *testing.T, l *lab) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := l.engine(t, test.adjust)
-			_, err := e.Capture(t.Context())
+			_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("capture: %v, want %q", err, test.want)
 			}

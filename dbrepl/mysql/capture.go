@@ -19,7 +19,10 @@ import (
 const captures = 3
 
 // Capture copies the active's schema as of one point to the staging schema.
-func (e *Engine) Capture(ctx context.Context) (dbrepl.Captured, error) {
+func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
+	if o.Dump != "" || o.Verify {
+		return nil, fmt.Errorf("capture database %s: keep a dump, or verify: %w", e.opt.Name, errors.ErrUnsupported)
+	}
 	defer e.settle()
 	g, err := e.capture(ctx)
 	if err != nil {

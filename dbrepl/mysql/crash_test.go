@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/testenv"
 )
@@ -63,7 +64,7 @@ func TestServerKilledDuringPublish(t *testing.T) {
 		e := l.engine(t)
 		next := n + 1
 		l.makeGeneration(t, next)
-		c, err := e.Capture(t.Context())
+		c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +132,7 @@ func TestRenameIsAllOrNothing(t *testing.T) {
 	for n := 2; n < 12; n++ {
 		l.makeGeneration(t, n)
 		e := l.engine(t)
-		c, err := e.Capture(t.Context())
+		c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +178,7 @@ func TestServerKilledDuringCapture(t *testing.T) {
 				m.Kill()
 			}
 		}
-		_, err := e.Capture(t.Context())
+		_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err == nil {
 			t.Fatal("a capture survived the end of a server")
 		}
@@ -277,7 +278,7 @@ func definitionsThatNeverRest(t *testing.T, l *lab) {
 			l.onActive(t, fmt.Sprintf("SET lock_wait_timeout=5; ALTER TABLE z ADD COLUMN c%d INT", times))
 		}
 	}
-	_, err := e.Capture(t.Context())
+	_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 	if !errors.Is(err, errChanged) || hint.Of(err) == "" || times != captures {
 		t.Errorf("after %d captures: %v", times, err)
 	}
@@ -290,7 +291,7 @@ func publishNamesWhoIsInTheWay(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
 	e := l.engine(t)
 	l.sync(t, e)
-	c, err := e.Capture(t.Context())
+	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +372,7 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 			}
 		}
 		defer func() { e.during = nil }()
-		_, err := e.Capture(ctx)
+		_, err := e.Capture(ctx, dbrepl.CaptureOptions{})
 		return err
 	})
 	cancelled("a long query", func(ctx context.Context, stop func()) error {
@@ -392,7 +393,7 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		waiting := l.engine(t, func(o *Options) { o.Lock = time.Minute })
-		next, err := waiting.Capture(ctx)
+		next, err := waiting.Capture(ctx, dbrepl.CaptureOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -414,7 +415,7 @@ func TestReaderBlocksPublish(t *testing.T) {
 	e := l.engine(t, func(o *Options) { o.Lock = time.Second })
 	l.sync(t, e)
 	l.onActive(t, "INSERT INTO t VALUES (2)")
-	c, err := e.Capture(t.Context())
+	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,7 +83,7 @@ func (l *lab) onStandby(t testing.TB, statements string) {
 // sync captures and publishes.
 func (l *lab) sync(t testing.TB, e *Engine) dbrepl.Captured {
 	t.Helper()
-	c, err := e.Capture(t.Context())
+	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

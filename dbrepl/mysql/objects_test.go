@@ -95,7 +95,7 @@ func TestObjectsArriveUnchanged(t *testing.T) {
 				CREATE TRIGGER more BEFORE UPDATE ON child FOR EACH ROW SET NEW.p = 1; ALTER DATABASE CHARACTER SET latin1; CREATE VIEW more AS SELECT 1`)
 			l.onActive(t, "CREATE TABLE more (x INT) ENGINE=InnoDB; ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
 		}
-		c, err := e.Capture(t.Context())
+		c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,7 +201,7 @@ func TestObjectsThatTheStandbyWillNotHaveStopTheCapture(t *testing.T) {
 	t.Parallel()
 	l := startLab(t)
 	richSchema(t, l)
-	_, err := l.engine(t).Capture(t.Context())
+	_, err := l.engine(t).Capture(t.Context(), dbrepl.CaptureOptions{})
 	if err == nil || !strings.Contains(err.Error(), "function twice") || !strings.Contains(hint.Of(err), "log_bin_trust_function_creators") {
 		t.Errorf("capture: %v (hint: %s)", err, hint.Of(err))
 	}

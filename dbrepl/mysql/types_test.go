@@ -144,7 +144,7 @@ func greatBlob(t *testing.T, l *lab) {
 		t.Errorf("the standby has %s, want %s", got, want)
 	}
 	e.neverLocal = true
-	if _, err := e.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "max_allowed_packet") {
+	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "max_allowed_packet") {
 		t.Errorf("inserted a row that is longer than a packet: %v", err)
 	}
 }

@@ -58,7 +58,9 @@ func newFixture(t testing.TB, mode string) enginetest.Fixture {
 			_, err = db.Exec(statement)
 			return errors.Join(err, db.Close())
 		},
-		Open: func(t testing.TB) dbrepl.Engine { return newEngine(t) },
+		Beside: func(t testing.TB) string { return filepath.Join(t.TempDir(), "beside.db") },
+		Look:   askStandby,
+		Open:   func(t testing.TB) dbrepl.Engine { return newEngine(t) },
 		Crash: func(t testing.TB, n int) (dbrepl.Engine, func() bool) {
 			e := newEngine(t)
 			reached := false

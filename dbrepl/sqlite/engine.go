@@ -76,7 +76,7 @@ func (e *Engine) Describe() string {
 func (e *Engine) Close() error { return nil }
 
 // Capture implements dbrepl.Engine.
-func (e *Engine) Capture(ctx context.Context) (_ dbrepl.Captured, err error) {
+func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (_ dbrepl.Captured, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("capture %s: %w", e.o.ActivePath, err)
@@ -95,13 +95,29 @@ func (e *Engine) Capture(ctx context.Context) (_ dbrepl.Captured, err error) {
 			os.Remove(e.f.staged)
 		}
 	}()
+	// Verify asks for nothing more: the hash of the whole file travelled with it.
+	c, err := e.inspect(ctx, generation{
+		Format: 1, Generation: e.token(), Time: h.Time, SQLite: h.SQLite, JournalMode: h.JournalMode,
+		Length: h.Length, SHA256: sum, Skew: skew, SkewError: bound,
+	})
+	if err == nil && o.Dump != "" {
+		if err = e.keep(ctx, o.Dump, c); err != nil {
+			c.view.Close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// inspect opens what lies staged as generation g, proves that it is whole, and
+// makes it durable.
+func (e *Engine) inspect(ctx context.Context, g generation) (_ *captured, err error) {
 	if err := e.dressLike(e.f.staged); err != nil {
 		return nil, err
 	}
-	c := &captured{e: e, g: generation{
-		Format: 1, Generation: e.token(), Time: h.Time, SQLite: h.SQLite, JournalMode: h.JournalMode,
-		Length: h.Length, SHA256: sum, Skew: skew, SkewError: bound,
-	}}
+	c := &captured{e: e, g: g}
 	c.view, err = openView(ctx, candidate{e.f.staged, readStaged}, candidate{e.f.live, readLive})
 	if err != nil {
 		return nil, err
@@ -114,7 +130,7 @@ func (e *Engine) Capture(ctx context.Context) (_ dbrepl.Captured, err error) {
 	if err = c.quickCheck(ctx); err != nil {
 		return nil, fmt.Errorf("the received database: %w", err)
 	}
-	c.counts.Bytes = h.Length
+	c.counts.Bytes = g.Length
 	if c.counts.Tables, c.counts.Rows, err = c.count(ctx); err != nil {
 		return nil, err
 	}

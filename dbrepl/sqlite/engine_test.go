@@ -92,7 +92,7 @@ func TestDiscard(t *testing.T) {
 	l.publish(e)
 	l.add(10, 20)
 	c := l.capture(e)
-	if _, err := e.Capture(t.Context()); err == nil {
+	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil {
 		t.Fatal("a second capture took the place of an unpublished one")
 	}
 	for range 2 {
@@ -235,7 +235,7 @@ func TestCancel(t *testing.T) {
 	why := errors.New("why")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(why)
-	if _, err := e.Capture(ctx); !errors.Is(err, why) {
+	if _, err := e.Capture(ctx, dbrepl.CaptureOptions{}); !errors.Is(err, why) {
 		t.Errorf("capture: %v", err)
 	}
 	wantFiles(t, e.f.dir, "app.db", ".app.db.drsync.json")
@@ -288,7 +288,7 @@ func TestCancelWhileReceiving(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Capture(ctx); !errors.Is(err, why) {
+	if _, err := e.Capture(ctx, dbrepl.CaptureOptions{}); !errors.Is(err, why) {
 		t.Fatal(err)
 	}
 	wantFiles(t, e.f.dir)

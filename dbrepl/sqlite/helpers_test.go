@@ -98,7 +98,7 @@ func (l *lab) engine() *Engine {
 
 func (l *lab) capture(e *Engine) *captured {
 	l.t.Helper()
-	c, err := e.Capture(l.t.Context())
+	c, err := e.Capture(l.t.Context(), dbrepl.CaptureOptions{})
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drsync/drsync/dbrepl"
 )
 
 func stream(t testing.TB, body []byte) []byte {
@@ -129,7 +131,7 @@ func TestHostileDatabases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := e.Capture(t.Context()); err == nil {
+		if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 		wantFiles(t, e.f.dir)
@@ -145,7 +147,7 @@ func TestHostileDatabases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Capture(t.Context()); err == nil || !strings.Contains(err.Error(), "room") {
+	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "room") {
 		t.Errorf("an endless database: %v", err)
 	}
 	wantFiles(t, filepath.Dir(l.standby))

@@ -151,6 +151,8 @@ type Snapshots struct {
 	KeepDaily   int `json:"keep_daily"`
 	KeepWeekly  int `json:"keep_weekly"`
 	KeepMonthly int `json:"keep_monthly"`
+	// Dumps keeps with each snapshot a dump of its database, for drsync restore.
+	Dumps bool `json:"dumps"`
 }
 
 // Prune bounds what pruning may remove.

@@ -108,7 +108,7 @@ func TestEveryFieldArrives(t *testing.T) {
 			ExcludeFrom: "/etc/drsync/rsync-excludes.txt", LogFile: "/var/log/drsync/replication.log"},
 		Schedule:  spec,
 		RPO:       30 * time.Minute,
-		Snapshots: Snapshots{KeepLast: 4, KeepDaily: 7, KeepWeekly: 5, KeepMonthly: 12},
+		Snapshots: Snapshots{KeepLast: 4, KeepDaily: 7, KeepWeekly: 5, KeepMonthly: 12, Dumps: true},
 		Prune:     Prune{MinAge: 48 * time.Hour, MaxFraction: 0.025, Quarantine: 7 * 24 * time.Hour},
 		Failover:  Failover{Service: Service{Start: []string{"systemctl", "start", "artifactory.service"}, Timeout: 90 * time.Second}},
 	}

@@ -229,6 +229,7 @@ func snapshots(s *section) Snapshots {
 		KeepDaily:   s.integer("keep_daily", 0, 0, most),
 		KeepWeekly:  s.integer("keep_weekly", 0, 0, most),
 		KeepMonthly: s.integer("keep_monthly", 0, 0, most),
+		Dumps:       s.flag("dumps"),
 	}
 	s.close()
 	return k

@@ -284,9 +284,11 @@ func (w *execWalk) deliver() error {
 		}
 		return w.strange(g.path, fs.ErrPermission)
 	}
-	scope, err := scope.Enter(g.path, func(name string) ([]byte, error) { return w.mergeFile(&g, name) })
-	if err != nil {
-		return fmt.Errorf("%w: %w", errFilter, err)
+	if only.Rules() {
+		var err error
+		if scope, err = scope.Enter(g.path, func(name string) ([]byte, error) { return w.mergeFile(&g, name) }); err != nil {
+			return fmt.Errorf("%w: %w", errFilter, err)
+		}
 	}
 	entries, missing := chosen(only, g.path, g.entries)
 	for _, m := range missing {

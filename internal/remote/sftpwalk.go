@@ -183,10 +183,12 @@ func (w *sftpWalk) fetch(ctx context.Context, d *below) error {
 			return nil
 		}
 	}
-	var err error
-	d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return readWhole(ctx, w.sftpSource, join(d.path, name)) })
-	if err != nil {
-		return fmt.Errorf("%w: %w", errFilter, err)
+	if d.only.Rules() {
+		var err error
+		d.scope, err = d.scope.Enter(d.path, func(name string) ([]byte, error) { return readWhole(ctx, w.sftpSource, join(d.path, name)) })
+		if err != nil {
+			return fmt.Errorf("%w: %w", errFilter, err)
+		}
 	}
 	all, err := w.list(ctx, d.path)
 	if err != nil {

@@ -29,8 +29,10 @@ type Record struct {
 	Trees     []Tree     `json:"trees,omitempty"`
 	Missing   []Missing  `json:"missing,omitempty"` // at most MaxMissing; BlobSet.Missing has the count
 	Warnings  []string   `json:"warnings,omitempty"`
-	Steps     []Step     `json:"steps"`
-	Version   string     `json:"drsync_version"`
+	// RestoredFrom is the snapshot whose kept dump this one was made of; "" when it was captured.
+	RestoredFrom string `json:"restored_from,omitempty"`
+	Steps        []Step `json:"steps"`
+	Version      string `json:"drsync_version"`
 }
 
 // MaxMissing bounds Record.Missing.
@@ -63,6 +65,7 @@ type Database struct {
 	Tables   int       `json:"tables"`
 	Rows     int64     `json:"rows"`
 	Bytes    int64     `json:"bytes"`
+	Dump     *Dump     `json:"dump,omitempty"` // what drsync restore needs, if it is kept
 }
 
 // BlobSet counts one family of blobs.

@@ -36,6 +36,12 @@ func Detail(w io.Writer, r snapshot.Record, now time.Time) error {
 	for _, d := range r.Databases {
 		row("database", "%s %s: %s, %s, %s; %s at %s", d.Engine, d.Name, show.Plural(int64(d.Tables), "table", "tables"),
 			show.Plural(d.Rows, "row", "rows"), show.Bytes(d.Bytes), d.Server, d.Position)
+		if d.Dump != nil {
+			row("dump", "kept, %s in %s", show.Bytes(d.Dump.Bytes), show.Plural(int64(d.Dump.Chunks), "file", "files"))
+		}
+	}
+	if r.RestoredFrom != "" {
+		row("restored", "from the dump of snapshot %s", r.RestoredFrom)
 	}
 	for _, s := range r.BlobSets {
 		row("blobs", "%s: %s named (%s), %s copied (%s), %s missing", s.Name, show.Count(s.Named), show.Bytes(s.NamedBytes),

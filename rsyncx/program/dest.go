@@ -61,7 +61,7 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 	to, err = r.lacking(to)
 	if to.make > 1 && !r.c.MakePath && !slash && t.single == nil && t.only == nil && t.source != nil {
 		// An empty directory is the only name of its listing, for which rsync enters the directory above.
-		if inside, listing := children(ctx, t.source, ""); listing == nil && len(inside) == 0 {
+		if inside, listing := children(ctx, t.source, "", nil); listing == nil && len(inside) == 0 {
 			return to, fail(Selection, "change_dir %q failed: %w", filepath.Dir(to.dir), unix.ENOENT)
 		}
 	}
@@ -116,7 +116,7 @@ func (r *run) alone(ctx context.Context, t *tree) (bool, error) {
 	if !isDir(t.single) || t.flat {
 		return true, nil
 	}
-	inside, err := children(ctx, t.source, t.only[0])
+	inside, err := children(ctx, t.source, t.only[0], nil)
 	return len(inside) == 0, err
 }
 

@@ -57,8 +57,14 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 		if err != nil {
 			return nil, err
 		}
-		o.stdout = strings.ReplaceAll(o.stdout, dir, "@")
-		o.stderr = strings.ReplaceAll(o.stderr, dir, "@")
+		o.stdout = strings.Join(slices.DeleteFunc(strings.SplitAfter(o.stdout, "\n"), func(line string) bool {
+			at, isDir := strings.CutSuffix(line[strings.LastIndexByte(line, ' ')+1:], "/\n")
+			return isDir && wayTo(dir, at)
+		}), "")
+		for _, at := range []string{dir, dir[1:]} { // -R leaves out the slash
+			o.stdout = strings.ReplaceAll(o.stdout, at, "@")
+			o.stderr = strings.ReplaceAll(o.stderr, at, "@")
+		}
 		if o.tree, err = snapshot(dir, since); err != nil {
 			return nil, fmt.Errorf("look at the world: %w", err)
 		}
@@ -68,10 +74,16 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 	return all, nil
 }
 
+// wayTo reports whether the path of -R is one on the way to dir.
+func wayTo(dir, path string) bool { return path != "" && strings.HasPrefix(dir+"/", "/"+path+"/") }
+
 // anywhere takes the place of the world out of what was found in it.
 func anywhere(tree map[string]string, dir string) map[string]string {
 	all := make(map[string]string, len(tree))
 	for name, text := range tree {
+		if wayTo(dir, name[strings.IndexByte(name, '/')+1:]) {
+			continue // what -R makes of the way here, which others change
+		}
 		name = strings.ReplaceAll(name+"/", dir+"/", "/@/")
 		all[strings.TrimSuffix(name, "/")] = strings.ReplaceAll(text, dir, "@")
 	}

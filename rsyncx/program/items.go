@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // item is one thing to send: a path below the directory that it is looked for
@@ -178,7 +179,7 @@ func (r *run) inspect(ctx context.Context, src rsyncx.Source, items []item) (pat
 		}
 		paths = append(paths, it.path)
 		if it.content && it.path != "" && isDir(&e) && !r.c.Recursive {
-			inside, err := children(ctx, src, it.path)
+			inside, err := r.content(ctx, src, it)
 			if err != nil {
 				return nil, first, err
 			}
@@ -194,10 +195,27 @@ func lost(err error) bool {
 	return err != nil && !errors.As(err, &one) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission)
 }
 
+// content lists what is in the directory of an item and not left out by a rule:
+// of a directory that one leaves out nothing is.
+func (r *run) content(ctx context.Context, src rsyncx.Source, it item) ([]string, error) {
+	base, err := filepath.Abs(r.here(it.base))
+	if err != nil {
+		return nil, err
+	}
+	rules, err := r.line.build(r.c.Options.DeleteExcluded, base, "")
+	if err != nil {
+		return nil, usage(err)
+	}
+	if hidden, _ := rules.Root().Excluded(it.path, true, filter.Sender); hidden {
+		return nil, nil
+	}
+	return children(ctx, src, it.path, rules)
+}
+
 // children lists what is in one directory of a source.
-func children(ctx context.Context, src rsyncx.Source, dir string) ([]string, error) {
+func children(ctx context.Context, src rsyncx.Source, dir string, rules *filter.Rules) ([]string, error) {
 	var paths []string
-	for d, err := range src.Walk(ctx, rsyncx.WalkOptions{Only: []string{dir}}) {
+	for d, err := range src.Walk(ctx, rsyncx.WalkOptions{Only: []string{dir}, Filter: rules}) {
 		if err != nil {
 			var one *rsyncx.PathError
 			if errors.As(err, &one) {

@@ -140,7 +140,7 @@ func (h *head) advance(yield func(rsyncx.Dir, error) bool) bool {
 	}
 }
 
-// Walk shows what the parts send: their own paths stand for Only and Flat.
+// Walk shows what the parts send: their own paths stand for Only, and Flat is for those that are not flat themselves.
 func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
 	return func(yield func(rsyncx.Dir, error) bool) {
 		m.mu.Lock()
@@ -149,7 +149,7 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 		heads := make([]head, len(m.parts))
 		for i, p := range m.parts {
 			mine := o
-			mine.Only, mine.Flat = p.only, p.flat
+			mine.Only, mine.Flat = p.only, p.flat || o.Flat
 			if o.Same != nil {
 				mine.Same = func(p rsyncx.Piece, d rsyncx.DirDigest) bool { return m.alone(p.Path, i) && o.Same(p, d) }
 			}

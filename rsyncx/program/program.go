@@ -80,6 +80,7 @@ type run struct {
 	fresh       bool         // the destination directory was made for what is sent into it
 	implied     []*unimplied // of --no-implied-dirs
 	io          Status       // the worst thing that did not stop the run
+	line        ruleSet      // the rules of the line
 	progress    progress
 }
 
@@ -120,6 +121,7 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	r.line = rules
 	tree, err := r.open(ctx, sources)
 	if err != nil {
 		return err
@@ -187,6 +189,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	}
 	if r.c.NoImplied && r.c.Relative {
 		r.hideImplied(tree, root.Path())
+		o.KeepImplied = true
 	}
 	source := tree.source
 	if n := r.c.BytesPerSecond; n > 0 && tree.host == nil { // a host's whole line is limited

@@ -229,7 +229,7 @@ func (r *run) unlooked(ctx context.Context, src rsyncx.Source, items []item) ([]
 		if !it.content || r.c.Recursive || it.path == "" {
 			continue
 		}
-		inside, err := children(ctx, src, it.path)
+		inside, err := r.content(ctx, src, it)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -69,10 +70,12 @@ func together(t *testing.T, src Source, o WalkOptions, most int) []string {
 	var lines, failed []string
 	last := Piece{}
 	for d, err := range src.Walk(t.Context(), o) {
-		if err != nil {
-			failed = append(failed, "cannot read "+err.(*PathError).Path)
+		var single *PathError
+		if errors.As(err, &single) {
+			failed = append(failed, "cannot read "+single.Path)
 			continue
 		}
+		must(t, err)
 		p := d.Piece()
 		if p.After != last.Upto || p.After != "" && p.Path != last.Path || len(d.Entries) > most {
 			t.Fatalf("%d entries of %+v came after %+v", len(d.Entries), p, last)

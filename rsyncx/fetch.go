@@ -298,7 +298,7 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.fetched(w, &f.Entry, got.size, got.at)
 		return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 	}
-	return s.arrived(w, &f.Entry, got.at, got.size, got.sum, wholeFile)
+	return s.arrived(w, &f.Entry, got.at, got.size, contentSum{sum: got.sum}, wholeFile)
 }
 
 // freshFile is what a new file for w gets.

@@ -136,6 +136,7 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 	if err := s.inTurn(d); err != nil {
 		return err
 	}
+	s.ancient(d)
 	if s.gathers && !d.Piece().whole() {
 		var err error
 		if d, err = s.gather(d); d == nil {

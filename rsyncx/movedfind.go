@@ -35,7 +35,7 @@ func (p *phases) moves(ctx context.Context) error {
 	own := p.readBases(ctx, p.movers)
 	defer own.close()
 	r := p.movers.records()
-	err := p.askSums(ctx, p.movers, firstWants, func(f *FileSums) error {
+	err := p.askSums(ctx, p.movers, p.firstWants, func(f *FileSums) error {
 		d, err := nextDraft(r)
 		if err != nil {
 			return unasked(f.Path, err)

@@ -26,6 +26,7 @@ type part struct {
 // directory comes before anything else of its name.
 type merged struct {
 	parts []part
+	walks int // how many parts are walked at a time, since each takes a connection; 0 is all
 
 	mu sync.Mutex
 	// owner says for the names in directories of several parts whose they are. What
@@ -51,6 +52,7 @@ func (m *merged) Abilities() rsyncx.Abilities {
 		all.Xattrs = all.Xattrs && a.Xattrs
 		all.Sums = all.Sums && a.Sums
 		all.Views = all.Views && a.Views
+		all.Holes = all.Holes && a.Holes
 		all.Digests = all.Digests && a.Digests
 	}
 	return all
@@ -153,7 +155,11 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 			if o.Same != nil {
 				mine.Same = func(p rsyncx.Piece, d rsyncx.DirDigest) bool { return m.alone(p.Path, i) && o.Same(p, d) }
 			}
-			next, stop := iter.Pull2(p.Walk(ctx, mine))
+			walk := p.Walk(ctx, mine)
+			if m.walks > 0 && i >= m.walks {
+				walk = gathered(walk)
+			}
+			next, stop := iter.Pull2(walk)
 			defer stop()
 			heads[i].next = next
 			if !heads[i].advance(yield) {
@@ -196,6 +202,23 @@ func (h *head) whole(yield func(rsyncx.Dir, error) bool) bool {
 	}
 	h.dir, h.live = d, true
 	return true
+}
+
+// gathered is a walk that was done before anything of it is needed.
+func gathered(walk iter.Seq2[rsyncx.Dir, error]) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		var dirs []rsyncx.Dir
+		var errs []error
+		for d, err := range walk {
+			d.Entries = slices.Clone(d.Entries)
+			dirs, errs = append(dirs, d), append(errs, err)
+		}
+		for i := range dirs {
+			if !yield(dirs[i], errs[i]) {
+				return
+			}
+		}
+	}
 }
 
 // first merges the directories of the path that comes first and says whose it is.

@@ -254,10 +254,12 @@ func appendAbilities(b []byte, a rsyncx.Abilities) []byte {
 	return append(b, bits(a.Nanoseconds, a.OwnerNames, a.HardLinks, a.Devices, a.Xattrs, a.Sums, a.Views, a.Digests))
 }
 
+// abilities decodes what appendAbilities wrote. Holes is not in it: the frames of
+// this protocol always carry them.
 func (d *decoder) abilities() rsyncx.Abilities {
 	v := d.flags("list of abilities", 255)
 	return rsyncx.Abilities{Nanoseconds: v&1 != 0, OwnerNames: v&2 != 0, HardLinks: v&4 != 0, Devices: v&8 != 0,
-		Xattrs: v&16 != 0, Sums: v&32 != 0, Views: v&64 != 0, Digests: v&128 != 0}
+		Xattrs: v&16 != 0, Sums: v&32 != 0, Views: v&64 != 0, Digests: v&128 != 0, Holes: true}
 }
 
 func appendTree(b []byte, t Tree) []byte {

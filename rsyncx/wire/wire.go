@@ -43,7 +43,7 @@ const (
 	maxText     = 4 << 10
 	maxStream   = 4 << 10 // of a stream's name and of its argument
 	maxRoot     = 4095
-	maxRoots    = 64 // opened by one agent process
+	maxRoots    = 64 // kept open by one agent process
 	maxXattrs   = 128 << 10
 	maxRanges   = 32768     // of one question
 	maxOnly     = 256 << 20 // bytes of the paths that a walk is restricted to

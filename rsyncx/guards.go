@@ -104,11 +104,20 @@ func (s *stager) lastSource() (ino uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	number, ok := strings.CutPrefix(strings.TrimSuffix(string(text), "\n"), "1 ")
-	if ino, err = strconv.ParseUint(number, 10, 64); err != nil || !ok || ino == 0 {
+	ino, ok := parseSource(text)
+	if !ok {
 		return 0, fmt.Errorf("what is remembered of the source, in %s/%s/%s, is damaged", s.dst.path, stateDir, sourceFile)
 	}
 	return ino, nil
+}
+
+// appendSource encodes what is remembered of a source: a version and the inode of its root.
+func appendSource(b []byte, ino uint64) []byte { return fmt.Appendf(b, "1 %d\n", ino) }
+
+func parseSource(text []byte) (ino uint64, ok bool) {
+	number, ok := strings.CutPrefix(strings.TrimSuffix(string(text), "\n"), "1 ")
+	ino, err := strconv.ParseUint(number, 10, 64)
+	return ino, ok && err == nil && ino != 0
 }
 
 // remember leaves what is to be known the next time for Publish.
@@ -117,7 +126,7 @@ func (s *stager) remember() error {
 		return nil
 	}
 	if s.newSource != 0 {
-		if err := s.out.leave(sourceFile, fmt.Appendf(nil, "1 %d\n", s.newSource), Time{}); err != nil {
+		if err := s.out.leave(sourceFile, appendSource(nil, s.newSource), Time{}); err != nil {
 			return err
 		}
 	}

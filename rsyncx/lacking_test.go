@@ -7,7 +7,7 @@ import (
 
 // TestLacking: each loss is said once, and only when what is lost was asked for.
 func TestLacking(t *testing.T) {
-	all := Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Xattrs: true, Sums: true}
+	all := Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Xattrs: true, Sums: true, Holes: true}
 	for name, c := range map[string]struct {
 		can  func(*Abilities)
 		ask  func(*Options)
@@ -16,6 +16,7 @@ func TestLacking(t *testing.T) {
 		"times":  {func(a *Abilities) { a.Nanoseconds = false }, func(o *Options) { o.Times = true }, []string{"modification times are known in whole seconds only: the source has no finer ones"}},
 		"owners": {func(a *Abilities) { a.OwnerNames = false }, func(o *Options) { o.Group = true }, []string{"owners were carried by number: the source does not know their names"}},
 		"links":  {func(a *Abilities) { a.HardLinks = false }, func(o *Options) { o.HardLinks = true }, []string{"hard links became separate files: the source cannot tell them"}},
+		"holes":  {func(a *Abilities) { a.Holes = false }, func(o *Options) { o.Sparse = true }, []string{"holes were read as zeros and made anew from those: the source does not tell them"}},
 		"sums":   {func(a *Abilities) { a.Sums = false }, func(o *Options) { o.Checksum = true }, []string{"files were read in full to compare them: the source makes no sums"}},
 		"moves": {func(a *Abilities) { a.Sums = false }, func(o *Options) { o.Renames, o.Fuzzy = true, true },
 			[]string{"files of another name did not spare reading any: the source makes no sums"}},

@@ -22,6 +22,7 @@ type local struct {
 	view     View
 	confined bool  // links lead no further than the root and allowed
 	allowed  []int // directories
+	long     int   // in tests, in place of longDir
 	owners   ownerNames
 	close    sync.Once
 }
@@ -58,7 +59,7 @@ func LocalWithin(path string, v View, allowed []string) (Source, error) {
 }
 
 func (l *local) Abilities() Abilities {
-	return Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Sums: true, Views: true, Xattrs: true}
+	return Abilities{Nanoseconds: true, OwnerNames: true, HardLinks: true, Devices: true, Sums: true, Views: true, Xattrs: true, Holes: true}
 }
 
 func (l *local) Close() (err error) {

@@ -35,7 +35,9 @@ type Source interface {
 	Lstat(ctx context.Context, path string) (Entry, error)
 
 	// Walk yields every directory that the filter lets in, parents before
-	// children and siblings in byte order, depth first. A directory that is
+	// children and siblings in byte order, depth first. A long directory may come in
+	// pieces: several Dirs with its path, one directly after the other and before its
+	// subdirectories; see Piece. A directory that is
 	// listed in its parent but whose content was not looked at (unreadable, on
 	// another file system with OneFileSystem) is not yielded. An error that is a *PathError says
 	// that one name could not be read, and the walk goes on after it; any other
@@ -67,6 +69,7 @@ type Abilities struct {
 	Sums        bool // Source.Sums
 	Views       bool // a View that is not the zero one
 	Digests     bool // WalkOptions.Same is asked
+	Holes       bool // a File.Body may be a Holes
 }
 
 // WalkOptions bounds a walk. Filter is applied by the source to spare the wire
@@ -95,11 +98,11 @@ type WalkOptions struct {
 	// cannot do that leaves them out.
 	Hidden bool
 
-	// Same, unless it is nil, is asked whether the entries of the directory path
-	// that Digest covers are what the reader of the walk has. When it
+	// Same, unless it is nil, is asked whether the entries of a directory, or of a piece of
+	// one, that Digest covers are what the reader of the walk has. When it
 	// says so they are not sent: Dir.Same is set. It is called ahead of what is
 	// yielded, from several goroutines at once, and not for every directory.
-	Same   func(path string, d DirDigest) bool
+	Same   func(p Piece, d DirDigest) bool
 	Digest DigestOptions
 }
 
@@ -145,18 +148,34 @@ type Entry struct {
 	Xattrs string // extended attributes as AppendXattr encodes them; "" is none
 }
 
-// Dir is one directory with what is in it. Self is the directory's own entry.
-// Entries ascend strictly by name and are already filtered.
+// Piece is a directory, as far as its names lie after After and not after Upto; each
+// of these is no bound when it is "". They need not be names that are there.
+// The first piece of a directory begins without a bound, each of the next where the one
+// before ended, and the last ends without one. Most directories are one piece.
+type Piece struct {
+	Path        string
+	After, Upto string
+}
+
+// whole reports whether p is all of its directory.
+func (p Piece) whole() bool { return p.After == "" && p.Upto == "" }
+
+// Dir is one directory, or a piece of a long one, with what is in it. Self is the
+// directory's own entry, the same in every piece. Entries ascend strictly by name and are already filtered.
 type Dir struct {
-	Path    string
-	Self    Entry
-	Entries []Entry
+	Path        string
+	After, Upto string // of a piece; see there
+	Self        Entry
+	Entries     []Entry
 	// Same says that WalkOptions.Same said so: Self (but for the root) and Entries are empty.
 	Same bool
 	// Partial says that the directory has more than was looked at, so that what is
 	// not among Entries may well be there.
 	Partial bool
 }
+
+// Piece tells what of its directory d is.
+func (d *Dir) Piece() Piece { return Piece{Path: d.Path, After: d.After, Upto: d.Upto} }
 
 // Want is one file to be read, or some of it.
 type Want struct {
@@ -191,6 +210,8 @@ type SumWant struct {
 	// Ranges, unless it is nil, are the parts to look at: multiples of Block but for
 	// the end of the file. FileSums.Whole is not told then.
 	Ranges []Range
+	// Kind asks for another sum of the whole beside FileSums.Whole; not with Ranges.
+	Kind SumKind
 }
 
 // NoSums is embedded by a Source without the ability.
@@ -205,8 +226,11 @@ func (NoSums) Sums(context.Context, iter.Seq[SumWant]) iter.Seq2[FileSums, error
 // FileSums is the answer to one SumWant.
 type FileSums struct {
 	Path  string
-	Entry Entry      // as of opening
-	Whole [16]byte   // XXH3-128 of the content
+	Entry Entry // as of opening
+	// Whole is the XXH3-128 of the content, or for blocks of delta.TreeBlock and more
+	// without Weak that of a tree, as delta.Summer makes it.
+	Whole [16]byte
+	Other []byte     // the sum of SumWant.Kind, if that is another one
 	Sums  delta.Sums // of the blocks that were asked for, one behind the other
 	Err   error      // wraps ErrTorn when the file changed meanwhile
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -126,7 +125,12 @@ type stager struct {
 
 	frames []*frame // from the root to the directory looked at
 	last   string   // path of the last directory the source sent
-	listed int64    // names the source sent
+	piece  Piece    // that the source sent last
+	at     *frame   // of that; nil when it is not wanted
+	// gathers says that the pieces of a directory are put together in whole.
+	gathers bool
+	whole   Dir
+	listed  int64 // names the source sent
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
@@ -204,6 +208,7 @@ func (s *stager) contents(ctx context.Context) error {
 // run those are temporary files without a name.
 func (s *stager) prepare() (err error) {
 	s.names = make([]byte, 64<<10)
+	s.lister.reader.most = s.dst.long
 	s.stageGID = -1
 	if !s.o.DryRun {
 		if err := s.out.begin(s.o.resumes()); err != nil {
@@ -408,7 +413,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
-	ev.Entry = event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	ev.Entry = s.eventEntry(e)
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 	_ "time/tzdata" // a schedule may name a zone on a host without zone files
@@ -22,7 +21,7 @@ var version = "dev"
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		tuneHeap()
 	}
 	args := os.Args[1:]
 	if filepath.Base(os.Args[0]) == "rsyncx" {
@@ -30,10 +29,6 @@ func main() {
 	}
 	os.Exit(run(env{in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, version: version}, args))
 }
-
-// gcPercent lets the heap, which is small whatever the tree, grow more than
-// usual between collections: of a million unchanged files they took a tenth of the time.
-const gcPercent = 200
 
 // env is what the commands use of the world.
 type env struct {

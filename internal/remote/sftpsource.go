@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
@@ -125,7 +127,7 @@ func statOf(info fs.FileInfo, err error) (*sftp.FileStat, error) {
 }
 
 func entryOf(name string, st *sftp.FileStat) (rsyncx.Entry, error) {
-	e := rsyncx.Entry{Name: name, Mode: st.Mode, Mtime: rsyncx.Time{Sec: int64(st.Mtime)}, UID: st.UID, GID: st.GID}
+	e := rsyncx.Entry{Name: name, Mode: st.Mode, Mtime: rsyncx.Time{Sec: secondsOf(st.Mtime, time.Now())}, UID: st.UID, GID: st.GID}
 	switch st.Mode & unix.S_IFMT {
 	case 0:
 		return e, errors.New("the sftp server does not tell what kind of file it is")
@@ -135,6 +137,18 @@ func entryOf(name string, st *sftp.FileStat) (rsyncx.Entry, error) {
 		}
 	}
 	return e, nil
+}
+
+// secondsOf returns what a server means by the 32 bits that SFTP has for a time.
+// They are unsigned, and OpenSSH's server puts a time before 1970 into them as it
+// lies in memory, so that it looks like one of 2038 to 2106. What lies more than a
+// day ahead of now is taken for one before 1970: files of the past are many and
+// files of the future are few. The reader is told of each (Stats.Notes).
+func secondsOf(v uint32, now time.Time) int64 {
+	if int64(v) > math.MaxInt32 && int64(v) > now.Unix()+24*60*60 {
+		return int64(int32(v))
+	}
+	return int64(v)
 }
 
 // parents remembers which directories of a tree were found to be directories

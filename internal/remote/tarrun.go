@@ -39,10 +39,12 @@ type tarRun struct {
 // archive is filled up to a multiple of them.
 const tarBlocks = 128
 
-// startTar starts the command for the paths. done is called by end.
+// startTar starts the command for the paths. done is called by end. The names
+// are names: unless it is told so, tar takes a backslash in one for an escape,
+// and one that is spelled x\057.. leads out of the root.
 func startTar(ctx context.Context, s *execSource, paths []string, done func()) (*tarRun, error) {
 	text := looking + `printf 'e\0%s\0' 0; ` +
-		`tar --format=gnu --hard-dereference --no-recursion --quoting-style=escape -b ` + strconv.Itoa(tarBlocks) + ` -cf - "$@"; t=$?; ` +
+		`tar --format=gnu --hard-dereference --no-recursion --no-unquote --quoting-style=escape -b ` + strconv.Itoa(tarBlocks) + ` -cf - "$@"; t=$?; ` +
 		looking + `printf 'e\0%s\0' $t`
 	p, err := s.host.far.run(ctx, s.forNames(text)...)
 	if err != nil {

@@ -130,6 +130,20 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// bounds decodes those of a piece of a directory.
+func (d *decoder) bounds() (after, upto string) {
+	after, upto = d.string("name", maxName), d.string("name", maxName)
+	for _, name := range []string{after, upto} {
+		if name != "" && d.err == nil {
+			d.err = rsyncx.CheckName(name)
+		}
+	}
+	if upto != "" && upto <= after {
+		d.fail("piece of a directory")
+	}
+	return after, upto
+}
+
 // Flags of an encoded entry.
 const (
 	sameOwner  = 1 << iota // as the entry before in the same frame
@@ -189,7 +203,7 @@ func appendEntry(b []byte, e, last *rsyncx.Entry) []byte {
 func (d *decoder) entry(last *rsyncx.Entry) rsyncx.Entry {
 	var e rsyncx.Entry
 	flags := d.flags("entry", entryFlags)
-	e.Name = d.string("name", 255)
+	e.Name = d.string("name", maxName)
 	e.Mode = uint32(d.uint("mode", math.MaxUint32))
 	e.Size = int64(d.uint("size", math.MaxInt64))
 	e.Mtime.Sec = d.int("time")
@@ -240,10 +254,12 @@ func appendAbilities(b []byte, a rsyncx.Abilities) []byte {
 	return append(b, bits(a.Nanoseconds, a.OwnerNames, a.HardLinks, a.Devices, a.Xattrs, a.Sums, a.Views, a.Digests))
 }
 
+// abilities decodes what appendAbilities wrote. Holes is not in it: the frames of
+// this protocol always carry them.
 func (d *decoder) abilities() rsyncx.Abilities {
 	v := d.flags("list of abilities", 255)
 	return rsyncx.Abilities{Nanoseconds: v&1 != 0, OwnerNames: v&2 != 0, HardLinks: v&4 != 0, Devices: v&8 != 0,
-		Xattrs: v&16 != 0, Sums: v&32 != 0, Views: v&64 != 0, Digests: v&128 != 0}
+		Xattrs: v&16 != 0, Sums: v&32 != 0, Views: v&64 != 0, Digests: v&128 != 0, Holes: true}
 }
 
 func appendTree(b []byte, t Tree) []byte {

@@ -128,6 +128,7 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 		return fmt.Errorf("list the source: %w: %d names and more", ErrTooMany, s.o.MaxEntries)
 	}
 	s.ancient(d)
+	s.mounted(d)
 	f, err := s.enter(d)
 	if err != nil || f == nil {
 		return err

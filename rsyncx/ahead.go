@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/drsync/drsync/rsyncx/delta"
+	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,10 +17,10 @@ import (
 // of its old version are made, what is read for them is written to the staged file too: in the
 // end only what differs is written there, and nothing is read a second time.
 //
-// Then nobody sees the new content in one piece, and it is the sums of the blocks that
-// say whether it is right, in place of the sum of the whole: every block is compared with what the
-// source said of it, either as it was copied or, when anything of it was written
-// later, as it is read back from the staged file.
+// Then nobody sees the new content in one piece. But the sum of the whole is that of a tree:
+// over the sums of all blocks, 128 bits each. A block that was copied and stays has the sum
+// that it had as it was copied; one that anything was written to later is read back from the
+// staged file. What they make together must be the one sum that the source told.
 
 // aheadLeast is the length in bytes from which on a file is copied while its
 // sums are made. A shorter one is in memory when it is read again.
@@ -50,7 +52,7 @@ func (p *phases) dropCopy(d *draft) {
 	}
 	number := d.copied - 1
 	_ = p.content.remove(place{number: number}, d.wish.path) // what stays goes with the staging directory
-	d.copied, d.checks = 0, nil
+	d.copied, d.checks, d.leaves = 0, nil, nil
 	delete(p.copies, number)
 }
 
@@ -62,7 +64,7 @@ func (p *phases) forgo(d *draft) error {
 
 // copyUsed decides whether the copy is a good beginning for what was found, and notes what is
 // left to be looked at.
-func (p *phases) copyUsed(d *draft, blocks *delta.Blocks) {
+func (p *phases) copyUsed(d *draft, blocks *delta.Blocks, leaves []byte) {
 	if d.copied == 0 {
 		return
 	}
@@ -70,7 +72,7 @@ func (p *phases) copyUsed(d *draft, blocks *delta.Blocks) {
 		p.dropCopy(d)
 		return
 	}
-	d.checks = blocks.Unfound()
+	d.checks, d.leaves = blocks.Unfound(), leaves
 }
 
 // basisCopy is the staged file that a basis is copied to. Nothing depends on it: what goes
@@ -174,27 +176,48 @@ func (c *contentWriter) reopen(d *draft) (place, *os.File, error) {
 	return at, os.NewFile(uintptr(fd), name), nil
 }
 
+// treeIsRight reads the blocks of the copy that are to be looked at, puts their sums
+// among those of the others and compares what all of them make with the source's sum.
+func (a *assembly) treeIsRight() bool {
+	d := a.d
+	block, _ := firstSums(d.how, d.wish.listed)
+	n := delta.Count(d.plan.Size, block)
+	leaves := append(d.leaves, make([]byte, max(0, 16*n-int64(len(d.leaves))))...)[:16*n]
+	for _, check := range d.checks {
+		h := xxh3.New()
+		read, err := io.CopyBuffer(writerOnly{h}, readerOnly{io.NewSectionReader(a.out, check.Off, check.Len)}, a.p.content.scratch())
+		at := 16 * (check.Off / block)
+		if err != nil || read != check.Len || at >= int64(len(leaves)) {
+			return false
+		}
+		sum := h.Sum128().Bytes()
+		copy(leaves[at:], sum[:])
+	}
+	return delta.TreeSum(leaves) == d.whole
+}
+
 // appendChecks encodes the blocks that are to be looked at.
-func appendChecks(b []byte, checks []delta.Block) []byte {
+func appendChecks(b []byte, checks []delta.Span) []byte {
+	b = binary.AppendUvarint(b, uint64(len(checks)))
 	for _, c := range checks {
 		b = binary.AppendUvarint(b, uint64(c.Off))
 		b = binary.AppendUvarint(b, uint64(c.Len))
-		b = binary.LittleEndian.AppendUint64(b, c.Sum)
 	}
 	return b
 }
 
-// parseChecks decodes what appendChecks made.
-func parseChecks(b []byte) ([]delta.Block, error) {
-	var all []delta.Block
-	for d := (decoder{b: b}); len(d.b) > 0; {
-		c := delta.Block{Span: delta.Span{Off: int64(d.uint()), Len: int64(d.uint())}}
-		sum := d.take(8)
+// parseChecks decodes what appendChecks made, and the leaves behind it.
+func parseChecks(b []byte) (all []delta.Span, leaves []byte, err error) {
+	d := decoder{b: b}
+	for n := d.uint(); n > 0 && !d.bad; n-- {
+		c := delta.Span{Off: int64(d.uint()), Len: int64(d.uint())}
 		if d.bad || c.Off < 0 || c.Len <= 0 {
-			return nil, errFormat
+			return nil, nil, errFormat
 		}
-		c.Sum = binary.LittleEndian.Uint64(sum)
 		all = append(all, c)
 	}
-	return all, nil
+	if d.bad || len(d.b)%16 > 0 {
+		return nil, nil, errFormat
+	}
+	return all, slices.Clone(d.b), nil
 }

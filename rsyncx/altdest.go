@@ -206,7 +206,7 @@ func (s *stager) altFile(f *frame, w *wish, e *Entry, here *info) (done bool, er
 }
 
 // altBySum is altFile when the sum of the content is known.
-func (s *stager) altBySum(ctx context.Context, d *draft, whole [16]byte) (done bool, err error) {
+func (s *stager) altBySum(ctx context.Context, d *draft, f *FileSums) (done bool, err error) {
 	w := &d.wish
 	if len(s.alts) == 0 || !w.compare || w.hasOld && s.o.AltDest == CopyDest {
 		return false, nil
@@ -222,8 +222,8 @@ func (s *stager) altBySum(ctx context.Context, d *draft, whole [16]byte) (done b
 			continue
 		}
 		s.bears(dir, name, &here)
-		have := sumBasis(ctx, &a.at, &draft{how: byCompare, basis: w.path}, s.content.scratch())
-		if have.err != nil || have.size != here.Size || have.whole != whole {
+		have := sumBasis(ctx, &a.at, &draft{how: d.how, basis: w.path, wish: wish{listed: w.listed}, kind: s.sumKind(w)}, s.content.scratch())
+		if have.err != nil || have.size != here.Size || !have.has(f, s.sumKind(w)) {
 			continue
 		}
 		m := altMatch{rank: altValue, dir: i + 1, info: here, set: s.attrs(&d.entry, w.own())}
@@ -268,7 +268,6 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 	} else {
 		s.stats.Linked++
 	}
-	s.stats.Reused += e.Size
 	s.altSaid(w.path, e, ch)
 	s.groupReplaced(w.group, at)
 	return true, s.placed(w.path, at, unix.S_IFREG, e.Size)

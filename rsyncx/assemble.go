@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"github.com/drsync/drsync/rsyncx/delta"
-	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
 
@@ -98,14 +97,14 @@ type assembly struct {
 	cloned bool          // out began as a clone of basis
 	patch  *bufio.Writer // to out, when that holds what differs only
 	behind *behind       // writes, when the file is long
-	hash   *xxh3.Hasher
+	hash   *delta.Summer
 	copies []delta.Copy // that are not done
 	at     int64        // of the new content, bytes done
 }
 
 // assemble begins with a file. What goes wrong with its basis makes it bad.
 func (p *phases) assemble(ctx context.Context, d *draft) (a *assembly, err error) {
-	a = &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: xxh3.New(), copies: d.plan.Copies}
+	a = &assembly{p: p, ctx: ctx, d: d, asks: d.asked(), hash: wholeSummer(d), copies: d.plan.Copies}
 	a.left = len(a.asks)
 	if a.linked, err = a.takeOver(); a.linked || err != nil {
 		return a, err
@@ -215,6 +214,11 @@ func (a *assembly) copyTo(off int64) error {
 			a.at += c.Len
 			continue
 		}
+		if a.out == nil {
+			if err := a.begin(); err != nil {
+				return err
+			}
+		}
 		n, err := a.put(io.NewSectionReader(a.basis, c.Old, c.Len), c.Len, c.Old != c.New || a.d.how == byMove && !a.cloned || !a.cloned && !a.p.inPlace(&a.d.wish))
 		if err != nil {
 			return err
@@ -246,7 +250,9 @@ func (a *assembly) put(from io.Reader, n int64, write bool) (int64, error) {
 		}
 		m, err := io.ReadFull(from, buf[:min(n-done, copyBuffer)])
 		piece := buf[:m]
-		_, _ = a.hash.Write(piece) // it never fails
+		if a.d.copied == 0 {
+			_, _ = a.hash.Write(piece) // it never fails
+		}
 		if write && m > 0 {
 			if err := c.space(int64(m)); err != nil {
 				return done, err
@@ -320,16 +326,9 @@ func (a *assembly) right() bool {
 	case a.d.how == byAppend:
 		return true
 	case a.d.copied == 0:
-		return a.hash.Sum128().Bytes() == a.d.whole
+		return a.hash.Whole() == a.d.whole
 	}
-	for _, block := range a.d.checks {
-		a.hash.Reset()
-		n, err := io.CopyBuffer(writerOnly{a.hash}, readerOnly{io.NewSectionReader(a.out, block.Off, block.Len)}, a.p.content.scratch())
-		if err != nil || n != block.Len || a.hash.Sum64() != block.Sum {
-			return false
-		}
-	}
-	return true
+	return a.treeIsRight()
 }
 
 // keep makes the staged file one that Publish puts in place.
@@ -364,7 +363,7 @@ func (a *assembly) done(form uint32) error {
 		a.p.stats.Linked++
 	}
 	a.p.stats.Reused += d.plan.Reused()
-	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, d.whole, form)
+	return a.p.arrived(w, &d.entry, a.place, d.plan.Size, contentSum{d.whole, wholeBlock(d)}, form)
 }
 
 // mayTouch reports whether the destination's file can stay, with other

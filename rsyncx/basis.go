@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -16,9 +17,12 @@ type basisSums struct {
 	size int64
 	// whole is the sum of the content; err says why there is none.
 	whole [16]byte
+	other []byte // of another kind, if the draft has one
 	err   error
-	// copied says that the staged file which the draft names has the same content.
+	// copied says that the staged file which the draft names has the same content;
+	// leaves are the sums of its blocks then.
 	copied bool
+	leaves []byte
 }
 
 // openBasis opens a regular file of the destination.
@@ -71,6 +75,7 @@ func (s *stager) readBases(ctx context.Context, list *spool) *basisReader {
 		buf := make([]byte, copyBuffer)
 		_ = eachDraft(list, func(d *draft) (bool, error) { // who reads the answers reads list too, and meets the error
 			at.start(s.basisRoot(d))
+			d.kind = s.sumKind(&d.wish)
 			select {
 			case b.answers <- copyBasis(ctx, at, copies, d, buf):
 				return true, nil
@@ -103,6 +108,25 @@ func (b *basisReader) close() {
 	<-b.done
 }
 
+// sumKind says by which sums it is decided whether a file is fetched.
+func (s *stager) sumKind(w *wish) SumKind {
+	if w.compare && s.o.Checksum {
+		return s.o.ChecksumKind
+	}
+	return SumXXH128
+}
+
+// has tells whether the content is the one that f has the sums of. Both were made by the same want.
+func (b *basisSums) has(f *FileSums, k SumKind) bool {
+	if b.size != f.Entry.Size {
+		return false
+	}
+	if k == SumXXH128 {
+		return b.whole == f.Whole
+	}
+	return len(b.other) == k.Len() && bytes.Equal(b.other, f.Other)
+}
+
 func sumBasis(ctx context.Context, at *descent, d *draft, buf []byte) basisSums {
 	return copyBasis(ctx, at, nil, d, buf)
 }
@@ -114,21 +138,38 @@ func copyBasis(ctx context.Context, at *descent, copies *contentWriter, d *draft
 		return basisSums{err: err}
 	}
 	defer f.Close()
-	block, weak := firstSums(d.how, d.wish.listed)
+	block, _ := firstSums(d.how, d.wish.listed)
 	sums := basisSums{size: before.Size, held: block > 0}
-	// With rolling sums to come, the same offsets are compared when it is known which matter.
-	if weak {
-		block = 0
-	}
-	sum := delta.NewSummer(block, false, true)
+	sum := wholeSummer(d)
+	sum.Also = d.kind.hasher()
 	staged := beginCopy(copies, d, f)
+	if staged != nil {
+		sum.KeepLeaves(&sums.leaves)
+	}
 	sums.copied, err = staged.read(ctx, f, before, sum, buf)
 	staged.end(sums.copied && err == nil)
 	if err != nil {
 		return basisSums{err: err}
 	}
 	sums.whole, sums.sums = sum.Whole(), sum.Sums()
+	if sum.Also != nil {
+		sums.other = sum.Also.Sum(nil)
+	}
 	return sums
+}
+
+// wholeSummer returns what makes of some content the sum of the whole that the
+// source's is compared with.
+func wholeSummer(d *draft) *delta.Summer {
+	return delta.NewSummer(wholeBlock(d), false, true)
+}
+
+// wholeBlock is the length of the blocks that the sum of the whole is a tree of, or 0.
+func wholeBlock(d *draft) int64 {
+	if block, weak := firstSums(d.how, d.wish.listed); !weak {
+		return block
+	}
+	return 0 // with rolling sums to come, the same offsets are compared when it is known which matter
 }
 
 // firstSums returns which sums of a file of the given length are asked for

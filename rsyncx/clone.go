@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -36,15 +37,26 @@ func (c *contentWriter) scratch() []byte {
 }
 
 // clone makes to share the blocks of from, and reports whether the file system can.
+// After a refusal that is about these two files the next ones are asked about again.
 func (c *contentWriter) clone(to, from *os.File) bool {
 	if c.cannotClone {
 		return false
 	}
-	share := unix.IoctlFileClone
-	if c.root.share != nil {
-		share = c.root.share
-	}
-	err := c.root.do("clone", func() error { return share(int(to.Fd()), int(from.Fd())) })
-	c.cannotClone = err != nil
+	err := c.root.clone(int(to.Fd()), int(from.Fd()))
+	c.cannotClone = errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.ENOSYS)
 	return err == nil
+}
+
+// clone makes the new file to share the blocks of from. After an error it is empty:
+// a file system that runs full may have given it some of them.
+func (r *Root) clone(to, from int) error {
+	share := unix.IoctlFileClone
+	if r.share != nil {
+		share = r.share
+	}
+	err := r.do("clone", func() error { return share(to, from) })
+	if err != nil {
+		err = errors.Join(err, setLength(to, 0))
+	}
+	return err
 }

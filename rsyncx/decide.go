@@ -145,8 +145,8 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
 	implied := s.implied(f, e)
-	if implied {
-		c.set.set &^= setTime
+	if implied && here != nil {
+		c.set = attr{set: setMode, mode: here.Mode & 0o7777}
 	}
 	if here == nil {
 		acl := s.inherits(f)
@@ -155,6 +155,9 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		c.gid = int64(os.Getegid())
 		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
+		}
+		if implied {
+			c.set.uid = uint32(os.Geteuid())
 		}
 		if implied && f.gid >= 0 {
 			c.set.gid = uint32(f.gid)
@@ -207,6 +210,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	if done, err := s.altFile(f, &w, e, here); done || err != nil {
 		return err
 	}
+	if !w.hasOld && w.alt > 0 && s.o.Append && w.old.Size >= e.Size {
+		return nil // nothing could be appended to it
+	}
 	if w.hasOld {
 		v := s.cmp.quick(e, here)
 		if v == same && s.racy.suspect(path, e) {
@@ -220,7 +226,6 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		case v == unsure:
 			w.compare = true
 		case s.o.Append && here.Size >= e.Size:
-			s.keeps(group, path, here)
 			return nil // it has not grown
 		}
 	}
@@ -281,7 +286,11 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 	if err := s.touch(f, e); err != nil {
 		return err
 	}
-	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, here, f.gid), e, here, s.inherits(f)), s.pretends())
+	own := here
+	if own == nil && old != nil && !isSymlink(&old.Entry) {
+		own = old // whose permissions stay without Perms, whatever it is; those of a link are none
+	}
+	at, err := s.content.node(f.tree, path, e, s.bequeath(s.fresh(e, own, f.gid), e, here, s.inherits(f)), s.pretends())
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.stats.Skipped++
 		s.notes.add("a link or special file was left out: this host does not let us make it")

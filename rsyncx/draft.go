@@ -24,9 +24,12 @@ type draft struct {
 	block int64
 	weak  bool
 	// copied is the number, plus one, of the staged file that is a copy of the basis, when
-	// that was made ahead; 0 is none. checks are then the blocks that it may not have as the source has them.
+	// that was made ahead; 0 is none. checks are then the blocks that it may not have as the source has them,
+	// leaves the sums of all blocks, as far as they are those of the copy.
 	copied uint64
-	checks []delta.Block
+	checks []delta.Span
+	leaves []byte
+	kind   SumKind // by which it is compared; it is not kept with the draft
 	// left is the number of the leftover that is the basis, or 0; mine says that the
 	// staged file may become another name of that.
 	left int32
@@ -60,7 +63,9 @@ func addDraft(list *spool, d *draft) error {
 		plan = d.plan.Append(nil)
 	}
 	checks := len(plan)
-	plan = appendChecks(plan, d.checks)
+	if d.copied > 0 {
+		plan = append(appendChecks(plan, d.checks), d.leaves...)
+	}
 	err := list.add(func(b []byte) []byte {
 		b = append(b, byte(d.how), 0)
 		for i, on := range []bool{d.weak, d.mine} {
@@ -125,7 +130,9 @@ func nextDraft(r *records) (*draft, error) {
 			return nil, errors.Join(errFormat, err)
 		}
 	}
-	d.checks, err = parseChecks(plan[checks:])
+	if d.copied > 0 {
+		d.checks, d.leaves, err = parseChecks(plan[checks:])
+	}
 	return d, err
 }
 

@@ -2,6 +2,7 @@ package rsyncx
 
 import (
 	"strings"
+	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/rsyncx/filter"
@@ -67,6 +68,11 @@ func (s *stager) explain(path, text string) {
 	}
 }
 
+// eventEntry is what an event tells of an entry.
+func (s *stager) eventEntry(e *Entry) event.Entry {
+	return event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+}
+
 // upToDate says that nothing of a name differs.
 func (s *stager) upToDate(path string, e *Entry) {
 	s.upToDateAs(path, e, change{update: '.'})
@@ -76,7 +82,7 @@ func (s *stager) upToDateAs(path string, e *Entry, ch change) {
 	if !s.o.Explain {
 		return
 	}
-	ev := event.Event{Kind: event.Skip, Text: SkipUpToDate, Itemize: ch.letters(e.Mode), Name: path, Target: e.Target}
+	ev := event.Event{Kind: event.Skip, Text: SkipUpToDate, Itemize: ch.letters(e.Mode), Name: path, Target: e.Target, Entry: s.eventEntry(e)}
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

@@ -98,20 +98,25 @@ func (s *stager) fetch(ctx context.Context) error {
 		return err
 	}
 	defer list.close()
-	if err := s.enough(); err != nil {
+	if err := s.enough(list); err != nil {
 		return err
 	}
 	return s.fetchAll(ctx, list)
 }
 
 // enough looks before the first byte whether the disk can take what is wanted.
-func (s *stager) enough() error {
+func (s *stager) enough(list *spool) error {
 	if s.o.DryRun || s.o.Reserve <= 0 {
 		return nil // what is wanted is not what is needed: files may have holes, or grow in place
 	}
+	need := s.wantedBytes - s.resumed
 	free, err := s.dst.free()
-	if err == nil && free-s.o.Reserve < s.wantedBytes-s.resumed {
-		err = tooFull(s.dst.path, free, s.wantedBytes-s.resumed, s.o.Reserve)
+	if err != nil || free-s.o.Reserve >= need {
+		return err
+	}
+	moved, err := s.perhapsMoved(list)
+	if need -= moved; err == nil && free-s.o.Reserve < need {
+		err = tooFull(s.dst.path, free, need, s.o.Reserve)
 	}
 	return err
 }
@@ -298,7 +303,7 @@ func (s *stager) one(ctx context.Context, w *wish, f *File, torn *spool) error {
 		s.fetched(w, &f.Entry, got.size, got.at)
 		return s.put(w, &f.Entry, got.at, got.size, wholeFile)
 	}
-	return s.arrived(w, &f.Entry, got.at, got.size, got.sum, wholeFile)
+	return s.arrived(w, &f.Entry, got.at, got.size, contentSum{sum: got.sum}, wholeFile)
 }
 
 // freshFile is what a new file for w gets.

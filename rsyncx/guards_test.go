@@ -2,6 +2,7 @@ package rsyncx
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -300,6 +301,28 @@ func FuzzRacy(f *testing.F) {
 		again := &racy{}
 		if len(r.old) > 0 && (again.parse(text) != nil || !maps.Equal(again.old, r.old)) {
 			t.Fatalf("%v became %v", r.old, again.old)
+		}
+	})
+}
+
+func FuzzParseACLNames(f *testing.F) {
+	f.Add("")
+	f.Add(string(append([]byte{aclUser, 5, 1}, "u"...)) + string(append([]byte{aclGroup, 0x80, 1, 2}, "gg"...)))
+	f.Add("\x02\xff\xff\xff\xff\xff\x01x")
+	f.Fuzz(func(t *testing.T, text string) {
+		o, ok := parseACLNames(text)
+		if !ok {
+			return
+		}
+		var b []byte
+		for tag, names := range map[byte]map[uint32]string{aclUser: o.users, aclGroup: o.groups} {
+			for id, name := range names {
+				b = appendText(binary.AppendUvarint(append(b, tag), uint64(id)), name)
+			}
+		}
+		again, ok := parseACLNames(string(b))
+		if !ok || !maps.Equal(again.users, o.users) || !maps.Equal(again.groups, o.groups) {
+			t.Errorf("%q is %v, and that %v, %v", text, o, again, ok)
 		}
 	})
 }

@@ -152,17 +152,12 @@ func (s *stager) groupReplaced(id int, at place) {
 // follow puts a later name of a group aside that is no regular file.
 func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) error {
 	w := wish{path: path, group: group, listed: e.Size, entry: *e, mount: f.mount, gid: f.gid, acl: s.inherits(f), tree: f.tree}
-	if here != nil && here.Mode&unix.S_IFMT == e.Mode&unix.S_IFMT {
+	if here != nil { // of another type, too: rsync compares the link with what it replaces
 		w.old, w.hasOld = *here, true
 	}
 	if here != nil && here.mount {
 		s.blocked(path, e)
 		return nil
-	}
-	if here != nil && !w.hasOld && s.backsUp(path) {
-		if err := s.keepOld(path, here); err != nil {
-			return err
-		}
 	}
 	f.dirty = true
 	return s.linked.add(w.append)
@@ -204,7 +199,7 @@ func (s *stager) links(ctx context.Context) error {
 // linkedAlready is upToDate for a name of a group that is one at the destination.
 func (s *stager) linkedAlready(w *wish) {
 	if s.o.Explain {
-		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode)})
+		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode), Entry: s.eventEntry(&w.entry)})
 	}
 }
 
@@ -238,6 +233,9 @@ func (s *stager) link(w *wish, alone *spool) error {
 	if w.hasOld {
 		ch = s.cmp.attrs(&w.entry, s.attrs(&w.entry, &w.old), &w.old, 'c')
 		ch.update = 'h'
+		if isSymlink(&w.entry) && s.o.Perms { // which matter where it replaces something else
+			ch.perms = w.old.Mode&0o7777 != w.entry.Mode&0o7777
+		}
 	} else {
 		s.created(&w.entry)
 	}

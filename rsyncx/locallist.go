@@ -77,7 +77,11 @@ func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
 	if err != nil {
 		d.unreadable(d.path, err)
 	}
-	if err != nil || w.o.OneFileSystem && self.Dev != w.device {
+	d.device = self.Dev // that of each name of the line is its own
+	if d.parent.only.All() {
+		d.device = d.parent.device
+	}
+	if err != nil || w.o.OneFileSystem && self.Dev != d.device {
 		unix.Close(fd)
 		return -1, nil
 	}
@@ -121,8 +125,7 @@ func (l *lister) openRoot(w *localWalk, d *walkDir) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("stat %s: %w", w.path, err)
 	}
-	w.device = self.Dev
-	d.dev, d.ino = self.Dev, self.Ino
+	d.device, d.dev, d.ino = self.Dev, self.Dev, self.Ino
 	d.dir.Self = self
 	fd, err := openDir(w.root, ".")
 	if err != nil {
@@ -185,7 +188,7 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 		if w.o.Hidden && l.hidden(d, n.name, isDir(e)) {
 			continue
 		}
-		if isDir(e) && (!w.o.OneFileSystem || e.Dev == w.device) {
+		if isDir(e) && !w.beyond(d, e) {
 			if _, into := d.only.Enter(e.Name); into {
 				d.kids = append(d.kids, kid{name: e.Name, linked: linked})
 			}
@@ -232,7 +235,7 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 		return false, true // nobody needs more of it
 	case (n.kind == unix.DT_UNKNOWN || isDir(e) != (n.kind == unix.DT_DIR)) && l.hidden(d, n.name, isDir(e)):
 		return false, false // its type was not known, or changed
-	case isDir(e) && w.o.OneFileSystem && w.o.OmitMounts && e.Dev != w.device:
+	case w.o.OmitMounts && w.beyond(d, e):
 		return false, false
 	}
 	l.owners.fill(e, &w.owners)
@@ -240,6 +243,12 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 		return linked, l.xattrsOf(w, d, fd, e, linked)
 	}
 	return linked, true
+}
+
+// beyond reports whether e of d is a directory of another file system that is not
+// looked into. What was named itself, or leads there, is.
+func (w *localWalk) beyond(d *walkDir, e *Entry) bool {
+	return w.o.OneFileSystem && isDir(e) && d.only.All() && e.Dev != d.device
 }
 
 // xattrsOf fills the extended attributes of e. An entry without them would look

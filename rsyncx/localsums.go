@@ -57,11 +57,15 @@ func (l *local) sumsOf(ctx context.Context, d *descent, w *SumWant, buf []byte) 
 		_ = unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL) // a hint
 	}
 	s := delta.NewSummer(w.Block, w.Weak, w.Ranges == nil)
+	s.Also = w.Kind.hasher()
 	if _, err := io.CopyBuffer(writerOnly{s}, readerOnly{body}, buf); err != nil {
 		sums.Err = &PathError{Path: w.Path, Err: err}
 		return sums
 	}
 	sums.Whole, sums.Sums = s.Whole(), s.Sums()
+	if s.Also != nil {
+		sums.Other = s.Also.Sum(nil)
+	}
 	return sums
 }
 
@@ -69,6 +73,9 @@ func (l *local) sumsOf(ctx context.Context, d *descent, w *SumWant, buf []byte) 
 func checkSumWant(w *SumWant, size int64) error {
 	if w.Block < 0 || w.Block == 0 && (w.Weak || w.Ranges != nil) {
 		return fmt.Errorf("sums of blocks of %d bytes: %w", w.Block, unix.EINVAL)
+	}
+	if !w.Kind.Known() || w.Kind != SumXXH128 && w.Ranges != nil {
+		return fmt.Errorf("sums of kind %d: %w", w.Kind, unix.EINVAL)
 	}
 	total, end := size, int64(0)
 	if w.Ranges != nil {

@@ -53,7 +53,6 @@ type localWalk struct {
 	*local
 	ctx     context.Context
 	o       WalkOptions
-	device  uint64 // of the root
 	listed  int64  // names yielded
 	lister  lister // of the consumer
 	workers sync.WaitGroup
@@ -83,6 +82,7 @@ type walkDir struct {
 	scope  *filter.Scope
 	only   Selection
 	dev    uint64
+	device uint64 // whose names OneFileSystem stays on
 	ino    uint64
 	fd     int // -1 when none of the subdirectories is left to be opened
 

@@ -114,6 +114,9 @@ func TestMountsAreBounded(t *testing.T) {
 func FuzzKnownSource(f *testing.F) {
 	f.Add("1 5\nmount \"a/b\"\n")
 	f.Add("1 5\nmount \"../b\"\n")
+	for _, text := range []string{"1 42\n", "1 42", "2 42\n", "1 0\n", "1 18446744073709551616\n", "1 -1\n", ""} {
+		f.Add(text)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		k, ok := parseKnownSource(text)
 		if !ok {

@@ -15,6 +15,20 @@ func (s *stager) mayBeMoved(w *wish) bool {
 	return r.from < r.to
 }
 
+// perhapsMoved returns how many bytes of list may be there already, under other names.
+func (s *stager) perhapsMoved(list *spool) (bytes int64, err error) {
+	if s.moved.count == 0 {
+		return 0, nil
+	}
+	err = s.eachWish(list, func(d *draft, helped bool) (bool, error) {
+		if helped && d.how == byMove {
+			bytes += d.wish.listed
+		}
+		return true, nil
+	})
+	return bytes, err
+}
+
 // propose chooses the likeliest leftover for a draft, unless each of them is somebody's.
 func (p *phases) propose(d *draft) error {
 	w := &d.wish
@@ -35,7 +49,7 @@ func (p *phases) moves(ctx context.Context) error {
 	own := p.readBases(ctx, p.movers)
 	defer own.close()
 	r := p.movers.records()
-	err := p.askSums(ctx, p.movers, firstWants, func(f *FileSums) error {
+	err := p.askSums(ctx, p.movers, p.firstWants, func(f *FileSums) error {
 		d, err := nextDraft(r)
 		if err != nil {
 			return unasked(f.Path, err)

@@ -49,17 +49,18 @@ type Options struct {
 	OneFileSystem bool // -x
 	OmitMounts    bool // -x given twice
 
-	Checksum       bool  // -c: compare by content
-	SizeOnly       bool  // --size-only
-	IgnoreTimes    bool  // -I
-	WholeSeconds   bool  // compare times in whole seconds, as rsync does unless told; else to the nanosecond where both sides know it
-	ModifyWindow   int64 // --modify-window, in seconds; with WholeSeconds
-	Existing       bool  // --existing
-	IgnoreExisting bool  // --ignore-existing
-	Update         bool  // -u
-	MinSize        int64 // --min-size; 0 is none
-	MaxSize        int64 // --max-size; negative is none, and so is 0 without MaxSizeSet
-	MaxSizeSet     bool  // MaxSize counts although it is 0
+	Checksum       bool    // -c: compare by content
+	ChecksumKind   SumKind // --checksum-choice: by which sum; a source that makes no sums is read in full instead
+	SizeOnly       bool    // --size-only
+	IgnoreTimes    bool    // -I
+	WholeSeconds   bool    // compare times in whole seconds, as rsync does unless told; else to the nanosecond where both sides know it
+	ModifyWindow   int64   // --modify-window, in seconds; with WholeSeconds
+	Existing       bool    // --existing
+	IgnoreExisting bool    // --ignore-existing
+	Update         bool    // -u
+	MinSize        int64   // --min-size; 0 is none
+	MaxSize        int64   // --max-size; negative is none, and so is 0 without MaxSizeSet
+	MaxSizeSet     bool    // MaxSize counts although it is 0
 
 	Inplace      bool     // --inplace: files keep their inodes; they are patched by Publish
 	Append       bool     // --append; implies Inplace
@@ -67,7 +68,7 @@ type Options struct {
 	Sparse       bool     // -S
 	WholeFile    bool     // -W: no delta
 	Fuzzy        bool     // -y: a similar file is the basis of a new one
-	Renames      bool     // a new file whose content an unlisted file of the destination has is not fetched
+	Renames      bool     // a file whose content the destination has under a name that is deleted, replaced or its own is not fetched
 	AltDests     []string // --compare-dest, --copy-dest, --link-dest: directories, relative to the destination or absolute
 	AltDest      AltDest  // which of the three
 	Resume       bool     // --partial: what was fetched stays when Stage fails, and spares the next one fetching it

@@ -255,7 +255,7 @@ func (s *stager) placeHalf(h *half) error {
 	}
 	s.stats.Reused += h.have
 	s.resumed += h.have
-	return s.arrived(w, &w.entry, at, w.entry.Size, h.sum, wholeFile)
+	return s.arrived(w, &w.entry, at, w.entry.Size, contentSum{sum: h.sum}, wholeFile)
 }
 
 // keepHalf keeps what there is of a file that could not be read to its end: in

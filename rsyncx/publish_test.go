@@ -216,6 +216,7 @@ func finish(t *testing.T, to string, n int) {
 		if stats := staged.Stats(); stats.Skipped > 0 {
 			t.Errorf("the second try left something: %q", stats.Notes)
 		}
+		staged.close() // as the end of the process does
 		dst.Close()
 	}
 }

@@ -268,7 +268,9 @@ func (p *publisher) copyFile(dir int, name string, to int, as string) error {
 		return err
 	}
 	out := os.NewFile(uintptr(outFd), as)
-	_, err = io.Copy(out, fdReader(fd))
+	if p.root.clone(outFd, fd) != nil {
+		_, err = io.Copy(out, fdReader(fd))
+	}
 	if err == nil {
 		err = out.Sync() // it may be on another file system than the tree
 	}

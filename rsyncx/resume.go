@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/zeebo/xxh3"
+	"github.com/drsync/drsync/rsyncx/delta"
 	"golang.org/x/sys/unix"
 )
 
@@ -271,20 +271,24 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 	}
 	defer unix.Close(fd)
 	st, err := statFd(fd)
-	// A second name may be one in the destination, which its attributes would reach.
-	if err != nil || !isRegular(&st.Entry) || st.Size != l.size || st.Nlink != 1 {
+	if err != nil || !isRegular(&st.Entry) || st.Size != l.size || st.Nlink != 1 && w.group < 0 {
 		return false, nil
 	}
-	if !d.trusted {
-		sum, err := sumOf(fd)
+	if !d.trusted || st.Nlink != 1 {
+		sum, err := sumOf(fd, l.sum.block)
 		if err != nil || sum != l.sum {
 			return false, nil
 		}
 	}
+	var at place
 	set := s.freshFile(w, &w.entry)
-	at, err := s.moveIn(w, dir, name)
-	if err == nil {
-		err = s.dst.apply(fd, s.out.fresh.all(set, &st))
+	if st.Nlink == 1 {
+		if at, err = s.moveIn(w, dir, name); err == nil {
+			err = s.dst.apply(fd, s.out.fresh.all(set, &st))
+		}
+	} else {
+		// A second name may be one in the destination, which its attributes would reach.
+		at, err = s.copyIn(w, fd, l.size, set)
 	}
 	if err != nil {
 		return false, stagingError(w.path, err)
@@ -295,7 +299,7 @@ func (s *stager) takeOver(w *wish, d *earlierDir, l *logged) (bool, error) {
 }
 
 // arrived notes a file that has its place and all its attributes.
-func (s *stager) arrived(w *wish, e *Entry, at place, size int64, sum [16]byte, form uint32) error {
+func (s *stager) arrived(w *wish, e *Entry, at place, size int64, sum contentSum, form uint32) error {
 	s.fetched(w, e, size, at)
 	if form == wholeFile {
 		if err := s.note(w, e, at, sum); err != nil {
@@ -325,6 +329,17 @@ func (s *stager) moveIn(w *wish, dir int, name string) (place, error) {
 	return at, err
 }
 
+// copyIn stages a copy of a file of another directory of ours.
+func (s *stager) copyIn(w *wish, fd int, size int64, set attr) (place, error) {
+	fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return place{}, err
+	}
+	from := os.NewFile(uintptr(fd), w.path)
+	defer from.Close()
+	return s.content.copyOwn(from, size, w.tree, w.path, set)
+}
+
 // all is what has to be set so that a file which may have anything gets a, and
 // otherwise what a new one has.
 func (f freshAttr) all(a attr, now *info) attr {
@@ -341,10 +356,10 @@ func (f freshAttr) all(a attr, now *info) attr {
 }
 
 // sumOf reads a whole file from where its descriptor stands.
-func sumOf(fd int) (sum [16]byte, err error) {
-	h := xxh3.New()
-	if _, err := io.Copy(h, fdReader(fd)); err != nil {
-		return sum, err
+func sumOf(fd int, block int64) (contentSum, error) {
+	s := delta.NewSummer(block, false, true)
+	if _, err := io.Copy(s, fdReader(fd)); err != nil {
+		return contentSum{}, err
 	}
-	return h.Sum128().Bytes(), nil
+	return contentSum{s.Whole(), block}, nil
 }

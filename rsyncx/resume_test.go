@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drsync/drsync/rsyncx/delta"
 	"golang.org/x/sys/unix"
 )
 
@@ -160,6 +161,49 @@ func TestResume(t *testing.T) {
 			}
 			if after > 100_000 && stats.Reused < after-2*leastHalf {
 				t.Errorf("cut after %d: %d bytes reused", after, stats.Reused)
+			}
+		}
+	}
+}
+
+// TestDiscardKeepsContent gives up whole stages, as happens when a later step of a
+// run fails, in this process or the next one. What was fetched is not fetched again.
+func TestDiscardKeepsContent(t *testing.T) {
+	for _, crashed := range []bool{false, true} {
+		for _, sums := range []bool{false, true} {
+			from, to, total := largeScene(t)
+			before := snapshot(t, to)
+			for range 2 {
+				local, dst := open(t, from, to)
+				src := &cut{Source: local, left: -1, sums: sums}
+				staged, err := Stage(t.Context(), src, dst, resumeOptions())
+				must(t, err)
+				if crashed {
+					must(t, staged.Sync())
+					staged.close()
+					must(t, dst.Close())
+					dst, err = OpenRoot(to)
+					must(t, err)
+					staged, err = OpenStaged(dst)
+					must(t, err)
+				}
+				must(t, staged.Discard())
+				must(t, staged.Discard())
+				if err := staged.Publish(t.Context()); err == nil {
+					t.Error("what was discarded was published")
+				}
+				if _, err := OpenStaged(dst); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("what was discarded is there to be published: %v", err)
+				}
+				must(t, dst.Close())
+				if src.given > total {
+					t.Errorf("%d bytes were read", src.given)
+				}
+				total = 0
+				sameTree(t, "discarded", rootless(snapshot(t, to)), rootless(before))
+			}
+			if last, stats := resumed(t, from, to, resumeOptions(), sums); last.given != 0 || stats.Transferred != 122 {
+				t.Errorf("%d bytes were read again: %+v", last.given, stats)
 			}
 		}
 	}
@@ -401,7 +445,7 @@ func TestWalksBefore(t *testing.T) {
 }
 
 func FuzzStageLog(f *testing.F) {
-	l := logged{path: "a/b/c", size: 5, mtime: Time{Sec: 1, Nsec: 2}, ino: 9, at: place{tree: tree{number: 3, top: 1}}}
+	l := logged{path: "a/b/c", size: 5, sum: contentSum{block: delta.TreeBlock}, mtime: Time{Sec: 1, Nsec: 2}, ino: 9, at: place{tree: tree{number: 3, top: 1}}}
 	f.Add(l.append(nil))
 	l = logged{half: true, path: "x", at: place{number: 7}}
 	f.Add(l.append(nil))

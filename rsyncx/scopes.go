@@ -20,8 +20,8 @@ func (s *stager) scopes(ctx context.Context, f *frame, d *Dir) (err error) {
 	if f.rules, err = f.rules.Enter(f.path, theirs); err != nil {
 		return err
 	}
-	if !s.o.Delete || s.o.deleted {
-		return nil
+	if !s.o.Delete && !s.o.Force || s.o.deleted {
+		return nil // nothing is in danger
 	}
 	f.guard, err = f.guard.Enter(f.path, func(name string) ([]byte, error) {
 		switch {

@@ -192,6 +192,8 @@ type SumWant struct {
 	// Ranges, unless it is nil, are the parts to look at: multiples of Block but for
 	// the end of the file. FileSums.Whole is not told then.
 	Ranges []Range
+	// Kind asks for another sum of the whole beside FileSums.Whole; not with Ranges.
+	Kind SumKind
 }
 
 // NoSums is embedded by a Source without the ability.
@@ -206,8 +208,11 @@ func (NoSums) Sums(context.Context, iter.Seq[SumWant]) iter.Seq2[FileSums, error
 // FileSums is the answer to one SumWant.
 type FileSums struct {
 	Path  string
-	Entry Entry      // as of opening
-	Whole [16]byte   // XXH3-128 of the content
+	Entry Entry // as of opening
+	// Whole is the XXH3-128 of the content, or for blocks of delta.TreeBlock and more
+	// without Weak that of a tree, as delta.Summer makes it.
+	Whole [16]byte
+	Other []byte     // the sum of SumWant.Kind, if that is another one
 	Sums  delta.Sums // of the blocks that were asked for, one behind the other
 	Err   error      // wraps ErrTorn when the file changed meanwhile
 }

@@ -377,6 +377,12 @@ func FuzzDraft(f *testing.F) {
 			}
 		}
 		d.plan.Size = at
+		if d.copied = uint64(len(path)); d.copied > 0 {
+			for _, c := range d.plan.Copies {
+				d.checks = append(d.checks, delta.Span{Off: c.New, Len: c.Len})
+			}
+			d.leaves = bytes.Repeat([]byte{byte(block)}, 16*len(parts))
+		}
 		file, err := os.Create(filepath.Join(t.TempDir(), "spool"))
 		must(t, err)
 		list := newSpool(file)
@@ -389,11 +395,28 @@ func FuzzDraft(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.basis != d.basis || got.block != d.block || got.weak != d.weak || got.entry.Size != size || !slices.Equal(got.plan.Copies, d.plan.Copies) {
+		if got.basis != d.basis || got.block != d.block || got.weak != d.weak || got.entry.Size != size || !slices.Equal(got.plan.Copies, d.plan.Copies) ||
+			got.copied != d.copied || !slices.Equal(got.checks, d.checks) || !bytes.Equal(got.leaves, d.leaves) {
 			t.Fatalf("%+v became %+v", d, got)
 		}
 		if _, err := nextDraft(r); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzParseChecks(f *testing.F) {
+	f.Add(appendChecks(nil, []delta.Span{{Off: 1 << 40, Len: 5}, {Off: 0, Len: 1}}))
+	f.Add(append(appendChecks(nil, nil), make([]byte, 32)...))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		checks, leaves, err := parseChecks(b)
+		if err != nil {
+			return
+		}
+		again, same, err := parseChecks(append(appendChecks(nil, checks), leaves...))
+		if err != nil || !slices.Equal(again, checks) || !bytes.Equal(same, leaves) {
+			t.Errorf("%v became %v, %v", checks, again, err)
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
@@ -410,7 +409,7 @@ func (s *stager) skip(path, text string) {
 // changed reports an entry that Publish will change.
 func (s *stager) changed(path string, e *Entry, c change, linkTo string) {
 	ev := event.Event{Kind: event.Change, Itemize: c.letters(e.Mode), Name: path, Target: e.Target}
-	ev.Entry = event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	ev.Entry = s.eventEntry(e)
 	switch {
 	case isDir(e) && path == "":
 		ev.Name = "./"

@@ -300,13 +300,43 @@ func parseSeal(text []byte) (seal, error) {
 	return sl, nil
 }
 
-// Discard removes what was staged. After Publish has started that would leave
-// half a tree, so it is an error then; after its end it does nothing.
+// Discard gives up what was staged: nothing of it will be published. With
+// Options.Resume the content that was fetched stays for the next Stage, whatever it was
+// that failed after this one; otherwise all is removed. After Publish has started that would
+// leave half a tree, so it is an error then; after its end it does nothing.
 func (s *Staged) Discard() error {
 	if s.seal == sealBegun {
 		return hint.New("discard the staged tree: its publish has started", "publish it again to finish it")
 	}
-	return s.abandon(false)
+	if !s.resumable() {
+		return s.abandon(false)
+	}
+	defer s.close()
+	if err := s.unseal(); err != nil {
+		return fmt.Errorf("discard the staged tree in %s: %w", s.root.path, err)
+	}
+	return nil
+}
+
+// resumable reports whether there is a log with anything in it.
+func (s *Staged) resumable() bool {
+	if s.stage < 0 || s.dry {
+		return false
+	}
+	st, err := statAt(s.stage, logFile)
+	return err == nil && isRegular(&st.Entry) && st.Size > recordBytes([]byte(bootID()))
+}
+
+// unseal makes what is staged nothing that anybody would publish.
+func (s *Staged) unseal() error {
+	if s.seal == "" {
+		return nil
+	}
+	err := s.root.unlink(s.stage, s.seal)
+	if notThere(err) == nil {
+		s.seal, err = "", nil
+	}
+	return err
 }
 
 // abandon removes what was staged, and what can be resumed unless that is kept.
@@ -326,11 +356,8 @@ func (s *Staged) abandon(keepResumable bool) error {
 // nothing to anybody.
 func (s *Staged) clean(keepResumable bool) error {
 	defer s.close()
-	if s.seal != "" {
-		if err := s.root.unlink(s.stage, s.seal); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		s.seal = ""
+	if err := s.unseal(); err != nil {
+		return err
 	}
 	if err := s.root.empty(s.stage); err != nil {
 		return err

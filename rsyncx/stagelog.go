@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/drsync/drsync/rsyncx/delta"
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,8 @@ const (
 	logFlush = 4096
 	// maxLogRuns bounds how many passes of one log are read.
 	maxLogRuns = 16
+	// maxTreeBlock bounds the blocks of a tree in a log, in bytes.
+	maxTreeBlock = 1 << 50
 )
 
 // logged is one file of the log.
@@ -35,7 +38,14 @@ type logged struct {
 	mtime Time
 	ino   uint64
 	at    place
-	sum   [16]byte // XXH3-128 of the content; zero of a half
+	sum   contentSum // zero of a half
+}
+
+// contentSum is the sum of a file's content: XXH3-128, or that of a tree of blocks
+// of so many bytes.
+type contentSum struct {
+	sum   [16]byte
+	block int64
 }
 
 func (l *logged) append(b []byte) []byte {
@@ -50,7 +60,7 @@ func (l *logged) append(b []byte) []byte {
 	for _, v := range []uint64{l.ino, l.at.tree.number, uint64(l.at.tree.top), l.at.number} {
 		b = binary.AppendUvarint(b, v)
 	}
-	b = append(b, l.sum[:]...)
+	b = binary.AppendUvarint(append(b, l.sum.sum[:]...), uint64(l.sum.block))
 	return binary.BigEndian.AppendUint64(b, xxh3.Hash(b[start:]))
 }
 
@@ -66,10 +76,11 @@ func parseLogged(record []byte) (logged, error) {
 	l := logged{half: d.byte() != 0, path: d.text()}
 	l.size, l.mtime, l.ino = int64(d.uint()), d.time(), d.uint()
 	l.at.tree.number, l.at.tree.top, l.at.number = d.uint(), int(d.uint()), d.uint()
-	copy(l.sum[:], d.take(len(l.sum)))
+	copy(l.sum.sum[:], d.take(len(l.sum.sum)))
+	l.sum.block = int64(d.uint())
 	top := l.at.tree.top
 	switch {
-	case d.bad || len(d.b) > 0, l.size < 0, l.path == "" || CheckPath(l.path) != nil:
+	case d.bad || len(d.b) > 0, l.size < 0, l.sum.block != 0 && (l.sum.block < delta.TreeBlock || l.sum.block&(l.sum.block-1) != 0 || l.sum.block > maxTreeBlock), l.path == "" || CheckPath(l.path) != nil:
 		return logged{}, errFormat
 	case !l.at.tree.none() && (top <= 0 || top >= len(l.path) || l.path[top] != '/'):
 		return logged{}, errFormat
@@ -91,7 +102,7 @@ func (s *stager) openLog() error {
 }
 
 // note adds a file whose content is staged. It is no loss when a racy one is left out.
-func (s *stager) note(w *wish, e *Entry, at place, sum [16]byte) error {
+func (s *stager) note(w *wish, e *Entry, at place, sum contentSum) error {
 	if s.log == nil || s.racy != nil && !e.Mtime.before(s.racy.threshold()) {
 		return nil
 	}

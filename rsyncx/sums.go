@@ -182,7 +182,7 @@ func (p *phases) first(ctx context.Context) error {
 	own := p.readBases(ctx, p.drafts)
 	defer own.close()
 	r := p.drafts.records()
-	err := p.askSums(ctx, p.drafts, firstWants, func(f *FileSums) error {
+	err := p.askSums(ctx, p.drafts, p.firstWants, func(f *FileSums) error {
 		d, err := nextDraft(r)
 		if err != nil {
 			return unasked(f.Path, err)
@@ -215,9 +215,9 @@ func unasked(path string, err error) error {
 	return err
 }
 
-func firstWants(d *draft) []SumWant {
+func (s *stager) firstWants(d *draft) []SumWant {
 	block, weak := firstSums(d.how, d.wish.listed)
-	return []SumWant{{Path: d.wish.path, Size: d.wish.listed, Block: block, Weak: weak}}
+	return []SumWant{{Path: d.wish.path, Size: d.wish.listed, Block: block, Weak: weak, Kind: s.sumKind(&d.wish)}}
 }
 
 func secondWants(d *draft) []SumWant {
@@ -283,10 +283,10 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 	}
 	d.entry, d.whole, d.basisSize = f.Entry, f.Whole, have.size
 	d.entry.Xattrs = d.wish.entry.Xattrs // those are told by a listing only
-	if done, err := p.altBySum(ctx, d, f.Whole); done || err != nil {
+	if done, err := p.altBySum(ctx, d, f); done || err != nil {
 		return err
 	}
-	if f.Entry.Size == have.size && f.Whole == have.whole {
+	if have.has(f, p.sumKind(&d.wish)) {
 		return p.equal(ctx, d)
 	}
 	if done, err := p.comparedMoved(ctx, d); done || err != nil {
@@ -308,7 +308,7 @@ func (p *phases) compareSums(ctx context.Context, d *draft, f *FileSums, have *b
 		return err
 	}
 	d.plan = blocks.Plan(nil)
-	p.copyUsed(d, blocks)
+	p.copyUsed(d, blocks, have.leaves)
 	if len(f.Sums.Weak) == 0 {
 		d.block, d.weak = nextSums(&d.plan, f.Sums.Block, have.size)
 	}

@@ -1,8 +1,10 @@
 package sync
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -420,5 +422,72 @@ func TestEmptyHomeIsRefused(t *testing.T) {
 	check, err := l.Check(t.Context())
 	if err != nil || slices.ContainsFunc(check.Broken, func(s string) bool { return !strings.Contains(s, "the standby's own") }) || len(check.Behind) > 0 {
 		t.Errorf("accepted: %+v, %v", check, err)
+	}
+}
+
+// reading notes the files of the active that are read.
+type reading struct {
+	Active
+	read map[string]int
+}
+
+type readingSource struct {
+	rsyncx.Source
+	read map[string]int
+}
+
+func (r *reading) Source(ctx context.Context, root string, v rsyncx.View) (rsyncx.Source, error) {
+	src, err := r.Active.Source(ctx, root, v)
+	return &readingSource{src, r.read}, err
+}
+
+func (r *readingSource) Read(ctx context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {
+	return func(yield func(rsyncx.File, error) bool) {
+		for f, err := range r.Source.Read(ctx, want) {
+			r.read[f.Path]++
+			if !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestLaterStepFails: what of the tree was fetched is not fetched again by the
+// next run, when a step after that failed.
+func TestLaterStepFails(t *testing.T) {
+	const path = "etc/long.txt"
+	l := newLab(t)
+	name := filepath.Join(l.ActiveHome, path)
+	if err := os.WriteFile(name, bytes.Repeat([]byte("long"), 1000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(name, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	connect, read := l.runner.Connect, map[string]int{}
+	l.runner.Connect = func(ctx context.Context) (Active, error) {
+		active, err := connect(ctx)
+		return &reading{active, read}, err
+	}
+	stop := errors.New("enough")
+	for range 2 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		l.at("stage", func() { cancel(stop) })
+		if _, err := l.runner.Run(ctx, false); !errors.Is(err, stop) {
+			t.Fatalf("the run ended with %v", err)
+		}
+		cancel(nil)
+		if _, err := os.Lstat(filepath.Join(l.StandbyHome, path)); err == nil {
+			t.Error("it was published")
+		}
+	}
+	l.runner.Event = nil
+	l.run()
+	l.kept(true)
+	if got, err := os.ReadFile(filepath.Join(l.StandbyHome, path)); err != nil || len(got) != 4000 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if read[path] != 1 {
+		t.Errorf("it was read %d times", read[path])
 	}
 }

@@ -80,6 +80,12 @@ func compression(c cli.Compress) wire.Compress {
 	switch c {
 	case cli.CompressAlways:
 		return wire.CompressAlways
+	case cli.CompressDefault:
+		return wire.CompressDefault
+	case cli.CompressBetter:
+		return wire.CompressBetter
+	case cli.CompressBest:
+		return wire.CompressBest
 	case cli.CompressNever:
 		return wire.CompressNever
 	}

@@ -52,6 +52,8 @@ type Entry struct {
 	Mtime    time.Time
 	UID, GID uint32
 	Reused   int64 // bytes of its content that did not travel
+	// Sum is that of the content, by an algorithm that who shows it has chosen; the core leaves it empty.
+	Sum string
 }
 
 // Sink receives events. It is called from several goroutines at once and must

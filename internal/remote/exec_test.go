@@ -424,3 +424,19 @@ func TestExecLeavesNothing(t *testing.T) {
 		t.Errorf("%d slots are taken", n)
 	}
 }
+
+func FuzzParseClock(f *testing.F) {
+	for _, text := range []string{"1700000000.123456789", "0.000000000", "1.5", "-1.000000000", "1.+00000001", "x", ""} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		at, err := parseClock(text)
+		if err != nil {
+			return
+		}
+		again, err := parseClock(fmt.Sprintf("%d.%09d", at.Unix(), at.Nanosecond()))
+		if err != nil || !again.Equal(at) || at.Unix() < 0 {
+			t.Errorf("%q is %v, and that %v, %v", text, at, again, err)
+		}
+	})
+}

@@ -49,10 +49,8 @@ func text(of func(c *Command) *string) action {
 // shape takes a format of changes.
 func shape(of func(c *Command) *string) action {
 	return func(c *Command, value string) error {
-		for letter, what := range map[byte]string{'C': "the sum of each file", 'c': "how many bytes of sums it took"} {
-			if has(value, letter) {
-				return fmt.Errorf("drsync cannot honour %%%c: it does not tell %s", letter, what)
-			}
+		if has(value, 'c') {
+			return errors.New("drsync cannot honour %c: sums of blocks go from the source to the destination, not the other way, and are not counted for each file")
 		}
 		*of(c) = value
 		return nil
@@ -227,6 +225,13 @@ func suffix(c *Command, value string) error {
 	return nil
 }
 
+func secluded(on bool) action {
+	return func(c *Command, _ string) error {
+		c.Secluded = &on
+		return nil
+	}
+}
+
 func outbuf(c *Command, value string) error {
 	switch {
 	case value == "":
@@ -251,11 +256,22 @@ func stderr(c *Command, value string) error {
 }
 
 func checksumChoice(c *Command, value string) error {
-	for name := range strings.SplitSeq(value, ",") {
-		switch name {
-		case "auto", "xxh128", "xxh3":
-		default:
-			return unsupported("unknown checksum %q: drsync has xxh128 (also called xxh3 and auto)", name)
+	transfer, compare, two := strings.Cut(value, ",")
+	if !two {
+		compare = transfer
+	}
+	for _, choice := range []struct {
+		name string
+		kind *rsyncx.SumKind
+		none *bool
+	}{{transfer, &c.transferSum, &c.noTransferSum}, {compare, &c.Options.ChecksumKind, &c.noCompareSum}} {
+		if two && transfer != compare && choice.name == "auto" {
+			choice.name = "md5" // as in rsync, which does not negotiate then
+		}
+		var known bool
+		*choice.kind, known = rsyncx.ParseSumKind(choice.name)
+		if *choice.none = choice.name == "none"; !known && !*choice.none {
+			return unsupported("unknown checksum name: %q: drsync has xxh128 (also called auto), xxh3, xxh64, md5, sha1, md4 and none", choice.name)
 		}
 	}
 	return nil
@@ -268,7 +284,7 @@ func compressChoice(c *Command, value string) error {
 	case "none":
 		c.Compress = CompressNever
 	default:
-		return unsupported("unknown compression %q: drsync has zstd and none", value)
+		return unsupported("unknown compress name: %q: the agent speaks zstd (also called auto) and none", value)
 	}
 	return nil
 }
@@ -278,15 +294,24 @@ func compressLevel(c *Command, value string) error {
 	if err != nil {
 		return err
 	}
-	switch n {
-	case 0:
+	c.compressLevel = n
+	if c.Compress = CompressAlways; n == 0 {
 		c.Compress = CompressNever
-	case 1, 2:
-		c.Compress = CompressAlways
-	default:
-		return fmt.Errorf("drsync cannot honour it: it compresses at zstd's levels 1 and 2, which are the same to it, or with 0 not at all")
 	}
 	return nil
+}
+
+// level is CompressAlways at the level of the line. As in rsync one that is too high or too low is the next there is.
+func (c *Command) level() Compress {
+	switch n := c.compressLevel; {
+	case c.Compress != CompressAlways || n < 3:
+		return c.Compress
+	case n < 6:
+		return CompressDefault
+	case n < 10:
+		return CompressBetter
+	}
+	return CompressBest
 }
 
 func marker(c *Command, value string) error {

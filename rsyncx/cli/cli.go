@@ -61,6 +61,9 @@ type Command struct {
 	NoRenames   bool
 	Fsync       bool
 
+	// Secluded is -s, or --no-s; nil is neither.
+	Secluded *bool
+
 	// The remote host.
 	Shell          string // of --rsh
 	Program        string // of --rsync-path
@@ -79,6 +82,10 @@ type Command struct {
 	Remote bool
 
 	levels         map[string]int
+	compressLevel  int64 // 0 is none that was given
+	transferSum    rsyncx.SumKind
+	noTransferSum  bool // none was chosen
+	noCompareSum   bool
 	archived       bool // Recursive is only what -a made it
 	notRelative    bool
 	noDirs         bool
@@ -97,6 +104,9 @@ const (
 	CompressAuto Compress = iota // when it pays
 	CompressAlways
 	CompressNever
+	CompressDefault // always, at zstd's levels 3 to 5
+	CompressBetter  // 6 to 9
+	CompressBest    // 10 to 22
 )
 
 // Rule is one filter option.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/hex"
 	"fmt"
 	"os"
 	"strings"
@@ -135,9 +136,46 @@ func (c *Command) change(format string, e event.Event) string {
 			return e.Time.Local().Format(timeFormat), true
 		case 'm':
 			return "", true
+		case 'C':
+			return c.sum(e), true
 		}
 		return "", false
 	})
+}
+
+// ShowsSums reports whether a line about a change has the sum of the content.
+func (c *Command) ShowsSums() bool {
+	return has(c.Format, 'C') || c.LogFile != "" && has(c.LogFormat, 'C')
+}
+
+// SumOf says which sum of its content a line about a change shows; false is none.
+// As in rsync, all files have one with -c, and otherwise those that were transferred.
+func (c *Command) SumOf(e *event.Event) (rsyncx.SumKind, bool) {
+	const typeBits, regular = 0o170000, 0o100000
+	kind, none := c.shownSum()
+	told := !none && (e.Kind == event.Change || e.Kind == event.Skip && e.Itemize != "") && e.Itemize != deleting && e.Entry.Mode&typeBits == regular
+	return kind, told && (c.Options.Checksum || strings.HasPrefix(e.Itemize, ">") && !c.DryRun)
+}
+
+func (c *Command) shownSum() (kind rsyncx.SumKind, none bool) {
+	if c.Options.Checksum {
+		return c.Options.ChecksumKind, c.noCompareSum
+	}
+	return c.transferSum, c.noTransferSum
+}
+
+// sum is the escape %C. Where there is none, rsync leaves as much room.
+func (c *Command) sum(e event.Event) string {
+	kind, none := c.shownSum()
+	switch {
+	case none:
+		return "  "
+	case e.Entry.Sum != "":
+		return hex.EncodeToString([]byte(e.Entry.Sum))
+	case c.DryRun && !c.Options.Checksum && strings.HasPrefix(e.Itemize, ">"):
+		return strings.Repeat("00", kind.Len())
+	}
+	return strings.Repeat("  ", kind.Len())
 }
 
 // whole is a name with where it comes from.

@@ -66,6 +66,9 @@ func (c *Command) LogLine(e event.Event) string {
 		return steps(e, fmt.Sprintf("done in %s", e.Elapsed.Round(time.Millisecond)))
 	case event.Skip:
 		if e.Itemize != "" && has(c.format(), 'i') && (c.Itemize > 1 || c.Info("NAME") > 1) {
+			if c.LogFormat != "" {
+				return c.change(c.LogFormat, e)
+			}
 			return c.change("%i %n%L", e)
 		}
 	}

@@ -15,6 +15,9 @@ func (p *parser) limitTree() {
 		}
 		o.MaxDelete, o.DeleteUpTo, o.DeleteLimited = o.DeleteUpTo, 0, false
 	}
+	if has(p.command.LogFormat, 'C') {
+		p.wrong(errors.New("option --log-file-format: %C has no place here: sums are told by drsync rsync alone"))
+	}
 	p.conflicts()
 	p.imply()
 }
@@ -36,6 +39,10 @@ func (p *parser) settle() {
 		p.wrong(errors.New("--delete does not work without --recursive (-r) or --dirs (-d)"))
 	}
 	c.Options.WholeSeconds = !c.Nanoseconds
+	c.Compress = c.level()
+	if c.noTransferSum {
+		c.Options.WholeFile, c.Delta = true, false // as in rsync
+	}
 	if c.when&(c.when-1) != 0 {
 		p.wrong(errors.New("several options say when to delete"))
 	}
@@ -46,6 +53,9 @@ func (p *parser) settle() {
 // conflicts refuses what rsync refuses.
 func (p *parser) conflicts() {
 	c, o := p.command, &p.command.Options
+	if o.Checksum && c.noCompareSum {
+		p.wrong(unsupported("invalid --checksum-choice for --checksum: none"))
+	}
 	o.Backup = o.Backup || o.BackupDir != "" // the one implies the other
 	inplace := "--inplace"
 	if o.Append || o.AppendVerify {

@@ -152,7 +152,7 @@ func FuzzParseLine(f *testing.F) {
 // What drsync cannot do is said, by the name of the option.
 func TestRefusedValues(t *testing.T) {
 	for _, line := range []string{
-		"--out-format=%n_%C", "--log-file-format=%-5c", "--compress-level=9", "--zl=-3", "--skip-compress=gz", "-yy --link-dest=x", "-y -y --copy-dest=x",
+		"--out-format=%n_%c", "--log-file-format=%-5c", "--skip-compress=gz", "-yy --link-dest=x", "-y -y --copy-dest=x",
 	} {
 		_, err := ParseLine(append(strings.Fields(line), "a", "b"))
 		if err == nil || !strings.Contains(err.Error(), "cannot honour") {
@@ -162,6 +162,19 @@ func TestRefusedValues(t *testing.T) {
 	for _, line := range []string{"--out-format=%n_%b", "--out-format=%%c", "--compress-level=0", "--zl=1", "-yy", "-y --link-dest=x", "-y --no-y -y --link-dest=x"} {
 		if _, err := ParseLine(append(strings.Fields(line), "a", "b")); err != nil {
 			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// The level of the line is one of those that there are, whatever stands beside it.
+func TestCompressLevel(t *testing.T) {
+	for line, want := range map[string]Compress{
+		"-z": CompressAlways, "--zl=2": CompressAlways, "--zl=-3": CompressAlways, "--zl=3": CompressDefault, "--zl=5 -z": CompressDefault, "-z --zl=6": CompressBetter, "--zl=9": CompressBetter,
+		"--zl=10": CompressBest, "--zl=22": CompressBest, "--zl=99 --zc=zstd": CompressBest, "--zl=0": CompressNever, "--zl=9 --no-z": CompressNever, "--zl=9 --zc=none": CompressNever, "": CompressAuto,
+	} {
+		c, err := ParseLine(append(strings.Fields(line), "a", "b"))
+		if err != nil || c.Compress != want {
+			t.Errorf("%s: %d, want %d; %v", line, c.Compress, want, err)
 		}
 	}
 }

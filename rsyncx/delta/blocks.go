@@ -117,18 +117,12 @@ func (p *Plan) add(c Copy) {
 	p.Copies = append(p.Copies, c)
 }
 
-// Block is a block of the new version with its sum.
-type Block struct {
-	Span
-	Sum uint64 // XXH3-64
-}
-
 // Unfound returns the blocks that were not found in the old version, ascending.
-func (b *Blocks) Unfound() []Block {
-	var all []Block
+func (b *Blocks) Unfound() []Span {
+	var all []Span
 	for i, old := range b.old {
 		if old < 0 {
-			all = append(all, Block{Span: Span{Off: b.at[i], Len: b.length(i)}, Sum: b.sums.Strong[i]})
+			all = append(all, Span{Off: b.at[i], Len: b.length(i)})
 		}
 	}
 	return all

@@ -323,3 +323,31 @@ func BenchmarkSummer(b *testing.B) {
 		})
 	}
 }
+
+// TestTreeSum makes the sum of a tree of blocks in one piece, in many, and by its definition.
+func TestTreeSum(t *testing.T) {
+	for _, size := range []int{0, 1, 240, 241, TreeBlock - 1, TreeBlock, TreeBlock + 100, 3*TreeBlock + 5000} {
+		data := random(9, size)
+		var leaves, kept []byte
+		var strong []uint64
+		for block := range slices.Chunk(data, TreeBlock) {
+			sum := xxh3.Hash128(block).Bytes()
+			leaves, strong = append(leaves, sum[:]...), append(strong, xxh3.Hash(block))
+		}
+		s := NewSummer(TreeBlock, false, true)
+		s.KeepLeaves(&kept)
+		r := rand.New(rand.NewPCG(1, 1))
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), []int{1, 5000, TreeBlock, 2 * TreeBlock}[r.IntN(4)])
+			s.Write(rest[:n])
+			rest = rest[n:]
+		}
+		whole := s.Whole()
+		if whole != xxh3.Hash128(leaves).Bytes() || whole != TreeSum(leaves) || whole != s.Whole() || !bytes.Equal(kept, leaves) || !slices.Equal(s.Sums().Strong, strong) {
+			t.Errorf("%d bytes have another sum", size)
+		}
+		if sums, again := sign(data, TreeBlock, false); again != whole || !slices.Equal(sums.Strong, strong) {
+			t.Errorf("in one piece %d bytes have another sum", size)
+		}
+	}
+}

@@ -117,8 +117,12 @@ func (b *Builder) Rules(o Options) (*Rules, error) {
 	all := target{local: slices.Concat(b.own, b.list.local)}
 	if b.cvs {
 		for _, text := range []string{":C", "-C"} {
+			before := len(all.local)
 			if err := b.parser().text(&all, text, rule{}, false); err != nil {
 				return nil, err
+			}
+			for i := before; o.Pull && text == "-C" && i < len(all.local); i++ {
+				all.local[i].sides = Sender | Receiver
 			}
 		}
 	}

@@ -55,6 +55,9 @@ type Options struct {
 	// DeleteExcluded makes every rule that names no side one of the sender only, so
 	// that excluded names are deleted at the receiver. Rules of Own keep their sides.
 	DeleteExcluded bool
+	// Pull says that the source is another host: as in rsync what the built-in rules
+	// of CVS leave out is then not deleted by DeleteExcluded.
+	Pull bool
 	// SourceRoot and DestRoot are the absolute paths of the two trees. Only rules
 	// with the modifier '/' look at them, and such a rule is an error without both.
 	SourceRoot, DestRoot string

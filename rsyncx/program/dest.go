@@ -34,7 +34,7 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 	if to.shown == "" {
 		to.shown = dest
 	}
-	one := t.single != nil && !r.c.Relative
+	one := t.single != nil
 	switch {
 	case err == nil && info.IsDir():
 		return to, nil
@@ -88,13 +88,21 @@ func (r *run) bare(ctx context.Context, t *tree, dest string) error {
 // maxAsked is how many names are looked at before a missing destination is made.
 const maxAsked = 100
 
-// nothing reports whether the rules hide all that a host would send: then, as in
-// rsync, a missing destination is not made.
-func (r *run) nothing(ctx context.Context, t *tree, to *target, rules ruleSet) (bool, error) {
-	if t.host == nil || to.make == 0 || t.only == nil || r.c.Relative || len(t.only) > maxAsked {
+// nothing reports whether the rules hide all that would be sent: then, as in rsync,
+// a missing destination is not made, unless the sources are here and its name ends
+// in a slash.
+func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) (bool, error) {
+	if t.host == nil && strings.HasSuffix(dest, "/") || t.only == nil || !t.keepRoot || len(t.only) > maxAsked {
 		return false, nil
 	}
-	set, err := rules.build(r.c.Options.DeleteExcluded, t.path, to.dir)
+	path, err := filepath.Abs(r.here(dest))
+	if err != nil {
+		return false, failed{FileIO, err}
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	set, err := rules.build(t, r.c.Options.DeleteExcluded, t.path, path)
 	if err != nil {
 		return false, usage(err)
 	}

@@ -22,6 +22,7 @@ type diffCase struct {
 type command struct {
 	opts, srcs []string
 	dest       string
+	changes    []node // of the world, before it runs
 }
 
 func (c command) has(opt string) bool { return slices.Contains(c.opts, opt) }
@@ -71,24 +72,34 @@ func (c diffCase) text() string {
 			fmt.Fprintf(&b, " to %q", r.dest)
 		}
 		b.WriteByte('\n')
+		for _, n := range r.changes {
+			b.WriteString("+ " + n.text())
+		}
 	}
 	for _, n := range c.nodes {
-		fmt.Fprintf(&b, "%c %q %04o %d:%d %d.%09d", n.kind, n.path, n.mode, n.uid, n.gid, n.sec, n.nsec)
-		if n.target != "" {
-			fmt.Fprintf(&b, " to %q", n.target)
-		}
-		for _, x := range n.xattrs {
-			fmt.Fprintf(&b, " x %q %q", x.name, x.value)
-		}
-		for _, s := range n.content {
-			if s.kind == 't' {
-				fmt.Fprintf(&b, " t %q", s.text)
-			} else {
-				fmt.Fprintf(&b, " %c %d %d %d", s.kind, s.seed, s.off, s.len)
-			}
-		}
-		b.WriteByte('\n')
+		b.WriteString(n.text())
 	}
+	return b.String()
+}
+
+// text is a node's line.
+func (n node) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%c %q %04o %d:%d %d.%09d", n.kind, n.path, n.mode, n.uid, n.gid, n.sec, n.nsec)
+	if n.target != "" {
+		fmt.Fprintf(&b, " to %q", n.target)
+	}
+	for _, x := range n.xattrs {
+		fmt.Fprintf(&b, " x %q %q", x.name, x.value)
+	}
+	for _, s := range n.content {
+		if s.kind == 't' {
+			fmt.Fprintf(&b, " t %q", s.text)
+		} else {
+			fmt.Fprintf(&b, " %c %d %d %d", s.kind, s.seed, s.off, s.len)
+		}
+	}
+	b.WriteByte('\n')
 	return b.String()
 }
 
@@ -108,6 +119,9 @@ func parseCase(text string) (diffCase, error) {
 			c.remote = true
 		case word == "run":
 			c.runs = append(c.runs, f.command())
+		case word == "+" && len(c.runs) > 0:
+			r := &c.runs[len(c.runs)-1]
+			r.changes = append(r.changes, f.node(f.next()[0]))
 		case len(word) == 1:
 			c.nodes = append(c.nodes, f.node(word[0]))
 		default:
@@ -211,6 +225,9 @@ func (c diffCase) script() string {
 		}
 	}
 	for _, r := range c.runs {
+		for _, n := range r.changes {
+			b.WriteString("rm -rf " + shellQuote(n.path) + "\n" + n.shell())
+		}
 		host := ""
 		if c.remote {
 			host = "host"

@@ -52,14 +52,17 @@ type insideHost struct {
 	agents *sync.WaitGroup
 }
 
-func dialInside(context.Context, program.Remote) (program.Host, error) {
+func dialInside(context.Context, program.Remote) (program.Host, error) { return agentAt("/") }
+
+// agentAt is an agent that serves what is below root.
+func agentAt(root string) (program.Host, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &insideHost{cancel: cancel, agents: new(sync.WaitGroup)}
 	h.pool = wire.NewPool(4, func(dialCtx context.Context) (*wire.Conn, error) {
 		here, there := net.Pipe()
 		h.agents.Go(func() {
 			defer there.Close()
-			_ = wire.Serve(ctx, there, there, wire.Server{Roots: []string{"/"}, Version: "test"})
+			_ = wire.Serve(ctx, there, there, wire.Server{Roots: []string{root}, Version: "test"})
 		})
 		return wire.Dial(dialCtx, here, wire.ClientOptions{Version: "test", Silence: patience})
 	})

@@ -11,11 +11,13 @@ import (
 type exception struct {
 	exit  bool // the exit status, too
 	lines func([]string) []string
+	warns bool // only one of them may have something to say
 	tree  func(map[string]string) map[string]string
+	more  []string // what must hold instead, and does not
 }
 
 // exceptions is the whole list of what the two programs may do differently.
-func exceptions(c diffCase, run command, rsync outcome) exception {
+func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	var ex exception
 	lines := func(f func(string) string) {
 		before := ex.lines
@@ -60,41 +62,109 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 			return l
 		})
 	}
-	// rsync's dry run has not looked at the content it would have sent.
+	// rsync's dry run takes a directory for deleted in which something protected stays.
 	if run.has("-n") {
+		lines(func(l string) string {
+			if strings.Contains(l, "deleting ") && strings.HasSuffix(l, "/") || strings.HasPrefix(l, "cannot delete non-empty") {
+				return ""
+			}
+			return l
+		})
+	}
+	// How much of a changed file travels from a host is a matter of how it is looked for.
+	if c.remote && !run.has("-n") {
 		lines(func(l string) string {
 			if strings.HasPrefix(l, "Literal data:") || strings.HasPrefix(l, "Matched data:") {
 				return ""
 			}
 			return l
 		})
+		ex.more = append(ex.more, dataOf(drsync.stdout)...)
 	}
-	// Nor has it given a file its attributes when it looks at the file's next name.
+	// rsync's dry run has not given a file its attributes when it looks at the file's next name.
 	if run.has("-n") {
 		lines(func(l string) string {
 			if m := itemized.FindStringSubmatch(l); m != nil && l[0] == 'h' && !strings.Contains(l, " => ") {
-				return ""
-			}
-			return l
-		})
-	}
-	// rsync fetches short files in parts, too, when it may.
-	if c.remote {
-		lines(func(l string) string {
-			if strings.HasPrefix(l, "Literal data:") || strings.HasPrefix(l, "Matched data:") {
-				return ""
+				return "h" + l[1:2] + " " + m[2]
 			}
 			return l
 		})
 	}
 	// rsync goes into a file that it was to leave alone as if it were the directory
 	// of the source, and dies of a first name of several that found no place.
-	if run.has("--ignore-existing") && strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "(finish_hard_link)") {
-		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
+	if run.has("--ignore-existing") && (strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "recv_generator: mkdir")) || strings.Contains(rsync.stderr, "(finish_hard_link)") {
+		return nothingToCompare()
+	}
+	all := nothingToCompare()
+	// A name of a list that ends in a slash stands for what a link leads to, which
+	// rsync refuses when the link belongs to somebody else; drsync sends the link.
+	if strings.Contains(rsync.stderr, "refusing to follow a symlink owned by an untrusted user") {
+		return all
+	}
+	if rsync.exit == 23 && strings.Contains(rsync.stderr, "[sender] link_stat") && strings.Contains(rsync.stderr, "Too many levels of symbolic links") {
+		return all
+	}
+	// rsync trips over its own feet now and then.
+	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || rsync.exit == 2 && strings.Contains(rsync.stderr, "Invalid packet") {
+		return all
+	}
+	// Where a directory of the way is none in the destination drsync does not begin.
+	if run.has("--no-implied-dirs") && rsync.exit == 23 && (strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "Too many levels")) {
+		return all
+	}
+	// A dry run of rsync looks for the extended attributes of what it did not make.
+	if run.has("-n") && strings.Contains(rsync.stderr, "gen_entry_copy_xattrs") {
+		return all
+	}
+	// rsync follows a link to a directory above it until the kernel has enough;
+	// drsync leaves it out.
+	if (run.has("-k") || run.has("--copy-links") || run.has("--copy-unsafe-links")) && deep(rsync.tree) {
+		return all
+	}
+	// A filter file that is a link out of the source's tree is an error: without its
+	// rules names might be deleted that it protects.
+	if run.hasPrefix("--filter=:") || run.hasPrefix("--filter=dir-merge") {
+		for _, n := range c.nodes {
+			if n.kind == 'l' && strings.HasPrefix(n.path, "from/") && slices.Contains([]string{"b", ".rules"}, last(n.path)) && (n.target[0] == '/' || strings.Contains(n.target, "..")) {
+				return all
+			}
+		}
+	}
+	// Earlier backups in the destination that are to go are moved by rsync before new
+	// ones come, by drsync, which deletes last, after that.
+	if _, again := rsync.tree["to/bak/bak"]; again && run.hasPrefix("--del") && rsync.exit == 0 {
+		return all
+	}
+	// The filter files of a directory that only leads to names of a list count in rsync
+	// for the names that come after its first.
+	if run.hasPrefix("--files-from") && (run.hasPrefix("--filter=:") || run.hasPrefix("--filter=dir-merge") || run.hasPrefix("-F")) && rsync.exit == 0 {
+		return all
+	}
+	// Small files are staged elsewhere.
+	if run.hasPrefix("--temp-dir") {
+		before := ex.tree
+		ex.tree = func(tree map[string]string) map[string]string {
+			if before != nil {
+				tree = before(tree)
+			}
+			tree = maps.Clone(tree)
+			delete(tree, "tmp")
+			return tree
+		}
+	}
+	// rsync counts what is named twice as often as it is.
+	// Nor does drsync look into directories that stay out for not existing.
+	if len(run.srcs) > 1 || run.hasPrefix("--files-from") || run.has("--existing") || run.has("--ignore-non-existing") {
+		lines(func(l string) string {
+			if strings.HasPrefix(l, "total size is ") || strings.HasPrefix(l, "Total file size: ") || strings.HasPrefix(l, "Number of files: ") {
+				return ""
+			}
+			return l
+		})
 	}
 	// From a host rsync asks for the remarks of a list as if they were names, and then does not delete.
 	if c.remote && strings.Contains(rsync.stderr, "# a remark\" failed") {
-		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
+		return nothingToCompare()
 	}
 	// rsync does not tell the patterns of files of rules at the other side.
 	if strings.Contains(rsync.stdout, "<rule from a file read earlier>") {
@@ -102,6 +172,75 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 			before, _, _ := strings.Cut(l, " because of pattern ")
 			return before
 		})
+	}
+	// rsync writes what --append-verify finds changed, reads it again, and then
+	// transfers it once more: it shows it twice, and keeps what it wrote first as a backup.
+	if strings.Contains(rsync.stderr, "failed verification -- update retained") {
+		ex.warns = true
+		before := ex.lines
+		ex.lines = func(l []string) []string {
+			l = slices.DeleteFunc(before(l), func(s string) bool { return figures.MatchString(s) })
+			return slices.Compact(l)
+		}
+		if run.hasPrefix("-b") || run.hasPrefix("--backup") {
+			ex.tree = func(tree map[string]string) map[string]string {
+				tree = maps.Clone(tree)
+				for name := range tree {
+					if _, ok := rsync.before[name]; !ok {
+						delete(tree, name)
+					}
+				}
+				return tree
+			}
+		}
+	}
+	// A name that is sent twice counts twice for rsync.
+	if run.hasPrefix("-R") && len(run.srcs) > 1 {
+		lines(func(l string) string {
+			if strings.HasPrefix(l, "total size is ") {
+				return ""
+			}
+			return l
+		})
+	}
+	// rsync looks for other bases although it only lists.
+	if run.has("--list-only") && strings.Contains(rsync.stderr, "-dest arg does not exist") {
+		ex.warns = true
+	}
+	// rsync does not look where a link leads that somebody else made.
+	if strings.Contains(rsync.stderr, "owned by an untrusted user") {
+		ex.warns = true
+		if rsync.exit != drsync.exit {
+			return nothingToCompare()
+		}
+	}
+	// Its receiver refuses what its own sender sends, directories on the way that are excluded.
+	if rsync.exit == 4 && strings.Contains(rsync.stderr, "rejecting excluded file-list name") {
+		return nothingToCompare()
+	}
+	// rsync's temporary files change the time of the directory in which they are.
+	if run.hasPrefix("--temp-dir") || run.has("-T") {
+		before := ex.tree
+		ex.tree = func(tree map[string]string) map[string]string {
+			if before != nil {
+				tree = before(tree)
+			}
+			tree = maps.Clone(tree)
+			delete(tree, "tmp")
+			return tree
+		}
+	}
+	// Of a directory inside one that cannot go rsync says twice that it cannot go.
+	{
+		before := ex.lines
+		ex.lines = func(l []string) []string {
+			l = before(l)
+			return slices.DeleteFunc(slices.Clone(l), func(s string) bool {
+				n := slices.Index(l, s)
+				l = l[n+1:]
+				return strings.HasPrefix(s, "cannot delete non-empty directory") && len(l) > 0 && l[0] == s
+			})
+		}
 	}
 	// rsync says twice that something is in the way.
 	if strings.Contains(rsync.stderr, "could not make way for") {
@@ -114,22 +253,25 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 	}
 	// rsync deletes although a name of the line is missing; drsync then does not.
 	if run.hasPrefix("--del") && strings.Contains(rsync.stderr, "No such file or directory") {
-		lines(func(string) string { return "" })
-		ex.tree = func(map[string]string) map[string]string { return nil }
+		nothingDeleted(&ex, lines, rsync, drsync)
 	}
 	// After a rule that is none rsync leaves what it had done by then, drsync nothing.
 	if rsync.exit == 1 && strings.Contains(rsync.stderr, "filter") {
-		lines(func(string) string { return "" })
-		ex.tree = func(map[string]string) map[string]string { return nil }
+		if strings.Contains(rsync.stderr, "[generator=") {
+			return all // of a directory that drsync does not even look into
+		}
+		for _, d := range treeDiff(drsync.before, drsync.tree) {
+			ex.more = append(ex.more, "drsync changed something after a bad rule: before and behind "+d)
+		}
+		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, more: ex.more}
 	}
 	// An rsync at the other end that finds one there is only seen to go.
 	if c.remote && rsync.exit == 12 && strings.Contains(rsync.stderr, "(code 1) at exclude.c") {
-		return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true}
+		return all
 	}
 	// Which entries go before the limit is reached follows from the order of the work.
 	if rsync.exit == 25 && !run.has("--max-delete=0") {
-		lines(func(string) string { return "" })
-		ex.tree = func(map[string]string) map[string]string { return nil }
+		asManyDeleted(&ex, lines, run, rsync, drsync)
 	}
 	// Without -p rsync -X gives a name whose attributes it sets the source's mode all the same.
 	if run.has("-X") && !run.keepsModes() {
@@ -148,6 +290,13 @@ func exceptions(c diffCase, run command, rsync outcome) exception {
 	return ex
 }
 
+// figures are lines of --stats that count what was transferred.
+var figures = regexp.MustCompile(`^(Literal data|Matched data|Number of regular files transferred|Total transferred file size): `)
+
+func nothingToCompare() exception {
+	return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true, warns: true}
+}
+
 // keepsModes tells whether -p is among the options.
 func (c command) keepsModes() bool {
 	keeps := false
@@ -162,6 +311,16 @@ func (c command) keepsModes() bool {
 		}
 	}
 	return keeps
+}
+
+// deep reports whether a tree is as deep as only a loop makes it.
+func deep(tree map[string]string) bool {
+	for name := range tree {
+		if strings.Count(name, "/") > 20 {
+			return true
+		}
+	}
+	return false
 }
 
 var deletedFacts = regexp.MustCompile(`^del\. .{10}[^ ]* [^ ]* [0-9]+:[0-9]+ `)

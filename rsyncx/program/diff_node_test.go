@@ -2,6 +2,7 @@ package program_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,6 +103,46 @@ func build(dir string, nodes []node) error {
 			if err := n.attributes(filepath.Join(dir, n.path)); err != nil {
 				return fmt.Errorf("attributes of %q: %w", n.path, err)
 			}
+		}
+	}
+	return nil
+}
+
+// alter changes what is below dir: a node takes the place of what has its name,
+// or goes (x) if it has none to take. What has no directory to be in is left out.
+func alter(dir string, nodes []node) error {
+	for i, n := range nodes {
+		path := filepath.Join(dir, n.path)
+		parent := filepath.Dir(path)
+		if real, err := filepath.EvalSymlinks(parent); err != nil || real != parent {
+			continue
+		}
+		if st, err := os.Lstat(parent); err != nil || !st.IsDir() {
+			continue
+		}
+		if n.kind == 'h' {
+			if st, err := os.Lstat(filepath.Join(dir, n.target)); err != nil || st.IsDir() || n.target == n.path {
+				continue
+			}
+		}
+		if st, err := os.Lstat(path); err != nil || n.kind != 'd' || !st.IsDir() {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+		if n.kind != 'x' {
+			if err := n.create(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("make %q: %w", n.path, err)
+			}
+		}
+		if n.kind == 'd' {
+			if err := n.attributes(path); err != nil {
+				return fmt.Errorf("attributes of %q: %w", n.path, err)
+			}
+		}
+		when := []unix.Timespec{{}, {Sec: 1_000_000_100 + int64(i)}}
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, parent, when, 0); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ type outcome struct {
 	stdout string
 	stderr string
 	exit   int
+	before map[string]string // how the world looked at the start
 	tree   map[string]string
 }
 
@@ -49,10 +50,24 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 	if err := build(dir, nodes); err != nil {
 		return nil, fmt.Errorf("build the world: %w", err)
 	}
+	before, err := snapshot(dir, since)
+	if err != nil {
+		return nil, fmt.Errorf("look at the world: %w", err)
+	}
+	before = anywhere(before, dir)
 	var all []outcome
 	for _, r := range c.runs {
+		if err := alter(dir, r.changes); err != nil {
+			return nil, fmt.Errorf("change the world: %w", err)
+		}
+		if len(r.changes) > 0 {
+			if before, err = snapshot(dir, since); err != nil {
+				return nil, fmt.Errorf("look at the world: %w", err)
+			}
+			before = anywhere(before, dir)
+		}
 		args := r.args(dir, host)
-		o := outcome{args: args}
+		o := outcome{args: args, before: before}
 		o.stdout, o.stderr, o.exit, err = run(ctx, dir, args)
 		if err != nil {
 			return nil, err
@@ -69,6 +84,7 @@ func play(ctx context.Context, base string, c diffCase, run runner) ([]outcome, 
 			return nil, fmt.Errorf("look at the world: %w", err)
 		}
 		o.tree = anywhere(o.tree, dir)
+		before = o.tree
 		all = append(all, o)
 	}
 	return all, nil
@@ -91,7 +107,7 @@ func anywhere(tree map[string]string, dir string) map[string]string {
 }
 
 // What depends on the way a program talks, not on what it did.
-var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|(building|receiving) file list \.\.\. (done)?|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|  (allmem|arena|fordblks|fsmblks|hblkhd|hblks|keepcost|ordblks|smblks|uordblks|usmblks): .*|rsync\[[0-9]+\] .* heap statistics:|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
+var chatter = regexp.MustCompile(`^(sending incremental file list|receiving incremental file list|(building|receiving) file list \.\.\. (done)?|sent [0-9.,KMG]+ bytes .*|total: matches=.*|delta-transmission .*|(\(new\) )?backup_dir is .*|deleting in .*|removing duplicate name .*|\[sender\] showing .*|\[generator\] risking .*|Number of files (skipped|unreadable): .*|an entry was left out: .*|IO error encountered -- skipping file deletion|Number of files linked: .*|Bytes reused: .*|  (allmem|arena|fordblks|fsmblks|hblkhd|hblks|keepcost|ordblks|smblks|uordblks|usmblks): .*|rsync\[[0-9]+\] .* heap statistics:|File list .*|Total bytes (sent|received): .*|done|opening connection using: .*|server_sender starting.*|\[(Receiver|sender|receiver|generator)\] .*memory.*)$`)
 
 // Numbers of --stats and of the end of -v that are a matter of the tree alone.
 var speedup = regexp.MustCompile(`  speedup is .*$`)
@@ -137,9 +153,12 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		say := func(format string, a ...any) {
 			diffs = append(diffs, "run "+strconv.Itoa(i+1)+": "+fmt.Sprintf(format, a...))
 		}
-		ex := exceptions(c, c.runs[i], want)
+		ex := exceptions(c, c.runs[i], want, got)
 		if want.exit != got.exit && !ex.exit {
 			say("rsync exits %d, drsync %d\n\trsync: %s\n\tdrsync: %s", want.exit, got.exit, firstLines(want.stderr), firstLines(got.stderr))
+		}
+		if (want.stderr == "") != (got.stderr == "") && !ex.exit && !ex.warns {
+			say("only one warns\n\trsync: %s\n\tdrsync: %s", firstLines(want.stderr), firstLines(got.stderr))
 		}
 		a, b := said(want.stdout), said(got.stdout)
 		if ex.lines != nil {
@@ -155,10 +174,10 @@ func compare(c diffCase, rsync, drsync []outcome) []string {
 		if ex.tree != nil {
 			wt, gt = ex.tree(wt), ex.tree(gt)
 		}
-		for _, d := range treeDiff(wt, gt) {
+		for _, d := range append(treeDiff(wt, gt), ex.more...) {
 			say("%s", d)
 		}
-		if len(diffs) > 0 {
+		if len(diffs) > 0 || len(treeDiff(want.tree, got.tree)) > 0 {
 			break // what comes behind starts from another state
 		}
 	}

@@ -61,6 +61,9 @@ func smaller(c diffCase) []diffCase {
 				}
 			}
 		}
+		for k := range r.changes {
+			with(func(n *diffCase) { n.runs[i].changes = slices.Delete(slices.Clone(r.changes), k, k+1) })
+		}
 		for k := range r.srcs {
 			if len(r.srcs) > 1 {
 				with(func(n *diffCase) { n.runs[i].srcs = slices.Delete(slices.Clone(r.srcs), k, k+1) })

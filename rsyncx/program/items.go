@@ -25,6 +25,8 @@ type item struct {
 	// gone into, what is in it goes along.
 	content bool
 	arg     string // as the line names it
+	// entry is what is known of it without asking; nil is nothing.
+	entry *rsyncx.Entry
 }
 
 // itemOf says what one source of the line sends.
@@ -155,7 +157,7 @@ func group(items []item) [][]item {
 // and of directories that nothing was said about, and returns the others.
 func (r *run) inspect(ctx context.Context, src rsyncx.Source, items []item) (paths []string, first rsyncx.Entry, err error) {
 	for _, it := range items {
-		e, err := src.Lstat(ctx, it.path)
+		e, err := r.look(ctx, src, &it)
 		switch {
 		case ctx.Err() != nil:
 			return nil, first, context.Cause(ctx)
@@ -189,6 +191,15 @@ func (r *run) inspect(ctx context.Context, src rsyncx.Source, items []item) (pat
 	return paths, first, nil
 }
 
+// look describes an item. What matched a pattern was listed just now: asking for
+// each of a hundred thousand names again would be as many round trips.
+func (r *run) look(ctx context.Context, src rsyncx.Source, it *item) (rsyncx.Entry, error) {
+	if it.entry != nil && r.c.View == (rsyncx.View{}) && !it.content {
+		return *it.entry, nil
+	}
+	return src.Lstat(ctx, it.path)
+}
+
 // lost tells an error of a whole source from one of a single name.
 func lost(err error) bool {
 	var one *rsyncx.PathError
@@ -198,18 +209,27 @@ func lost(err error) bool {
 // content lists what is in the directory of an item and not left out by a rule:
 // of a directory that one leaves out nothing is.
 func (r *run) content(ctx context.Context, src rsyncx.Source, it item) ([]string, error) {
-	base, err := filepath.Abs(r.here(it.base))
+	rules, err := r.rulesAt(it.base)
 	if err != nil {
 		return nil, err
-	}
-	rules, err := r.line.build(r.c.Options.DeleteExcluded, base, "")
-	if err != nil {
-		return nil, usage(err)
 	}
 	if hidden, _ := rules.Root().Excluded(it.path, true, filter.Sender); hidden {
 		return nil, nil
 	}
 	return children(ctx, src, it.path, rules)
+}
+
+// rulesAt is what the rules of the line say of names below base at the source.
+func (r *run) rulesAt(base string) (*filter.Rules, error) {
+	base, err := filepath.Abs(r.here(base))
+	if err != nil {
+		return nil, err
+	}
+	rules, err := r.line.build(&tree{}, r.c.Options.DeleteExcluded, base, base)
+	if err != nil {
+		return nil, usage(err)
+	}
+	return rules, nil
 }
 
 // children lists what is in one directory of a source.

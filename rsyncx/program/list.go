@@ -13,7 +13,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	if t.source == nil {
 		return nil
 	}
-	set, err := rules.build(false, t.path, t.path)
+	set, err := rules.build(t, false, t.path, t.path)
 	if err != nil {
 		return usage(err)
 	}
@@ -39,6 +39,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		if d.Path == "" && !t.keepRoot {
 			d.Self.Mode = r.c.Options.SentMode(&d.Self)
+			count(&stats, &d.Self)
 			r.out.line(r.c.Listed(&d.Self, ""))
 		}
 		for i := range d.Entries {

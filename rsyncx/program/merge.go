@@ -26,6 +26,7 @@ type part struct {
 // directory comes before anything else of its name.
 type merged struct {
 	parts []part
+	walks int // how many parts are walked at a time, since each takes a connection; 0 is all
 
 	mu sync.Mutex
 	// owner says for the names in directories of several parts whose they are. What
@@ -154,7 +155,11 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 			if o.Same != nil {
 				mine.Same = func(path string, d rsyncx.DirDigest) bool { return m.alone(path, i) && o.Same(path, d) }
 			}
-			next, stop := iter.Pull2(p.Walk(ctx, mine))
+			walk := p.Walk(ctx, mine)
+			if m.walks > 0 && i >= m.walks {
+				walk = gathered(walk)
+			}
+			next, stop := iter.Pull2(walk)
 			defer stop()
 			heads[i].next = next
 			if !heads[i].advance(yield) {
@@ -175,6 +180,23 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 				if !heads[i].advance(yield) {
 					return
 				}
+			}
+		}
+	}
+}
+
+// gathered is a walk that was done before anything of it is needed.
+func gathered(walk iter.Seq2[rsyncx.Dir, error]) iter.Seq2[rsyncx.Dir, error] {
+	return func(yield func(rsyncx.Dir, error) bool) {
+		var dirs []rsyncx.Dir
+		var errs []error
+		for d, err := range walk {
+			d.Entries = slices.Clone(d.Entries)
+			dirs, errs = append(dirs, d), append(errs, err)
+		}
+		for i := range dirs {
+			if !yield(dirs[i], errs[i]) {
+				return
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/rsyncx"
 )
 
 // operand is one SRC of the line.
@@ -14,6 +15,8 @@ type operand struct {
 	host, user string // "" for this host
 	remote     bool
 	path       string
+	// entry is what the host told of it when a pattern was expanded; nil is nothing.
+	entry *rsyncx.Entry
 }
 
 // operands splits the paths of a line into sources and the destination. Without

@@ -156,6 +156,14 @@ func flatten(err error) []error {
 
 // sink prints and logs what happens.
 func (r *run) sink(e event.Event) {
+	if r.sums != nil {
+		r.sums.events <- e
+		return
+	}
+	r.show(e)
+}
+
+func (r *run) show(e event.Event) {
 	if e.Name != "" {
 		e.Name = r.shownAs(e.Name)
 	}

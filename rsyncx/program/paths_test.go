@@ -186,7 +186,7 @@ func TestRefusals(t *testing.T) {
 		{"-a --suffix= S D", 1, "suffix cannot be empty"},
 		{"-a --backup-dir=. S D", 1, "suffix cannot be empty"},
 		{"-a -f bogus S D", 1, "filter rule"},
-		{"-a --cc=md4 S D", 4, "xxh128"},
+		{"-a --cc=sha256 S D", 4, "xxh128"}, {"-ac --cc=none S D", 4, "none"}, {"-ac --cc=md5,none S D", 4, "none"}, {"-a --out-format=%c S D", 1, "%c"},
 		{"-a --zc=lz4 S D", 4, "zstd"},
 		{"-a --max-delete=q S D", 1, "invalid numeric value"},
 		{"-a --delete-before --delete-after S D", 1, "when to delete"},

@@ -82,6 +82,7 @@ type run struct {
 	io          Status       // the worst thing that did not stop the run
 	line        ruleSet      // the rules of the line
 	progress    progress
+	sums        *sumTeller // of %C; nil when nobody asks
 }
 
 func (r *run) do(ctx context.Context, args []string) (err error) {
@@ -159,16 +160,16 @@ func (r *run) header() {
 
 // copy stages and publishes.
 func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) (err error) {
-	to, err := r.aim(ctx, tree, dest)
-	if err != nil {
-		return err
-	}
-	nothing, err := r.nothing(ctx, tree, &to, rules)
+	nothing, err := r.nothing(ctx, tree, dest, rules)
 	if err != nil {
 		return err
 	}
 	if nothing {
 		return r.closing(rsyncx.Stats{}, tree)
+	}
+	to, err := r.aim(ctx, tree, dest)
+	if err != nil {
+		return err
 	}
 	like := r.likeness(ctx, tree, &to)
 	root, err := r.root(&to, like)
@@ -184,7 +185,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return failed{FileIO, err}
 	}
-	if o.Filter, err = rules.build(o.DeleteExcluded, tree.path, destPath); err != nil {
+	if o.Filter, err = rules.build(tree, o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
 	}
 	if r.c.NoImplied && r.c.Relative {
@@ -218,7 +219,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err := r.madeRoot(ctx, source); err != nil {
 		return err
 	}
+	told := r.tellSums(ctx, source)
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
+	told()
 	r.out.close()
 	if err == nil {
 		err = to.narrow(like)

@@ -46,8 +46,8 @@ func (r *run) rules() (ruleSet, error) {
 	return ruleSet{b}, nil
 }
 
-func (s ruleSet) build(deleteExcluded bool, source, dest string) (*filter.Rules, error) {
-	return s.b.Rules(filter.Options{DeleteExcluded: deleteExcluded, SourceRoot: source, DestRoot: dest})
+func (s ruleSet) build(t *tree, deleteExcluded bool, source, dest string) (*filter.Rules, error) {
+	return s.b.Rules(filter.Options{DeleteExcluded: deleteExcluded, Pull: t.host != nil, SourceRoot: source, DestRoot: dest})
 }
 
 // read returns the content of a file that the line names; "-" is standard input.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // tree is what the sources of the line are together.
@@ -46,16 +47,9 @@ func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) 
 			t.close()
 		}
 	}()
-	items, err := r.items(sources)
+	groups, err := r.groups(ctx, t, sources)
 	if err != nil {
 		return nil, err
-	}
-	groups := group(items)
-	if sources[0].remote {
-		if t.host, err = r.dial(ctx, sources[0], groups); err != nil {
-			return nil, err
-		}
-		r.c.Remote = true
 	}
 	var parts []part
 	for _, items := range groups {
@@ -69,13 +63,65 @@ func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) 
 		}
 		parts = append(parts, p)
 	}
-	t.combine(parts)
+	t.combine(parts, r.c.ShowsSums())
 	t.failed = t.failed || r.io == Partial
-	r.c.From = shownFrom(groups)
+	if r.c.From = shownFrom(groups); t.host != nil {
+		r.c.From = "" // as with rsync, which is not told
+	}
 	if r.c.Relative && t.host == nil && len(groups) > 0 && groups[0][0].base == "/" && strings.HasPrefix(groups[0][0].arg, "/") {
 		t.lead = "/"
 	}
 	return t, nil
+}
+
+// groups returns what the sources name, of one base each, and connects to their host.
+func (r *run) groups(ctx context.Context, t *tree, sources []operand) ([][]item, error) {
+	r.c.Remote = sources[0].remote
+	wild := slices.ContainsFunc(sources, operand.isPattern)
+	if !wild {
+		items, err := r.items(sources)
+		if err != nil {
+			return nil, err
+		}
+		groups := group(items)
+		if r.c.Remote {
+			var bases []string
+			for _, items := range groups {
+				bases = append(bases, items[0].base)
+			}
+			t.host, err = r.dial(ctx, sources[0], bases)
+		}
+		return groups, err
+	}
+	bases, err := r.bases(sources)
+	if err != nil {
+		return nil, err
+	}
+	if t.host, err = r.dial(ctx, sources[0], bases); err != nil {
+		return nil, err
+	}
+	if sources, err = r.expand(ctx, t.host, sources); err != nil {
+		return nil, err
+	}
+	items, err := r.items(sources)
+	return group(items), err
+}
+
+// bases returns the directories that patterns are looked for below: the whole
+// host when one of them is to be found itself, since it may be a link.
+func (r *run) bases(sources []operand) ([]string, error) {
+	var bases []string
+	for _, s := range sources {
+		it, err := r.itemOf(s.path)
+		if err != nil {
+			return nil, usage(err)
+		}
+		if strings.ContainsAny(it.base, wildcards) || r.c.FilesFrom != "" {
+			return []string{"/"}, nil
+		}
+		bases = append(bases, it.base)
+	}
+	return bases, nil
 }
 
 // shownFrom is what the escape %f puts before a name.
@@ -105,13 +151,20 @@ func (r *run) hideImplied(t *tree, dest string) {
 	t.source = hide(t.source, t.only)
 }
 
-func (t *tree) combine(parts []part) {
+// maxWalks is how many walks at a time leave connections of a host for what else is asked of it.
+const maxWalks = 3
+
+func (t *tree) combine(parts []part, sums bool) {
 	switch len(parts) {
 	case 0:
 	case 1:
 		t.source, t.only, t.named, t.flat = parts[0].Source, parts[0].only, parts[0].named, parts[0].flat
 	default:
-		t.source = newMerged(parts)
+		m := newMerged(parts)
+		if t.host != nil && (len(parts) > maxWalks || sums) {
+			m.walks = 1
+		}
+		t.source = m
 		t.single = nil
 		t.only, t.flat = union(parts)
 	}
@@ -149,6 +202,7 @@ func (r *run) items(sources []operand) ([]item, error) {
 		if err != nil {
 			errs = append(errs, err)
 		}
+		it.entry = s.entry
 		items = append(items, it)
 	}
 	if len(errs) > 0 {
@@ -180,8 +234,13 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	}
 	var paths []string
 	var first rsyncx.Entry
+	known := true
 	if r.c.FilesFrom != "" && !r.c.IgnoreMissing {
-		paths, err = r.unlooked(ctx, src, items)
+		if paths, err = r.unlooked(ctx, src, items); len(paths) == 1 && err == nil {
+			var gone error
+			first, gone = src.Lstat(ctx, paths[0])
+			known = gone == nil // otherwise the walk tells of it
+		}
 	} else {
 		paths, first, err = r.inspect(ctx, src, items)
 	}
@@ -204,7 +263,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 			return p, nil
 		}
 	}
-	if len(paths) == 1 && !strings.Contains(paths[0], "/") && r.c.FilesFrom == "" {
+	if len(paths) == 1 && !strings.Contains(paths[0], "/") && known {
 		t.single = &first
 	}
 	p.only = only(paths, p.flat)
@@ -214,7 +273,15 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	}
 	for _, it := range items {
 		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") && !strings.Contains(it.arg, "/./") {
-			t.keepRoot = false // the "." of the argument is sent as well
+			rules, err := r.rulesAt(base)
+			if err != nil {
+				return part{}, errors.Join(err, src.Close())
+			}
+			// The "." of the argument is sent as well, unless a rule hides it by that name.
+			if hidden, _ := rules.Root().Excluded(".", true, filter.Sender); !hidden {
+				t.keepRoot, t.single = false, nil
+			}
+			break
 		}
 	}
 	return p, nil
@@ -262,7 +329,7 @@ func remotePath(path string) string {
 	return filepath.Clean(path)
 }
 
-func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error) {
+func (r *run) dial(ctx context.Context, s operand, bases []string) (Host, error) {
 	if r.Dial == nil {
 		return nil, fail(Unsupported, "reach %s: %w", s.host, errors.ErrUnsupported)
 	}
@@ -273,8 +340,8 @@ func (r *run) dial(ctx context.Context, s operand, groups [][]item) (Host, error
 	if to.Shell, to.Program = r.c.Shell, r.c.Program; to.Shell == "" {
 		to.Shell = r.env("RSYNC_RSH")
 	}
-	for _, items := range groups {
-		to.Roots = append(to.Roots, remotePath(items[0].base))
+	for _, base := range bases {
+		to.Roots = append(to.Roots, remotePath(base))
 	}
 	if r.c.View != (rsyncx.View{}) {
 		to.Roots = []string{"/"}

@@ -3,6 +3,9 @@ package sourcetest
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
+	"crypto/sha1"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"math/rand/v2"
@@ -16,6 +19,7 @@ import (
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/delta"
 	"github.com/zeebo/xxh3"
+	"golang.org/x/crypto/md4"
 )
 
 // startSums is start for a source that can tell sums; one that cannot must say so, and is asked no more.
@@ -44,7 +48,10 @@ func testSums(t *testing.T, open Open) {
 		size := int64(len(tree.content[path]))
 		want = append(want, rsyncx.SumWant{Path: path, Size: size}, rsyncx.SumWant{Path: path, Size: -1, Block: 4096},
 			rsyncx.SumWant{Path: path, Size: size, Block: 1 << 17}, rsyncx.SumWant{Path: path, Size: size, Block: 700, Weak: true},
-			rsyncx.SumWant{Path: path, Size: size, Block: 1 << 20, Weak: true})
+			rsyncx.SumWant{Path: path, Size: size, Block: 1 << 20, Weak: true},
+			rsyncx.SumWant{Path: path, Size: size, Kind: rsyncx.SumMD5}, rsyncx.SumWant{Path: path, Size: -1, Kind: rsyncx.SumSHA1, Block: 4096},
+			rsyncx.SumWant{Path: path, Size: size, Kind: rsyncx.SumXXH3}, rsyncx.SumWant{Path: path, Size: size, Kind: rsyncx.SumXXH64, Block: 700, Weak: true},
+			rsyncx.SumWant{Path: path, Size: size, Kind: rsyncx.SumMD4})
 	}
 	n := 0
 	for f, err := range src.Sums(ctx, slices.Values(want)) {
@@ -119,6 +126,17 @@ func (tr *tree) checkSums(t *testing.T, can rsyncx.Abilities, w *rsyncx.SumWant,
 			}
 		}
 	}
+	if other := otherSum(w.Kind, content); !bytes.Equal(f.Other, other) {
+		t.Errorf("%q: the sum of kind %d is %x, want %x", f.Path, w.Kind, f.Other, other)
+	}
+	if w.Ranges == nil && !w.Weak && w.Block >= delta.TreeBlock {
+		var leaves []byte
+		for block := range slices.Chunk(content, int(w.Block)) {
+			sum := xxh3.Hash128(block).Bytes()
+			leaves = append(leaves, sum[:]...)
+		}
+		whole = xxh3.Hash128(leaves).Bytes()
+	}
 	if f.Whole != whole {
 		t.Errorf("%q: the sum of the whole is %x, want %x", f.Path, f.Whole, whole)
 	}
@@ -126,6 +144,30 @@ func (tr *tree) checkSums(t *testing.T, can rsyncx.Abilities, w *rsyncx.SumWant,
 		t.Errorf("%q: %d and %d sums of blocks of %d in %d bytes, want %d and %d of %d in %d, or they differ", f.Path, len(f.Sums.Strong),
 			len(f.Sums.Weak), f.Sums.Block, f.Sums.Size, len(sums.Strong), len(sums.Weak), sums.Block, sums.Size)
 	}
+}
+
+func otherSum(k rsyncx.SumKind, content []byte) []byte {
+	switch k {
+	case rsyncx.SumXXH3:
+		return binary.BigEndian.AppendUint64(nil, xxh3.Hash(content))
+	case rsyncx.SumXXH64:
+		h := delta.NewXXH64()
+		for piece := range slices.Chunk(content, 37) {
+			_, _ = h.Write(piece)
+		}
+		return h.Sum(nil)
+	case rsyncx.SumMD5:
+		sum := md5.Sum(content)
+		return sum[:]
+	case rsyncx.SumSHA1:
+		sum := sha1.Sum(content)
+		return sum[:]
+	case rsyncx.SumMD4:
+		h := md4.New()
+		_, _ = h.Write(content)
+		return h.Sum(nil)
+	}
+	return nil
 }
 
 // weakSum is the rolling sum as its definition has it.

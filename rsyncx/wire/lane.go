@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -350,6 +351,9 @@ func (l *lane) receiveSums(u *unit) error {
 	}
 	f := &rsyncx.FileSums{Path: u.path, Entry: d.entry(&rsyncx.Entry{})}
 	copy(f.Whole[:], d.fixed("sum", len(f.Whole)))
+	if u.sum != rsyncx.SumXXH128 {
+		f.Other = slices.Clone(d.fixed("sum", u.sum.Len()))
+	}
 	f.Sums = delta.Sums{Block: u.block, Size: int64(d.uint("length", math.MaxInt64))}
 	count := int64(d.uint("number of blocks", maxBlocks))
 	if err := d.end("sums"); err != nil {

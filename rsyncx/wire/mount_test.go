@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"context"
 	"slices"
 	"testing"
 
@@ -10,20 +9,16 @@ import (
 
 // TestMountPointsAreSentInFull: the reader learns of each, also where a digest would do.
 func TestMountPointsAreSentInFull(t *testing.T) {
-	self := func(dev uint64) rsyncx.Entry { return rsyncx.Entry{Mode: 0o040755, Dev: dev, Ino: 5, Nlink: 2} }
-	entry := func(name string, dev uint64) []rsyncx.Entry {
-		e := self(dev)
-		e.Name = name
-		return []rsyncx.Entry{e}
-	}
+	self := func(name string, dev uint64) rsyncx.Entry { return rsyncx.Entry{Name: name, Mode: 0o040755, Dev: dev, Ino: 5, Nlink: 2} }
+	entry := func(name string, dev uint64) []rsyncx.Entry { return []rsyncx.Entry{self(name, dev)} }
 	src := openFake(t, &fake{dirs: []rsyncx.Dir{
-		{Self: self(1), Entries: entry("a", 1)},
-		{Path: "a", Self: self(1), Entries: entry("m", 2)},
-		{Path: "a/m", Self: self(2), Entries: entry("d", 2)},
-		{Path: "a/m/d", Self: self(2)},
+		{Self: self("", 1), Entries: entry("a", 1)},
+		{Path: "a", Self: self("a", 1), Entries: entry("m", 2)},
+		{Path: "a/m", Self: self("m", 2), Entries: entry("d", 2)},
+		{Path: "a/m/d", Self: self("d", 2)},
 	}})
 	var full []string
-	o := rsyncx.WalkOptions{Same: func(context.Context, string, rsyncx.DirDigest) bool { return true }}
+	o := rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}
 	for d, err := range src.Walk(t.Context(), o) {
 		if err != nil {
 			t.Fatal(err)

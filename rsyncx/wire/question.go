@@ -16,6 +16,7 @@ type question struct {
 	ranges []rsyncx.Range // of kindRanges
 	block  int64          // of sums
 	weak   bool           // of sums
+	sum    rsyncx.SumKind // of sums: another one of the whole
 }
 
 const (
@@ -28,7 +29,7 @@ func (q *question) append(b []byte, sums bool) []byte {
 	b = append(appendString(b, q.path), q.kind)
 	if sums {
 		b = binary.AppendUvarint(b, uint64(q.block))
-		b = append(b, bits(q.weak))
+		b = append(b, bits(q.weak), byte(q.sum))
 	}
 	switch q.kind {
 	case kindPart:
@@ -57,6 +58,9 @@ func (d *decoder) question(sums bool) question {
 	if sums {
 		q.block = int64(d.uint("length of a block", math.MaxInt64))
 		q.weak = d.flags("kind of sums", 1) != 0
+		if q.sum = rsyncx.SumKind(d.flags("kind of sum", 7)); !q.sum.Known() {
+			d.fail("kind of sum")
+		}
 	}
 	switch q.kind {
 	case kindWhole:

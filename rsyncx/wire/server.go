@@ -241,8 +241,11 @@ func (a *agent) source(d *decoder) (rsyncx.Source, error) {
 	if src, ok := a.sources[tree]; ok {
 		return src, nil
 	}
-	if len(a.sources) >= maxRoots {
-		return nil, fmt.Errorf("%d directories are open already", maxRoots)
+	if len(a.sources) >= maxRoots { // requests come one at a time, and each names its root again
+		for known, src := range a.sources {
+			_ = src.Close()
+			delete(a.sources, known)
+		}
 	}
 	src, err := confine(a.Roots, tree.Root, func(path string) (rsyncx.Source, error) { return a.Open(path, tree.View) })
 	if err != nil {

@@ -241,7 +241,7 @@ func (a *agent) sums(ctx context.Context, d *decoder) error {
 	answered := int64(0)
 	wants := func(yield func(rsyncx.SumWant) bool) {
 		for q := range asked.all(ctx, true) {
-			if !yield(rsyncx.SumWant{Path: q.path, Size: -1, Block: q.block, Weak: q.weak, Ranges: q.ranges}) {
+			if !yield(rsyncx.SumWant{Path: q.path, Size: -1, Block: q.block, Weak: q.weak, Ranges: q.ranges, Kind: q.sum}) {
 				return
 			}
 		}
@@ -272,6 +272,7 @@ func (a *agent) sendSums(f *rsyncx.FileSums) error {
 	s := &f.Sums
 	b := appendEntry(a.scratch[:0], &f.Entry, &rsyncx.Entry{})
 	b = append(b, f.Whole[:]...)
+	b = append(b, f.Other...) // as long as what was asked for says
 	b = binary.AppendUvarint(b, uint64(max(s.Size, 0)))
 	b = binary.AppendUvarint(b, uint64(len(s.Strong)))
 	if err := a.send(frameSumsOf, b); err != nil {

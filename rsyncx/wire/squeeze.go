@@ -16,8 +16,24 @@ const (
 	CompressAuto   Compress = iota // while the line is slow and it helps
 	CompressAlways                 // whatever becomes shorter
 	CompressNever
+	CompressDefault // always, and harder than CompressAlways
+	CompressBetter  // harder still
+	CompressBest    // as hard as it goes
 	compressModes
 )
+
+// level is that of the compressor, which has four for zstd's 22.
+func (c Compress) level() zstd.EncoderLevel {
+	switch c {
+	case CompressDefault:
+		return zstd.SpeedDefault
+	case CompressBetter:
+		return zstd.SpeedBetterCompression
+	case CompressBest:
+		return zstd.SpeedBestCompression
+	}
+	return zstd.SpeedFastest
+}
 
 const (
 	smallestRecord = 512 // bytes; below, nothing is won
@@ -66,7 +82,7 @@ func (p *press) wanted(size int) bool {
 	switch {
 	case size < smallestRecord || size > maxRecord || p.mode == CompressNever:
 		return false
-	case p.mode == CompressAlways:
+	case p.mode != CompressAuto:
 		return true
 	case p.pause > 0:
 		p.pause--
@@ -100,7 +116,7 @@ func (p *press) judge(start, end time.Time, n int) {
 func (p *press) squeeze(record []byte) ([]byte, error) {
 	if p.encoder == nil {
 		var err error
-		p.encoder, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
+		p.encoder, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(p.mode.level()), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
 			zstd.WithWindowSize(maxRecord), zstd.WithEncoderCRC(false))
 		if err != nil {
 			return nil, fmt.Errorf("compress: %w", err)

@@ -407,7 +407,10 @@ func (s *stripes) readSums(ctx context.Context, want iter.Seq[rsyncx.SumWant], y
 
 // sumUnit makes the question for w. Reading costs little next to sending.
 func sumUnit(w *rsyncx.SumWant) *unit {
-	u := &unit{question: question{path: w.Path, block: w.Block, weak: w.Weak}, err: checkPath(w.Path), first: true, last: true}
+	u := &unit{question: question{path: w.Path, block: w.Block, weak: w.Weak, sum: w.Kind}, err: checkPath(w.Path), first: true, last: true}
+	if w.Kind != rsyncx.SumXXH128 && (w.Ranges != nil || !w.Kind.Known()) {
+		u.err = &rsyncx.PathError{Path: w.Path, Err: fmt.Errorf("internal error: a question for sums that has no answer")}
+	}
 	if w.Ranges != nil {
 		u.kind, u.ranges = kindRanges, w.Ranges
 	}

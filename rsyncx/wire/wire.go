@@ -22,8 +22,8 @@ const (
 
 	// minProtocol to maxProtocol are the versions this package speaks; both
 	// sides use the highest that they share.
-	minProtocol = 2
-	maxProtocol = 2
+	minProtocol = 3
+	maxProtocol = 3
 )
 
 // Bounds on what a peer may send. Nothing larger is ever allocated for it.
@@ -42,7 +42,7 @@ const (
 	maxText     = 4 << 10
 	maxStream   = 4 << 10 // of a stream's name and of its argument
 	maxRoot     = 4095
-	maxRoots    = 64 // opened by one agent process
+	maxRoots    = 64 // kept open by one agent process
 	maxXattrs   = 128 << 10
 	maxRanges   = 32768     // of one question
 	maxOnly     = 256 << 20 // bytes of the paths that a walk is restricted to

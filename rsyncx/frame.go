@@ -137,6 +137,9 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 		return err
 	}
 	s.ancient(d)
+	if d.After == "" {
+		s.mounted(d)
+	}
 	if s.gathers && !d.Piece().whole() {
 		var err error
 		if d, err = s.gather(d); d == nil {

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strconv"
-	"strings"
+	"slices"
 
 	"github.com/drsync/drsync/internal/hint"
 	"golang.org/x/sys/unix"
@@ -85,39 +84,32 @@ func (s *stager) sameSource(ctx context.Context) error {
 			"do without this guard, or use another transport")
 	}
 	last, err := s.lastSource()
-	if err == nil && last == root.Ino {
-		return nil
-	}
-	if err == nil && !s.o.NewSource {
-		err = refused("the source is another directory than the last time: its inode was %d and is %d", last, root.Ino)
-	}
 	if s.o.NewSource || errors.Is(err, fs.ErrNotExist) {
-		s.newSource = root.Ino
+		s.known = knownSource{}
+		s.source = root.Ino
 		return nil
+	}
+	if err == nil && last.ino == root.Ino {
+		s.known, s.source = last, root.Ino
+		return s.stillMounted(ctx, &root, last.mounts)
+	}
+	if err == nil {
+		err = refused("the source is another directory than the last time: its inode was %d and is %d", last.ino, root.Ino)
 	}
 	return hint.With(err, "see whether its file system is mounted; if the source was moved or restored on purpose, accept it as new for one run (--new-source)")
 }
 
 // lastSource returns what Publish remembered.
-func (s *stager) lastSource() (ino uint64, err error) {
-	text, err := s.dst.readState(sourceFile, 64)
+func (s *stager) lastSource() (knownSource, error) {
+	text, err := s.dst.readState(sourceFile, maxSourceFile)
 	if err != nil {
-		return 0, err
+		return knownSource{}, err
 	}
-	ino, ok := parseSource(text)
+	known, ok := parseKnownSource(string(text))
 	if !ok {
-		return 0, fmt.Errorf("what is remembered of the source, in %s/%s/%s, is damaged", s.dst.path, stateDir, sourceFile)
+		return knownSource{}, fmt.Errorf("what is remembered of the source, in %s/%s/%s, is damaged", s.dst.path, stateDir, sourceFile)
 	}
-	return ino, nil
-}
-
-// appendSource encodes what is remembered of a source: a version and the inode of its root.
-func appendSource(b []byte, ino uint64) []byte { return fmt.Appendf(b, "1 %d\n", ino) }
-
-func parseSource(text []byte) (ino uint64, ok bool) {
-	number, ok := strings.CutPrefix(strings.TrimSuffix(string(text), "\n"), "1 ")
-	ino, err := strconv.ParseUint(number, 10, 64)
-	return ino, ok && err == nil && ino != 0
+	return known, nil
 }
 
 // remember leaves what is to be known the next time for Publish.
@@ -125,8 +117,9 @@ func (s *stager) remember() error {
 	if s.o.DryRun {
 		return nil
 	}
-	if s.newSource != 0 {
-		if err := s.out.leave(sourceFile, appendSource(nil, s.newSource), Time{}); err != nil {
+	now := knownSource{ino: s.source, mounts: s.mounts.paths}
+	if s.source != 0 && (s.known.ino != now.ino || !slices.Equal(s.known.mounts, now.mounts)) {
+		if err := s.out.leave(sourceFile, now.text(), Time{}); err != nil {
 			return err
 		}
 	}

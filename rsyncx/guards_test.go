@@ -305,18 +305,6 @@ func FuzzRacy(f *testing.F) {
 	})
 }
 
-func FuzzParseSource(f *testing.F) {
-	for _, text := range []string{"1 42\n", "1 42", "2 42\n", "1 0\n", "1 18446744073709551616\n", "1 -1\n", ""} {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		ino, ok := parseSource(text)
-		if again, same := parseSource(appendSource(nil, ino)); ok && (!same || again != ino || ino == 0) {
-			t.Errorf("%q is %d, and that %d", text, ino, again)
-		}
-	})
-}
-
 func FuzzParseACLNames(f *testing.F) {
 	f.Add("")
 	f.Add(string(append([]byte{aclUser, 5, 1}, "u"...)) + string(append([]byte{aclGroup, 0x80, 1, 2}, "gg"...)))

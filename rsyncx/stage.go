@@ -172,8 +172,10 @@ type stager struct {
 	told                     int64 // of stats.Reused, by the changes so far
 	notes                    notes
 
-	racy      *racy  // nil without Options.Racy
-	newSource uint64 // inode of a source's root to remember, or 0
+	racy   *racy       // nil without Options.Racy
+	source uint64      // inode of the source's root, to be remembered; or 0
+	known  knownSource // what is remembered
+	mounts mounts      // to be remembered
 
 	temp    scratch
 	log     *stageLog // nil without Options.Resume

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
+	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/filter"
 )
@@ -93,8 +95,8 @@ func (p *pass) guards() []Guard {
 	}
 }
 
-// guardHome refuses a standby home that is not there: a new one would be made
-// by a mistyped path or an unmounted disk, and look fine.
+// guardHome refuses a standby home that is not there, or has become empty: a new
+// one would be made by a mistyped path or below an unmounted disk, and look fine.
 func (p *pass) guardHome(context.Context) error {
 	info, err := os.Stat(p.Home)
 	switch {
@@ -104,8 +106,49 @@ func (p *pass) guardHome(context.Context) error {
 		return err
 	case !info.IsDir():
 		return fmt.Errorf("the standby's home %s is no directory", p.Home)
+	case p.NewSource:
+		return nil
 	}
-	return nil
+	bare, err := isBare(p.Home)
+	if err != nil || !bare {
+		return err
+	}
+	last, err := p.published()
+	if err != nil || last == "" {
+		return err
+	}
+	return hint.New("the standby's home "+p.Home+" is empty, and snapshot "+last+" was published into it",
+		"is its disk mounted? if the home is to be filled anew, accept that once: drsync now --new-source")
+}
+
+// isBare reports whether a directory has nothing in it but what drsync and mkfs put there.
+func isBare(dir string) (bool, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(3)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("look into the standby's home: %w", err)
+	}
+	return !slices.ContainsFunc(names, func(n string) bool { return n != ".drsync" && n != "lost+found" }), nil
+}
+
+// published returns the id of the snapshot that the home should show, or "".
+func (p *pass) published() (string, error) {
+	if _, err := os.Lstat(p.StateDir); errors.Is(err, fs.ErrNotExist) {
+		return "", nil // Open would make it
+	}
+	snaps, err := snapshot.Open(p.StateDir)
+	if err != nil {
+		return "", err
+	}
+	all, err := snaps.List()
+	if err != nil || len(all) == 0 {
+		return "", err
+	}
+	return all[0].ID, nil
 }
 
 // guardLinks refuses when a directory on the way to what the tree must leave

@@ -64,7 +64,8 @@ type Runner struct {
 	Rules func(b *filter.Builder) error
 	// Tree is what the configured rsync options ask for.
 	Tree rsyncx.Options
-	// NewSource accepts that the active's home is another directory than the last time.
+	// NewSource accepts that the active's home is another directory than the last time, or
+	// lacks a file system that was mounted in it, or that Home has become empty.
 	NewSource bool
 
 	Retention snapshot.Policy

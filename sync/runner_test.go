@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	gosync "sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/demo"
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/remote"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/snapshot"
@@ -387,6 +389,40 @@ type skewed struct {
 
 func (s skewed) Clock(context.Context) (skew, bound time.Duration, err error) {
 	return s.ahead, time.Millisecond, nil
+}
+
+// TestEmptyHomeIsRefused: what a snapshot was published into and is empty now is the
+// directory below a disk that is not mounted.
+func TestEmptyHomeIsRefused(t *testing.T) {
+	l := newLab(t)
+	l.run()
+	if err := os.Rename(l.StandbyHome, l.StandbyHome+".disk"); err != nil {
+		t.Fatal(err)
+	}
+	for _, within := range []string{"", ".drsync", "lost+found"} {
+		if err := os.MkdirAll(filepath.Join(l.StandbyHome, within), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, dry := range []bool{true, false} {
+			_, err := l.runner.Run(t.Context(), dry)
+			if err == nil || !strings.Contains(err.Error(), "is empty") || !strings.Contains(hint.Of(err), "mounted") {
+				t.Fatalf("with %q in it: %v (%s)", within, err, hint.Of(err))
+			}
+		}
+	}
+	if entries, err := os.ReadDir(l.StandbyHome); err != nil || len(entries) != 2 {
+		t.Errorf("a refused run left %v in the home, %v", entries, err)
+	}
+	l.runner.NewSource = true
+	l.run()
+	l.runner.NewSource = false
+	if r := l.run(); !r.Published { // what this host had of its own there is gone with the disk, the rest is as it should be
+		t.Error("nothing was published after it was accepted")
+	}
+	check, err := l.Check(t.Context())
+	if err != nil || slices.ContainsFunc(check.Broken, func(s string) bool { return !strings.Contains(s, "the standby's own") }) || len(check.Behind) > 0 {
+		t.Errorf("accepted: %+v, %v", check, err)
+	}
 }
 
 // reading notes the files of the active that are read.

@@ -74,7 +74,7 @@ no standby; 11 another drsync is running; 130 interrupted.`,
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&f.source, "new-source", false, "accept that the active's home is another directory than the last time")
+	c.Flags().BoolVar(&f.source, "new-source", false, "accept that the active's home is another directory than the last time, or lacks a mount, or that the standby's is empty")
 	c.Flags().BoolVar(&f.verifyDatabase, "verify-db", false, "compare the captured database with the active's, by sums, before it is published")
 	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "decide and show everything, keep nothing")
 	o.addJSON(c)

@@ -31,6 +31,7 @@ const (
 type announcer struct {
 	s      *dirSender
 	digest rsyncx.DigestOptions
+	mounts rsyncx.MountTops
 
 	held   []heldDir // announced and not settled, oldest first
 	judged int       // of held, how many have their verdict
@@ -60,7 +61,9 @@ func (n *announcer) next(ctx context.Context, dir rsyncx.Dir, single *rsyncx.Pat
 		h.bytes += entryMemory + weight(&dir.Entries[i])
 	}
 	var digest rsyncx.DirDigest
-	if single == nil && !dir.Partial && len(dir.Path) <= maxPath && carried(dir.Entries) && !rsyncx.RacyEntries(dir.Entries, time.Now()) {
+	// The client remembers mount points, and a digest would not tell it of one.
+	top := single == nil && n.mounts.Top(dir.Path, &dir.Self)
+	if single == nil && !top && !dir.Partial && len(dir.Path) <= maxPath && carried(dir.Entries) && !rsyncx.RacyEntries(dir.Entries, time.Now()) {
 		digest, h.asked = rsyncx.DigestEntries(dir.Entries, n.digest)
 	}
 	n.announce(&h, digest)

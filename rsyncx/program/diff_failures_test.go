@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -521,6 +522,26 @@ func TestShownNames(t *testing.T) {
 		}, c.args)
 		if !strings.Contains(errs.String(), want) {
 			t.Errorf("%q: %s", c.args, errs.String())
+		}
+	}
+}
+
+// TestMadePath: a destination that --mkpath made is shown as one that was there.
+func TestMadePath(t *testing.T) {
+	base := bench(t)
+	for _, dest := range []string{"new/", "new/er/"} {
+		c := diffCase{nodes: pairOfTrees(), runs: []command{{opts: []string{"-ai", "--mkpath"}, srcs: []string{"from/"}, dest: dest}}}
+		want, err := play(t.Context(), base, c, runCommand("rsync"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := play(t.Context(), base, c, runProgram)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sorted := func(text string) []string { return slices.Sorted(strings.Lines(text)) } // the order is another
+		if want[0].exit != 0 || got[0].exit != 0 || !slices.Equal(sorted(got[0].stdout), sorted(want[0].stdout)) {
+			t.Errorf("%s: rsync says\n%s\nand drsync\n%s", dest, want[0].stdout, got[0].stdout)
 		}
 	}
 }

@@ -221,7 +221,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		}
 		r.say("delta-transmission " + state)
 	}
-	r.fresh = to.make > 0 && !tree.keepRoot
+	r.fresh = to.make > 0 && !tree.keepRoot && !r.c.MakePath // which is made before, as a directory like any other
 	if err := r.madeRoot(ctx, source); err != nil {
 		return err
 	}

@@ -16,6 +16,14 @@ func checkDir(d *Dir) error {
 	if err := CheckPath(d.Path); err != nil {
 		return err
 	}
+	for _, bound := range []string{d.After, d.Upto} {
+		if bound != "" && CheckName(bound) != nil {
+			return fmt.Errorf("a piece of %q: %w", Printable(d.Path), CheckName(bound))
+		}
+	}
+	if d.Upto != "" && d.Upto <= d.After {
+		return hostile(d.Path, "a piece of it ends before it begins")
+	}
 	if d.Same && d.Path != "" {
 		return nil // nothing else was sent
 	}
@@ -30,6 +38,9 @@ func checkDir(d *Dir) error {
 		e := &d.Entries[i]
 		if err := CheckName(e.Name); err != nil {
 			return fmt.Errorf("in %q: %w", Printable(d.Path), err)
+		}
+		if e.Name <= d.After || d.Upto != "" && e.Name > d.Upto {
+			return hostile(joinPath(d.Path, e.Name), "it is no name of its piece")
 		}
 		if i > 0 && d.Entries[i-1].Name >= e.Name {
 			return hostile(joinPath(d.Path, e.Name), "it came after %q", Printable(d.Entries[i-1].Name))

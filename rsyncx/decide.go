@@ -144,6 +144,10 @@ func (s *stager) implied(f *frame, e *Entry) bool {
 func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	path := joinPath(f.path, e.Name)
 	c := sub{name: e.Name, dst: here, set: s.attrs(e, here), mount: f.mount}
+	if here != nil {
+		own := *here // the rest of the listing need not stay for it
+		c.dst = &own
+	}
 	implied := s.implied(f, e)
 	if implied && here != nil {
 		c.set = attr{set: setMode, mode: here.Mode & 0o7777}

@@ -2,6 +2,7 @@ package rsyncx
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type dirent struct {
 // to one goroutine; what it returned last is valid until its next listing, the
 // names for ever.
 type dirReader struct {
+	most  int    // names that are a list; 0 means longDir
 	raw   []byte // as the kernel gives it
 	names []byte // one behind the other, each with its NUL byte
 	ends  []direntEnd
@@ -36,26 +38,73 @@ type direntEnd struct {
 // direntHead is what stands before the name in a linux_dirent64.
 const direntHead = 8 + 8 + 2 + 1
 
-// read lists the directory open at fd in byte order. More than MaxDirBytes of
-// names are an error.
-func (r *dirReader) read(fd int) ([]dirent, error) {
+// read lists the directory open at fd in byte order: as a list, or when it is a
+// long one as longNames. More than MaxDirBytes of names are an error.
+func (r *dirReader) read(fd int) ([]dirent, *longNames, error) {
 	if r.raw == nil {
 		r.raw = make([]byte, 64<<10)
 	}
 	r.names, r.ends = r.names[:0], r.ends[:0]
 	for {
-		var n int
-		err := retry(func() (err error) { n, err = unix.ReadDirent(fd, r.raw); return err })
+		n, err := r.next(fd)
+		if err != nil {
+			return nil, nil, err
+		}
+		if n == 0 {
+			return r.sorted(), nil, nil
+		}
+		if r.parse(r.raw[:n]); r.isLong() {
+			long, err := r.long(fd)
+			return nil, long, err
+		}
+	}
+}
+
+// next reads what the kernel gives at a time.
+func (r *dirReader) next(fd int) (n int, err error) {
+	err = retry(func() (err error) { n, err = unix.ReadDirent(fd, r.raw); return err })
+	return max(n, 0), err
+}
+
+func (r *dirReader) isLong() bool { return len(r.ends) > r.piece() }
+
+// piece is how many names are a list, and a piece of more.
+func (r *dirReader) piece() int { return cmp.Or(r.most, longDir) }
+
+// readLong is read for a directory that is to be handled as a long one.
+func (r *dirReader) readLong(fd int) (*longNames, error) {
+	list, long, err := r.read(fd)
+	if err == nil && long == nil {
+		long = &longNames{}
+		for i := range list {
+			long.add([]byte(list[i].name), list[i].kind)
+		}
+	}
+	return long, err
+}
+
+// long goes on with what parse has found so far.
+func (r *dirReader) long(fd int) (*longNames, error) {
+	all := &longNames{}
+	for {
+		from := 0
+		for _, e := range r.ends {
+			all.add(r.names[from:e.end], e.kind)
+			from = e.end + 1
+		}
+		if all.bytes > MaxDirBytes {
+			return nil, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes)
+		}
+		r.names, r.ends = r.names[:0], r.ends[:0]
+		n, err := r.next(fd)
 		if err != nil {
 			return nil, err
 		}
-		if n <= 0 {
-			return r.sorted(), nil
+		if n == 0 {
+			all.sort()
+			return all, nil
 		}
 		r.parse(r.raw[:n])
-		if len(r.names) > MaxDirBytes {
-			return nil, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes)
-		}
 	}
 }
 
@@ -90,9 +139,6 @@ func (r *dirReader) sorted() []dirent {
 		from = e.end + 1
 	}
 	slices.SortFunc(r.list, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
-	if cap(r.names) > 1<<20 { // of a directory out of the common
-		*r = dirReader{raw: r.raw, list: r.list}
-	}
 	return r.list
 }
 
@@ -160,12 +206,19 @@ func (i *info) setStatx(name string, st *unix.Statx_t) {
 	i.mount = st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
-// of makes what read returns out of names that are known, without their types.
-func (r *dirReader) of(names []string) []dirent {
+// of makes what read returns out of names that are known, ascending, without their types.
+func (r *dirReader) of(names []string) ([]dirent, *longNames) {
+	if len(names) > r.piece() {
+		all := &longNames{}
+		for _, name := range names {
+			all.add([]byte(name), unix.DT_UNKNOWN)
+		}
+		return nil, all
+	}
 	r.names, r.ends = r.names[:0], r.ends[:0]
 	for _, name := range names {
 		r.names = append(append(r.names, name...), 0)
 		r.ends = append(r.ends, direntEnd{end: len(r.names) - 1, kind: unix.DT_UNKNOWN})
 	}
-	return r.sorted()
+	return r.sorted(), nil
 }

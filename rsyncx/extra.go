@@ -18,7 +18,10 @@ func (s *stager) extra(f *frame, here *info) error {
 	switch {
 	case !s.o.Delete || s.o.deleted:
 		s.survey(f.fd, path, here)
-	case !f.early && !s.protected(f.guard, path, here.isDir()):
+	case f.early || s.protected(f.guard, path, here.isDir()):
+	case f.long != nil:
+		f.gone = append(f.gone, uint32(f.long.past(here.Name)-1))
+	default:
 		f.extra = append(f.extra, *here)
 	}
 	return nil
@@ -50,22 +53,29 @@ func (s *stager) extrasFirst(f *frame, d *Dir) error {
 // extras decides about the names that only the destination has in f, in rsync's
 // order, on which depends what DeleteUpTo leaves.
 func (s *stager) extras(f *frame) error {
-	doomed := f.extra
-	f.extra = nil
+	doomed, gone, long := f.extra, f.gone, f.long
+	f.extra, f.gone, f.long = nil, nil, nil
 	deletionOrder(doomed)
 	defer s.aloud()()
 	for i := range doomed {
-		if err := s.write(f); err != nil {
-			if err = s.shutOut(joinPath(f.path, doomed[i].Name), err); err != nil {
-				return err
-			}
-			continue
-		}
-		if _, err := s.doom(f.fd, joinPath(f.path, doomed[i].Name), &doomed[i], f.guard, s.delete); err != nil {
+		if err := s.doomExtra(f, &doomed[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(gone) == 0 {
+		return nil
+	}
+	_, err := s.lister.eachOf(f.fd, f.path, long, gone, func(here *info) error { return s.doomExtra(f, here) })
+	return err
+}
+
+func (s *stager) doomExtra(f *frame, here *info) error {
+	path := joinPath(f.path, here.Name)
+	if err := s.write(f); err != nil {
+		return s.shutOut(path, err)
+	}
+	_, err := s.doom(f.fd, path, here, f.guard, s.delete)
+	return err
 }
 
 // aloud lets the first half of DeleteBefore, which is silent about all else, tell
@@ -173,28 +183,24 @@ func (s *stager) doom(parent int, path string, here *info, guard *filter.Scope, 
 	if err != nil {
 		return false, err
 	}
-	all, err := s.listAt(fd, path)
-	if err != nil {
-		return false, err
-	}
-	s.destSeen += int64(len(all))
 	stays = s.holdsBackups(path)
 	backedUp := s.backedUp
-	deletionOrder(all)
-	for i := range all {
-		child := joinPath(path, all[i].Name)
-		if all[i].Dev != here.Dev {
-			all[i].mount = true
+	seen, err := s.lister.each(fd, path, func(in *info) error {
+		child := joinPath(path, in.Name)
+		if in.Dev != here.Dev {
+			in.mount = true
 		}
-		if s.protected(guard, child, all[i].isDir()) {
+		if s.protected(guard, child, in.isDir()) {
 			stays = true
-			continue
+			return nil
 		}
-		left, err := s.doom(fd, child, &all[i], guard, del)
-		if err != nil {
-			return false, err
-		}
+		left, err := s.doom(fd, child, in, guard, del)
 		stays = stays || left
+		return err
+	})
+	s.destSeen += seen
+	if err != nil {
+		return false, err
 	}
 	if stays || s.backedUp > backedUp && s.keepsOwn(path) {
 		s.info(path, "cannot delete non-empty directory: "+Printable(path))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -22,9 +21,12 @@ type frame struct {
 	mount  bool   // it, or one above it, is a mount point below the root
 	owned  bool   // by us, so that Publish can make it writable
 	dev    uint64
-	dst    []info        // the destination's entries, ascending
-	around []info        // the same, for as long as the entries are looked at, with Fuzzy
+	dst    []info        // the destination's entries that were not passed, ascending; of a long directory some of them
+	long   *longNames    // of the destination, while the entries of a long directory are looked at
+	at     int           // first of long that is not among dst and was not
+	around []info        // the destination's entries, for as long as they are looked at, with Fuzzy
 	extra  []info        // those that the source has not
+	gone   []uint32      // the same of long
 	early  bool          // they were decided about before everything else
 	rules  *filter.Scope // for what the source sends
 	guard  *filter.Scope // for what the destination would lose
@@ -74,9 +76,13 @@ func (s *stager) walk(ctx context.Context) (err error) {
 		return err
 	}
 	options.Hidden = s.o.Explain && s.o.Filter.Len() > 0 && !s.o.deleteOnly
+	s.gathers = s.needsWhole()
 	if s.same = s.sameDirs(); s.same != nil {
 		options.Same, options.Digest = s.same.same, s.same.digest
-		defer s.same.close()
+		defer func() {
+			s.same.close()
+			s.same = nil
+		}()
 	}
 	for d, err := range s.src.Walk(ctx, options) {
 		if ctx.Err() != nil {
@@ -100,7 +106,10 @@ func (s *stager) walk(ctx context.Context) (err error) {
 		return context.Cause(ctx)
 	}
 	if len(s.frames) == 0 {
-		return errors.New("list the source: its root was not listed")
+		return fmt.Errorf("list the source: %w: its root was not listed", ErrNoListing)
+	}
+	if s.piece.Upto != "" {
+		return hostile(s.piece.Path, "its last piece was not listed")
 	}
 	return s.unwind(0)
 }
@@ -116,7 +125,7 @@ func (s *stager) unreadable(e *PathError) error {
 	return nil
 }
 
-// arrive takes the next directory of the walk.
+// arrive takes the next directory of the walk, or the next piece of one.
 func (s *stager) arrive(ctx context.Context, d *Dir) error {
 	if d.Same && s.same == nil {
 		return hostile(d.Path, "nobody said that it is the same here")
@@ -124,21 +133,37 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 	if err := checkDir(d); err != nil {
 		return err
 	}
-	if s.listed += int64(len(d.Entries)); s.listed > s.o.MaxEntries {
-		return fmt.Errorf("list the source: %w: %d names and more", ErrTooMany, s.o.MaxEntries)
+	if err := s.inTurn(d); err != nil {
+		return err
 	}
 	s.ancient(d)
-	s.mounted(d)
-	f, err := s.enter(d)
-	if err != nil || f == nil {
+	if d.After == "" {
+		s.mounted(d)
+	}
+	if s.gathers && !d.Piece().whole() {
+		var err error
+		if d, err = s.gather(d); d == nil {
+			return err
+		}
+	}
+	if d.After == "" {
+		f, err := s.enter(d)
+		if s.at = f; err != nil || f == nil {
+			return err
+		}
+		s.frames = append(s.frames, f)
+	}
+	f := s.at
+	if f == nil {
+		return nil // a piece of what is not wanted
+	}
+	if err := s.list(f, d); err != nil {
 		return err
 	}
-	s.frames = append(s.frames, f)
-	if err := s.list(f, d.Same); err != nil {
-		return err
-	}
-	if err := s.scopes(ctx, f, d); err != nil {
-		return err
+	if d.After == "" {
+		if err := s.scopes(ctx, f, d); err != nil {
+			return err
+		}
 	}
 	if d.Same {
 		if err := s.sameEntries(f, d); err != nil {
@@ -154,13 +179,8 @@ func (s *stager) sameEntries(f *frame, d *Dir) (err error) {
 	if f.fd < 0 || len(d.Entries) > 0 {
 		return hostile(d.Path, "it was not said to be the same here")
 	}
-	if d.Entries = shown(make([]Entry, 0, len(f.dst)), f.dst); len(d.Entries) == 0 {
-		return nil
-	}
-	if s.listed += int64(len(d.Entries)); s.listed > s.o.MaxEntries {
-		return fmt.Errorf("list the source: %w: %d names and more", ErrTooMany, s.o.MaxEntries)
-	}
-	return nil
+	d.Entries = shown(make([]Entry, 0, len(f.dst)), f.dst)
+	return s.mayList(len(d.Entries))
 }
 
 // enter opens the destination's side of d, which must be the root or follow
@@ -284,64 +304,13 @@ func (s *stager) workable(f *frame, now *info) error {
 	return s.op(partClear, op{kind: opEnter, path: f.path, attr: attr{set: setMode, mode: now.Mode&0o7777 | 0o700}})
 }
 
-// list reads the destination's directory.
-func (s *stager) list(f *frame, same bool) (err error) {
-	if f.fd < 0 {
-		return nil
-	}
-	kept := false
-	switch f.dst, kept = s.same.arrived(f.path); {
-	case kept:
-	case same:
-		f.dst, err = s.same.relist(f.path)
-	default:
-		f.dst, err = s.listAt(f.fd, f.path)
-	}
-	s.destSeen += int64(len(f.dst))
-	return err
-}
-
-func (s *stager) listAt(fd int, path string) ([]info, error) { return s.lister.list(fd, path) }
-
-// destLister lists directories of the destination. It belongs to one goroutine.
-type destLister struct {
-	reader dirReader
-	stat   unix.Statx_t
-}
-
-func (l *destLister) list(fd int, path string) ([]info, error) {
-	names, err := l.reader.read(fd)
-	if err != nil {
-		return nil, fmt.Errorf("list the directory %s of the destination: %w", Printable(path), err)
-	}
-	all := make([]info, 0, len(names))
-	for i := range names {
-		n := &names[i]
-		if path == "" && n.name == stateDir {
-			continue
-		}
-		all = append(all, info{})
-		err := n.infoAt(fd, &l.stat, &all[len(all)-1])
-		if errors.Is(err, fs.ErrNotExist) {
-			all = all[:len(all)-1]
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("stat %s in the destination: %w", Printable(joinPath(path, n.name)), err)
-		}
-	}
-	return all, nil
-}
-
-// entries goes through both sides of a directory, name by name.
+// entries goes through both sides of a directory, or of a piece of it, name by name.
 func (s *stager) entries(f *frame, d *Dir) error {
 	if err := s.extrasFirst(f, d); err != nil {
 		return err
 	}
-	have := f.dst
-	f.dst = nil
 	if s.o.Fuzzy {
-		f.around = have
+		f.around = f.dst
 	}
 	extra := s.extra
 	if d.Partial || !f.only.All() { // what was not looked at may well be there
@@ -349,15 +318,9 @@ func (s *stager) entries(f *frame, d *Dir) error {
 	}
 	for i := range d.Entries {
 		e := &d.Entries[i]
-		for len(have) > 0 && have[0].Name < e.Name {
-			if err := extra(f, &have[0]); err != nil {
-				return err
-			}
-			have = have[1:]
-		}
-		var here *info
-		if len(have) > 0 && have[0].Name == e.Name {
-			here, have = &have[0], have[1:]
+		here, err := s.meet(f, d.Upto, e.Name, extra)
+		if err != nil {
+			return err
 		}
 		if !d.Same && !s.lets(f, e) {
 			s.sayHidden(f, e)
@@ -378,10 +341,8 @@ func (s *stager) entries(f *frame, d *Dir) error {
 			f.ignore(e)
 		}
 	}
-	for i := range have {
-		if err := extra(f, &have[i]); err != nil {
-			return err
-		}
+	if _, err := s.meet(f, d.Upto, "", extra); err != nil || d.Upto != "" {
+		return err
 	}
 	return s.extras(f)
 }

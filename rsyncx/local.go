@@ -22,6 +22,7 @@ type local struct {
 	view     View
 	confined bool  // links lead no further than the root and allowed
 	allowed  []int // directories
+	long     int   // in tests, in place of longDir
 	owners   ownerNames
 	close    sync.Once
 }

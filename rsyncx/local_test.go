@@ -47,7 +47,7 @@ func (a asking) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx
 	return func(yield func(rsyncx.Dir, error) bool) {
 		for d, err := range a.Source.Walk(ctx, o) {
 			sum, ok := rsyncx.DigestEntries(d.Entries, o.Digest)
-			if err == nil && ok && o.Same != nil && !d.Partial && !rsyncx.RacyEntries(d.Entries, time.Now()) && o.Same(d.Path, sum) {
+			if err == nil && ok && o.Same != nil && !d.Partial && !rsyncx.RacyEntries(d.Entries, time.Now()) && o.Same(d.Piece(), sum) {
 				d.Same, d.Entries = true, nil
 				if d.Path != "" {
 					d.Self = rsyncx.Entry{}

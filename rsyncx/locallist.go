@@ -1,6 +1,7 @@
 package rsyncx
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,10 +35,15 @@ func (m *ownerMemo) fill(e *Entry, names *ownerNames) {
 	e.User, e.Group = m.user, m.group
 }
 
-// list opens d and finds out what is in it.
+// list opens d and finds out what is in it: of a long one only the names, since its
+// pieces are listed one by one.
 func (l *lister) list(w *localWalk, d *walkDir) {
 	if l.link == nil {
 		l.link = make([]byte, maxPath+1)
+	}
+	if d.of != nil {
+		d.err = l.piece(w, d)
+		return
 	}
 	fd, err := l.open(w, d)
 	if err != nil || fd < 0 {
@@ -48,7 +54,7 @@ func (l *lister) list(w *localWalk, d *walkDir) {
 		err = l.entries(w, d, fd)
 	}
 	d.err = err
-	if d.unopened = len(d.kids); d.unopened > 0 && err == nil {
+	if d.unopened = len(d.kids) + d.pieces; d.unopened > 0 && err == nil {
 		d.fd = fd
 		return
 	}
@@ -145,18 +151,46 @@ func (l *lister) enter(w *localWalk, d *walkDir, fd int) (err error) {
 	return err
 }
 
-// entries describes what is in d. A directory that cannot be read is reported
-// and not yielded.
+// entries describes what is in d, or finds out its pieces. A directory that cannot
+// be read is reported and not yielded.
 func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
-	names, err := l.names(d, fd)
+	l.reader.most = w.long
+	names, long, err := l.names(d, fd)
 	if err != nil {
 		d.unreadable(d.path, err)
 		return nil
 	}
-	if d.names = int64(len(names)); d.names > w.o.MaxEntries {
+	d.dir.Path, d.dir.Partial = d.path, !d.only.All()
+	if long == nil {
+		d.names = int64(len(names))
+		return l.describeAll(w, d, fd, names)
+	}
+	if d.names = int64(long.len()); d.names <= w.o.MaxEntries {
+		d.long, d.pieces = long, (long.len()-1)/l.reader.piece()+1
+		d.bytes += long.size()
+	}
+	return nil
+}
+
+// piece describes a piece of a long directory.
+func (l *lister) piece(w *localWalk, d *walkDir) error {
+	long, size := d.of.long, cmp.Or(w.long, longDir)
+	from, to := d.number*size, min((d.number+1)*size, long.len())
+	d.dir = Dir{Path: d.path, Self: d.of.dir.Self, Partial: d.of.dir.Partial}
+	if from > 0 {
+		d.dir.After = string(long.name(from - 1))
+	}
+	if to < long.len() {
+		d.dir.Upto = string(long.name(to - 1))
+	}
+	return l.describeAll(w, d, d.of.fd, long.span(from, to))
+}
+
+// describeAll fills the entries of d, which has these names.
+func (l *lister) describeAll(w *localWalk, d *walkDir, fd int, names []dirent) error {
+	if d.names > w.o.MaxEntries {
 		return nil // the consumer counts
 	}
-	d.dir.Path, d.dir.Partial = d.path, !d.only.All()
 	all := make([]Entry, 0, len(names))
 	size := 0
 	for i := range names {
@@ -183,6 +217,8 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 		if size += len(e.Name) + len(e.Target) + len(e.User) + len(e.Group) + len(e.Xattrs); size > MaxDirBytes {
 			d.kids = nil
 			d.unreadable(d.path, fmt.Errorf("more than %d bytes of names in one directory", MaxDirBytes))
+			// The pieces of a long directory follow one another without a gap.
+			d.dir.Partial, d.whole = true, d.of != nil
 			return nil
 		}
 		if w.o.Hidden && l.hidden(d, n.name, isDir(e)) {
@@ -200,11 +236,12 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 }
 
 // names returns what to look at in d.
-func (l *lister) names(d *walkDir, fd int) ([]dirent, error) {
+func (l *lister) names(d *walkDir, fd int) ([]dirent, *longNames, error) {
 	if d.only.All() {
 		return l.reader.read(fd)
 	}
-	return l.reader.of(d.only.Names()), nil
+	names, long := l.reader.of(d.only.Names())
+	return names, long, nil
 }
 
 // entry describes one name, and reports whether it was seen through a link and

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/drsync/drsync/rsyncx/filter"
@@ -71,8 +72,12 @@ type localWalk struct {
 type step struct {
 	next *step
 	dir  *walkDir
-	rest bool // the place of the subdirectories of dir that are not begun
+	rest bool // the place of the pieces, and then subdirectories, of dir that are not begun
 }
+
+// spent reports whether nothing is to come of a rest any more: a long directory has
+// no subdirectories.
+func (s *step) spent() bool { return s.rest && s.dir.pieces == 0 && len(s.dir.kids) == 0 }
 
 // walkDir is one directory of a walk. Whoever begins it owns it until it is done.
 type walkDir struct {
@@ -90,7 +95,16 @@ type walkDir struct {
 	done       bool
 	kids       []kid
 	begun      int // of kids
-	unopened   int // of kids
+	unopened   int // of kids and pieces
+
+	// A long directory is yielded in pieces, which stand in the order in its place and are
+	// directories of their own until they are.
+	long   *longNames
+	pieces int      // that are not listed
+	cut    int      // pieces that are begun
+	found  [][]kid  // by the pieces
+	of     *walkDir // of a piece: the long one
+	number int      // of a piece
 
 	errs  []error // about single names
 	dir   Dir
@@ -117,7 +131,7 @@ func (w *localWalk) run(yield func(Dir, error) bool) error {
 	w.head = &root.self
 	w.lister.list(w, root)
 	w.finish(root)
-	if len(root.kids) > 0 {
+	if len(root.kids)+root.pieces > 0 {
 		stop := context.AfterFunc(w.ctx, w.wake)
 		defer stop()
 		for range runtime.GOMAXPROCS(0) {
@@ -148,9 +162,12 @@ func (w *localWalk) deliver(d *walkDir, yield func(Dir, error) bool) error {
 	if d.err != nil {
 		return d.err
 	}
+	if !d.whole {
+		return nil
+	}
 	dir := d.dir
 	d.dir = Dir{} // its consumer alone decides how long it stays in memory
-	if d.whole && !yield(dir, nil) {
+	if !yield(dir, nil) {
 		return errStopped
 	}
 	return nil
@@ -176,6 +193,10 @@ func (w *localWalk) take() (*walkDir, error) {
 				w.work.Signal()
 			}
 			return d, nil
+		}
+		if w.head.spent() {
+			w.head = w.head.next
+			continue
 		}
 		d := w.begin(w.head.rest)
 		if d == nil {
@@ -218,12 +239,21 @@ func (w *localWalk) begin(urgent bool) *walkDir {
 	if !urgent && !w.room() {
 		return nil
 	}
-	for at := &w.head; *at != nil; at = &(*at).next {
-		if !(*at).rest {
+	for at := &w.head; *at != nil; {
+		rest, parent := *at, (*at).dir
+		switch {
+		case rest.spent():
+			*at = rest.next
+			continue
+		case rest.rest && parent.cut < len(parent.found):
+			d := parent.piece()
+			d.self = step{dir: d, next: rest}
+			*at = &d.self
+			return d
+		case !rest.rest || parent.pieces > 0: // what subdirectories it has is not known
+			at = &rest.next
 			continue
 		}
-		rest := *at
-		parent := rest.dir
 		d := &walkDir{parent: parent, kid: parent.kids[parent.begun], fd: -1, scope: parent.scope}
 		d.path = joinPath(parent.path, d.kid.name)
 		d.only, _ = parent.only.entered(d.kid.name, d.path, parent.scope)
@@ -236,6 +266,13 @@ func (w *localWalk) begin(urgent bool) *walkDir {
 		return d
 	}
 	return nil
+}
+
+// piece begins the next piece of a long directory.
+func (d *walkDir) piece() *walkDir {
+	p := &walkDir{parent: d.parent, kid: d.kid, path: d.path, scope: d.scope, only: d.only, dev: d.dev, ino: d.ino, fd: -1, of: d, number: d.cut}
+	d.cut++
+	return p
 }
 
 func (w *localWalk) finish(d *walkDir) {
@@ -251,22 +288,52 @@ func (w *localWalk) finished(d *walkDir) {
 	w.bytes += d.bytes
 	w.dirs++
 	if d.err != nil {
-		d.kids = nil
+		d.kids, d.pieces = nil, 0
 	}
-	if len(d.kids) == 0 {
+	if d.of != nil {
+		w.pieceDone(d)
 		return
 	}
+	if len(d.kids)+d.pieces == 0 {
+		return
+	}
+	d.found = make([][]kid, d.pieces)
 	d.rest = step{dir: d, rest: true, next: d.self.next}
 	d.self.next = &d.rest
-	for n := min(w.idle, len(d.kids)-1); n > 0 && w.room(); n-- {
+	w.rouse(len(d.kids) + d.pieces - 1)
+}
+
+// rouse wakes workers for what has become known, at most n of them.
+func (w *localWalk) rouse(n int) {
+	for n = min(w.idle, n); n > 0 && w.room(); n-- {
 		w.work.Signal()
 	}
+}
+
+// pieceDone takes the subdirectories that a piece has found. After the last piece
+// they can be begun.
+func (w *localWalk) pieceDone(p *walkDir) {
+	d := p.of
+	d.found[p.number] = p.kids
+	d.unopened += len(p.kids)
+	p.kids = nil
+	if d.pieces--; d.pieces == 0 {
+		d.kids = slices.Concat(d.found...)
+		d.long, d.found = nil, nil
+		w.rouse(len(d.kids))
+	}
+	w.release(d)
 }
 
 // opened says that one subdirectory of d needs its descriptor no more.
 func (w *localWalk) opened(d *walkDir) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.release(d)
+}
+
+// release is opened for a piece too.
+func (w *localWalk) release(d *walkDir) {
 	if d.unopened--; d.unopened == 0 {
 		unix.Close(d.fd)
 		d.fd = -1

@@ -61,8 +61,8 @@ type leftoverContent struct {
 }
 
 const (
-	maxLeftovers     = 1 << 20
-	maxLeftoverPaths = 48 << 20 // bytes
+	maxLeftovers     = 1 << 19
+	maxLeftoverPaths = 24 << 20 // bytes
 	leftoverChunk    = 1 << 12
 	leftoverText     = 1 << 20 // bytes
 	// shortRun is how many of one length and time are gone through one by one.

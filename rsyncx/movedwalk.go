@@ -48,14 +48,11 @@ func (s *stager) survey(parent int, path string, here *info) {
 		return // nothing of it is needed
 	}
 	defer unix.Close(fd)
-	all, err := s.listAt(fd, path)
-	if err != nil {
-		return
-	}
-	for i := range all {
-		if all[i].Dev != here.Dev {
-			continue
+	// What goes wrong leaves out some that might have been found.
+	_, _ = s.lister.each(fd, path, func(in *info) error {
+		if in.Dev == here.Dev {
+			s.survey(fd, joinPath(path, in.Name), in)
 		}
-		s.survey(fd, joinPath(path, all[i].Name), &all[i])
-	}
+		return nil
+	})
 }

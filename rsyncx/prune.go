@@ -62,6 +62,10 @@ type prunable struct {
 }
 
 func (p *pruner) arrive(d *Dir) {
+	if last := len(p.open) - 1; d.After != "" && last >= 0 && p.open[last].path == d.Path {
+		p.open[last].take(p, d)
+		return
+	}
 	dir, _ := splitPath(d.Path)
 	depth := 0
 	for depth < len(p.open) && d.Path != "" && (p.open[depth].path == dir || strings.HasPrefix(dir, p.open[depth].path+"/") || p.open[depth].path == "") {
@@ -69,6 +73,12 @@ func (p *pruner) arrive(d *Dir) {
 	}
 	p.leave(depth)
 	at := prunable{path: d.Path, kept: d.Path == "" || p.protected(d.Path)}
+	at.take(p, d)
+	p.open = append(p.open, at)
+}
+
+// take notes the entries of a directory, or of a piece of it.
+func (at *prunable) take(p *pruner, d *Dir) {
 	for i := range d.Entries {
 		e := &d.Entries[i]
 		if !isDir(e) {
@@ -81,7 +91,6 @@ func (p *pruner) arrive(d *Dir) {
 			at.subs = append(at.subs, e.Name)
 		}
 	}
-	p.open = append(p.open, at)
 }
 
 // protected reports whether a rule keeps the directory path at the destination:

@@ -24,6 +24,8 @@ type Root struct {
 
 	// fault, in tests, stands for a crash before a system call that changes something.
 	fault func(call string) error
+	// long, in tests, stands for longDir.
+	long int
 	// share, in tests, stands for a file system where files can share blocks.
 	share func(to, from int) error
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os/user"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -29,17 +30,28 @@ type sameDirs struct {
 	owners reverseOwners
 	free   chan *sameLister
 
+	long int // in tests, in place of longDir
+
 	mu    sync.Mutex
-	kept  map[string][]info
-	queue []string // of kept, as they came
+	kept  map[Piece][]info
+	queue []Piece // of kept, as they came
 	bytes int
+	names []*namesHere // of long directories, the last used last
+}
+
+// namesHere are the names of a directory of which pieces are asked for.
+type namesHere struct {
+	path string
+	read sync.Once
+	all  *longNames // nil before they are read, or when they cannot be
 }
 
 // maxKept bounds the listings kept, in bytes, sameListers those who list at once.
 const (
-	maxKept     = 16 << 20
+	maxKept     = 12 << 20
 	sameListers = 16
 	infoBytes   = 200
+	maxNames    = 3 // long directories whose names are kept
 )
 
 // sameLister is what one goroutine needs to list directories.
@@ -77,27 +89,28 @@ func (s *stager) sameDirs() *sameDirs {
 			OmitDirTimes: o.OmitDirTimes || !o.Times, OmitLinkTimes: o.OmitLinkTimes || !o.Times, // those are never set then, nor looked at
 		},
 		free: make(chan *sameLister, sameListers),
-		kept: map[string][]info{},
+		kept: map[Piece][]info{},
+		long: s.dst.long,
 	}
 }
 
 // same implements WalkOptions.Same. What goes wrong here makes the directory
 // come, and goes wrong again then.
-func (d *sameDirs) same(path string, want DirDigest) bool {
-	if CheckPath(path) != nil || d.racy != nil && d.racy(path) {
+func (d *sameDirs) same(p Piece, want DirDigest) bool {
+	if CheckPath(p.Path) != nil || d.racy != nil && d.racy(p.Path) {
 		return false
 	}
-	if only, into := d.only.at(path); !into || !only.All() {
+	if only, into := d.only.at(p.Path); !into || !only.All() {
 		return false
 	}
 	l := d.take()
 	defer d.give(l)
-	all, err := l.list(d, path)
+	all, err := l.list(d, p)
 	if err != nil {
 		return false
 	}
 	got, ok := l.sum(d, all)
-	d.keep(path, all)
+	d.keep(p, all)
 	return ok && got == want
 }
 
@@ -106,7 +119,9 @@ func (d *sameDirs) take() *sameLister {
 	case l := <-d.free:
 		return l
 	default:
-		return &sameLister{descent: descent{root: d.root}, link: make([]byte, maxPath+1)}
+		l := &sameLister{descent: descent{root: d.root}, link: make([]byte, maxPath+1)}
+		l.lister.reader.most = d.long
+		return l
 	}
 }
 
@@ -133,9 +148,13 @@ func (d *sameDirs) close() {
 	}
 }
 
-// list lists the destination's directory path and marks what the sender's rules hide.
-func (l *sameLister) list(d *sameDirs, path string) ([]info, error) {
-	fd, err := l.descent.dir(path)
+// errLong says that the destination has much more than the source tells of.
+var errLong = errors.New("it has too many names here")
+
+// list lists the destination's directory, or a piece of it, and marks what the
+// sender's rules hide.
+func (l *sameLister) list(d *sameDirs, p Piece) ([]info, error) {
+	fd, err := l.descent.dir(p.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -143,14 +162,22 @@ func (l *sameLister) list(d *sameDirs, path string) ([]info, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	all, err := l.lister.list(fd, path)
+	var all []info
+	if p.whole() {
+		var long *longNames
+		if all, long, err = l.lister.list(fd, p.Path); long != nil {
+			err = errLong
+		}
+	} else {
+		all, err = l.piece(d, fd, p)
+	}
 	if err != nil {
 		return nil, err
 	}
 	for i := range all {
 		here := &all[i]
 		if d.rules != nil {
-			here.hidden, _ = d.rules.Excluded(joinPath(path, here.Name), here.isDir(), filter.Sender)
+			here.hidden, _ = d.rules.Excluded(joinPath(p.Path, here.Name), here.isDir(), filter.Sender)
 		}
 		if isSymlink(&here.Entry) && !here.hidden {
 			if here.Target, err = readLinkAt(fd, here.Name, l.link); err != nil {
@@ -159,6 +186,54 @@ func (l *sameLister) list(d *sameDirs, path string) ([]info, error) {
 		}
 	}
 	return all, nil
+}
+
+// piece lists a piece of a directory, unless it has much more than a piece of one should.
+func (l *sameLister) piece(d *sameDirs, fd int, p Piece) ([]info, error) {
+	n := d.namesAt(p.Path)
+	n.read.Do(func() { n.all, _ = l.lister.names(fd, p.Path) })
+	if n.all == nil {
+		return nil, errLong
+	}
+	from, to := n.all.past(p.After), n.all.upTo(p.Upto)
+	if to-from > 2*l.lister.reader.piece() {
+		return nil, errLong
+	}
+	return l.lister.describe(fd, p.Path, n.all.span(from, to))
+}
+
+// namesAt returns the place for the names of a directory, and gives up others.
+func (d *sameDirs) namesAt(path string) *namesHere {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := &namesHere{path: path}
+	if i := slices.IndexFunc(d.names, func(n *namesHere) bool { return n.path == path }); i >= 0 {
+		n = d.names[i]
+		d.names = slices.Delete(d.names, i, i+1)
+	} else if len(d.names) == maxNames {
+		d.names = slices.Delete(d.names, 0, 1)
+	}
+	d.names = append(d.names, n)
+	return n
+}
+
+// namesOf returns the names of a directory if they are known.
+func (d *sameDirs) namesOf(path string) *longNames {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	i := slices.IndexFunc(d.names, func(n *namesHere) bool { return n.path == path })
+	var n *namesHere
+	if i >= 0 {
+		n = d.names[i]
+	}
+	d.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	n.read.Do(func() {}) // waits for whoever reads them
+	return n.all
 }
 
 // sum digests what is not hidden.
@@ -184,51 +259,57 @@ func shown(to []Entry, all []info) []Entry {
 	return to
 }
 
-func (d *sameDirs) keep(path string, all []info) {
+func (d *sameDirs) keep(p Piece, all []info) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	size := sizeOf(path, all)
-	if _, twice := d.kept[path]; twice || d.bytes+size > maxKept {
+	size := sizeOf(p, all)
+	if _, twice := d.kept[p]; twice || d.bytes+size > maxKept {
 		return
 	}
-	d.kept[path] = all
-	d.queue = append(d.queue, path)
+	d.kept[p] = all
+	d.queue = append(d.queue, p)
 	d.bytes += size
 }
 
-func sizeOf(path string, all []info) int { return 256 + 2*len(path) + infoBytes*len(all) }
+func sizeOf(p Piece, all []info) int { return 256 + 2*len(p.Path) + infoBytes*len(all) }
 
-// arrived returns the listing of path if it was kept, and forgets those of
-// directories that will not come any more.
-func (d *sameDirs) arrived(path string) ([]info, bool) {
+// arrived returns the listing of p if it was kept, and forgets those of
+// directories and pieces that will not come any more.
+func (d *sameDirs) arrived(p Piece) ([]info, bool) {
 	if d == nil {
 		return nil, false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all, ok := d.kept[path]
-	d.drop(path)
-	for len(d.queue) > 0 && (d.queue[0] == path || comesAfter(d.queue[0], path)) {
+	all, ok := d.kept[p]
+	d.drop(p)
+	for len(d.queue) > 0 && d.queue[0].upTo(p) {
 		d.drop(d.queue[0])
 		d.queue = d.queue[1:]
 	}
+	d.names = slices.DeleteFunc(d.names, func(n *namesHere) bool { return comesAfter(n.path, p.Path) })
 	return all, ok
 }
 
-func (d *sameDirs) drop(path string) {
-	if all, ok := d.kept[path]; ok {
-		d.bytes -= sizeOf(path, all)
-		delete(d.kept, path)
+// upTo reports whether p does not come after q in a walk.
+func (p Piece) upTo(q Piece) bool {
+	return p.Path == q.Path && p.After <= q.After || comesAfter(p.Path, q.Path)
+}
+
+func (d *sameDirs) drop(p Piece) {
+	if all, ok := d.kept[p]; ok {
+		d.bytes -= sizeOf(p, all)
+		delete(d.kept, p)
 	}
 }
 
-// relist lists a directory whose listing was not kept.
-func (d *sameDirs) relist(path string) ([]info, error) {
+// relist lists a directory, or a piece, whose listing was not kept.
+func (d *sameDirs) relist(p Piece) ([]info, error) {
 	l := d.take()
 	defer d.give(l)
-	all, err := l.list(d, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = hostile(path, "the destination has it no more")
+	all, err := l.list(d, p)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLong) {
+		err = hostile(p.Path, "the destination has it no more")
 	}
 	return all, err
 }

@@ -57,7 +57,7 @@ func (d *digesting) Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, erro
 					if !ok || dir.Partial || turns[i].err != nil || RacyEntries(dir.Entries, d.now) {
 						continue
 					}
-					if d.asked.Add(1); ask(dir.Path, sum) {
+					if d.asked.Add(1); ask(dir.Piece(), sum) {
 						d.same.Add(1)
 						dir.Same, dir.Entries = true, nil
 						if dir.Path != "" {
@@ -285,16 +285,16 @@ func TestSameListingsAreBounded(t *testing.T) {
 	d := s.sameDirs()
 	defer d.close()
 	for i := range 300 {
-		d.same(fmt.Sprintf("%03d", i), DirDigest{})
+		d.same(Piece{Path: fmt.Sprintf("%03d", i)}, DirDigest{})
 	}
 	if n := len(d.kept); n != 300 {
 		t.Fatalf("%d listings were kept", n)
 	}
-	if all, ok := d.arrived("250"); !ok || len(all) != 1 || len(d.kept) != 49 {
+	if all, ok := d.arrived(Piece{Path: "250"}); !ok || len(all) != 1 || len(d.kept) != 49 {
 		t.Errorf("listing of 250: %v, %v; %d are left, want 49", all, ok, len(d.kept))
 	}
-	d.keep("big", make([]info, maxKept/infoBytes+1))
-	if _, ok := d.arrived("big"); ok || d.bytes != 0 {
+	d.keep(Piece{Path: "big"}, make([]info, maxKept/infoBytes+1))
+	if _, ok := d.arrived(Piece{Path: "big"}); ok || d.bytes != 0 {
 		t.Errorf("a listing over the bound was kept; %d bytes are", d.bytes)
 	}
 }

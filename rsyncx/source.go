@@ -35,7 +35,9 @@ type Source interface {
 	Lstat(ctx context.Context, path string) (Entry, error)
 
 	// Walk yields every directory that the filter lets in, parents before
-	// children and siblings in byte order, depth first. A directory that is
+	// children and siblings in byte order, depth first. A long directory may come in
+	// pieces: several Dirs with its path, one directly after the other and before its
+	// subdirectories; see Piece. A directory that is
 	// listed in its parent but whose content was not looked at (unreadable, on
 	// another file system with OneFileSystem) is not yielded. An error that is a *PathError says
 	// that one name could not be read, and the walk goes on after it; any other
@@ -96,11 +98,11 @@ type WalkOptions struct {
 	// cannot do that leaves them out.
 	Hidden bool
 
-	// Same, unless it is nil, is asked whether the entries of the directory path
-	// that Digest covers are what the reader of the walk has. When it
+	// Same, unless it is nil, is asked whether the entries of a directory, or of a piece of
+	// one, that Digest covers are what the reader of the walk has. When it
 	// says so they are not sent: Dir.Same is set. It is called ahead of what is
 	// yielded, from several goroutines at once, and not for every directory.
-	Same   func(path string, d DirDigest) bool
+	Same   func(p Piece, d DirDigest) bool
 	Digest DigestOptions
 }
 
@@ -146,18 +148,34 @@ type Entry struct {
 	Xattrs string // extended attributes as AppendXattr encodes them; "" is none
 }
 
-// Dir is one directory with what is in it. Self is the directory's own entry.
-// Entries ascend strictly by name and are already filtered.
+// Piece is a directory, as far as its names lie after After and not after Upto; each
+// of these is no bound when it is "". They need not be names that are there.
+// The first piece of a directory begins without a bound, each of the next where the one
+// before ended, and the last ends without one. Most directories are one piece.
+type Piece struct {
+	Path        string
+	After, Upto string
+}
+
+// whole reports whether p is all of its directory.
+func (p Piece) whole() bool { return p.After == "" && p.Upto == "" }
+
+// Dir is one directory, or a piece of a long one, with what is in it. Self is the
+// directory's own entry, the same in every piece. Entries ascend strictly by name and are already filtered.
 type Dir struct {
-	Path    string
-	Self    Entry
-	Entries []Entry
+	Path        string
+	After, Upto string // of a piece; see there
+	Self        Entry
+	Entries     []Entry
 	// Same says that WalkOptions.Same said so: Self (but for the root) and Entries are empty.
 	Same bool
 	// Partial says that the directory has more than was looked at, so that what is
 	// not among Entries may well be there.
 	Partial bool
 }
+
+// Piece tells what of its directory d is.
+func (d *Dir) Piece() Piece { return Piece{Path: d.Path, After: d.After, Upto: d.Upto} }
 
 // Want is one file to be read, or some of it.
 type Want struct {
@@ -238,6 +256,8 @@ func (e *PathError) Unwrap() error { return e.Err }
 var (
 	// ErrTooMany ends a walk that lists more than it may.
 	ErrTooMany = errors.New("the listing is longer than allowed")
+	// ErrNoListing says that a source ended a walk before it said anything.
+	ErrNoListing = errors.New("it sent no listing")
 	// ErrTorn is returned by File.Body when the file changed while it was read.
 	ErrTorn = errors.New("changed while being read")
 	// ErrNotRegular says that a path to be read is no regular file.

@@ -137,7 +137,12 @@ type stager struct {
 
 	frames []*frame // from the root to the directory looked at
 	last   string   // path of the last directory the source sent
-	listed int64    // names the source sent
+	piece  Piece    // that the source sent last
+	at     *frame   // of that; nil when it is not wanted
+	// gathers says that the pieces of a directory are put together in whole.
+	gathers bool
+	whole   Dir
+	listed  int64 // names the source sent
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch
@@ -217,6 +222,7 @@ func (s *stager) contents(ctx context.Context) error {
 // run those are temporary files without a name.
 func (s *stager) prepare() (err error) {
 	s.names = make([]byte, 64<<10)
+	s.lister.reader.most = s.dst.long
 	s.stageGID = -1
 	if !s.o.DryRun {
 		if err := s.out.begin(s.o.resumes()); err != nil {

@@ -4,11 +4,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 	_ "time/tzdata" // a schedule may name a zone on a host without zone files
@@ -21,7 +21,7 @@ var version = "dev"
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		tuneHeap()
 	}
 	args := os.Args[1:]
 	if filepath.Base(os.Args[0]) == "rsyncx" {
@@ -29,10 +29,6 @@ func main() {
 	}
 	os.Exit(run(env{in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, version: version}, args))
 }
-
-// gcPercent lets the heap, which is small whatever the tree, grow more than
-// usual between collections: of a million unchanged files they took a tenth of the time.
-const gcPercent = 200
 
 // env is what the commands use of the world.
 type env struct {
@@ -44,20 +40,33 @@ type env struct {
 	watch event.Sink
 }
 
-// errInterrupted is the cause of a context that a signal cancelled.
-var errInterrupted = errors.New("interrupted")
+var (
+	// errInterrupted is the cause of a context that a signal cancelled.
+	errInterrupted = errors.New("interrupted")
+	// errToldToEnd is it after SIGUSR1, for which rsync has a status of its own.
+	errToldToEnd = fmt.Errorf("%w by SIGUSR1", errInterrupted)
+)
 
 // run is main without its globals: it returns the exit status.
 func run(e env, args []string) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
+	// Output that nobody reads any more ends nothing: writing it gives an error then.
+	// The signal is caught, not ignored, for what is started here would ignore it too.
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	defer signal.Stop(unread)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1)
 	defer signal.Stop(signals)
 	go func() {
 		select {
-		case <-signals:
-			cancel(errInterrupted)
+		case s := <-signals:
+			if s == syscall.SIGUSR1 {
+				cancel(errToldToEnd)
+			} else {
+				cancel(errInterrupted)
+			}
 			signal.Stop(signals) // a second one ends the program at once, which every step survives
 		case <-ctx.Done():
 		}

@@ -106,6 +106,8 @@ func remoteStatus(err error) int {
 	var lookup *exec.Error
 	var start *fs.PathError
 	switch {
+	case errors.Is(err, errToldToEnd):
+		return int(program.Signal1)
 	case errors.Is(err, remote.ErrRemoteNotFound):
 		return int(program.NoCommand)
 	case errors.Is(err, remote.ErrTimeout):
@@ -125,7 +127,7 @@ func remoteStatus(err error) int {
 		return int(program.Timeout)
 	case errors.Is(err, wire.ErrVersion), errors.Is(err, wire.ErrNoise):
 		return int(program.Protocol)
-	case errors.Is(err, wire.ErrMute), errors.Is(err, wire.ErrDamaged), errors.Is(err, wire.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, wire.ErrLost), errors.Is(err, wire.ErrMute), errors.Is(err, wire.ErrDamaged), errors.Is(err, wire.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return int(program.Stream)
 	}
 	return 0

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/drsync/drsync/rsyncx/wire"
 )
 
 // connection is one SSH login. It is dead once the host was silent for four
@@ -97,7 +99,7 @@ func (n *connection) close() error {
 func (n *connection) watch(every time.Duration) {
 	n.watchers.Go(func() {
 		err := n.client.Wait()
-		n.kill(fmt.Errorf("the ssh connection to %s was lost: %w", n.name, err))
+		n.kill(verdict{fmt.Errorf("the ssh connection to %s was lost: %w", n.name, err), wire.ErrLost})
 	})
 	n.watchers.Go(func() {
 		t := time.NewTicker(every)

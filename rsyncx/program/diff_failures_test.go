@@ -3,6 +3,7 @@ package program_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"maps"
@@ -206,6 +207,8 @@ func TestFailingProcess(t *testing.T) {
 	t.Run("full", func(t *testing.T) { fullDisk(t, programs) })
 	t.Run("signal", func(t *testing.T) { signalled(t, programs) })
 	t.Run("shell", func(t *testing.T) { failingShells(t, programs) })
+	t.Run("line", func(t *testing.T) { brokenLines(t, drsync) })
+	t.Run("unread", func(t *testing.T) { unread(t, programs) })
 }
 
 // world makes nodes in a directory that everybody may enter.
@@ -314,9 +317,12 @@ func fullDisk(t *testing.T, programs map[string][]string) {
 // signalled ends a program that waits for its remote shell, which tells that it
 // was started.
 func signalled(t *testing.T, programs map[string][]string) {
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 20, syscall.SIGTERM: 20, syscall.SIGHUP: 20, syscall.SIGUSR1: 19, syscall.SIGQUIT: 20} {
 		t.Run(unix.SignalName(sig), func(t *testing.T) {
 			for program, words := range programs {
+				if program == "rsync" && sig == syscall.SIGQUIT { // which ends it on the spot
+					continue
+				}
 				dir := world(t, append(pairOfTrees(), node{path: "sh", kind: 'f', mode: 0o755, content: []segment{{kind: 't', text: "#!/bin/sh\necho started >&2\nexec 3>&1\nexec cat >/dev/null\n"}}}))
 				cmd := exec.Command(words[0], append(words[1:], "-a", "--del", "-e", dir+"/sh", "host:from/", "to/")...)
 				cmd.Dir = dir
@@ -335,10 +341,13 @@ func signalled(t *testing.T, programs map[string][]string) {
 				}
 				_, _ = io.Copy(io.Discard, errs)
 				_ = cmd.Wait()
-				if exit := cmd.ProcessState.ExitCode(); exit != 20 {
-					t.Errorf("%s ends with %v, want 20", program, cmd.ProcessState)
+				if exit := cmd.ProcessState.ExitCode(); exit != want {
+					t.Errorf("%s ends with %v, want %d", program, cmd.ProcessState, want)
 				}
 				extras(t, dir)
+				if _, err := os.Lstat(filepath.Join(dir, "to/.drsync")); err == nil {
+					t.Error("it left .drsync")
+				}
 			}
 		})
 	}
@@ -375,5 +384,72 @@ func failingShells(t *testing.T, programs map[string][]string) {
 				t.Errorf("exit statuses %v\n%s\n%s", exits, said["rsync"], said["drsync"])
 			}
 		})
+	}
+}
+
+// brokenLines lets so many bytes of the agent through, ends it, and ends as a remote
+// shell may. Whatever was under way, the status is that of a broken line.
+func brokenLines(t *testing.T, drsync string) {
+	const script = `#!/bin/sh
+shift
+exec 4<&0
+f=$0.$$
+mkfifo $f
+sh -c "exec $*" <&4 >$f &
+dd bs=1 count=%d status=none <$f
+kill -9 $!
+rm $f
+exit %d
+`
+	for _, bytes := range []int{0, 1, 2, 12, 24, 27, 33, 40, 45, 52, 60, 100, 173, 250, 400, 3000, 100_000} {
+		for shell, want := range map[int]int{0: 12, 255: 255} {
+			t.Run(fmt.Sprint(bytes, " bytes, status ", shell), func(t *testing.T) {
+				t.Parallel()
+				large := node{path: "from/large", kind: 'f', mode: 0o644, sec: 1_000_000_000, content: []segment{{kind: 'r', seed: 1, len: 300_000}}}
+				dir := world(t, append(pairOfTrees(), large, node{path: "sh", kind: 'f', mode: 0o755, content: []segment{{kind: 't', text: fmt.Sprintf(script, bytes, shell)}}}))
+				for _, srcs := range [][]string{{"from/"}, {"from/f", "from/d", "from/large"}} {
+					args := []string{drsync, "rsync", "-a", "--del", "-e", dir + "/sh", "--rsync-path=" + drsync}
+					for _, src := range srcs {
+						args = append(args, "host:"+dir+"/"+src)
+					}
+					exit, said := run(t, dir, append(args, "to/")...)
+					if exit != want || strings.Contains(said, ": :") || strings.Contains(said, "start-up") {
+						t.Errorf("%v: exit status %d, want %d\n%s", srcs, exit, want, said)
+					}
+					extras(t, dir)
+				}
+			})
+		}
+	}
+}
+
+// unread compares copies whose output nobody reads.
+func unread(t *testing.T, programs map[string][]string) {
+	for program, words := range programs {
+		dir := world(t, pairOfTrees())
+		for i := range 2000 {
+			if err := os.WriteFile(filepath.Join(dir, "from", fmt.Sprint("a file with a name of some length ", i)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command(words[0], append(words[1:], "-avvi", "--del", "from/", "to/")...)
+		cmd.Dir = dir
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stdout, cmd.Stderr = writer, writer
+		reader.Close()
+		err = cmd.Run()
+		writer.Close()
+		if err != nil {
+			t.Errorf("%s: %v", program, err)
+		}
+		if n := len(names(t, filepath.Join(dir, "to"))); n < 2000 {
+			t.Errorf("%s copied %d names", program, n)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "to/.drsync")); err == nil {
+			t.Errorf("%s left .drsync", program)
+		}
 	}
 }

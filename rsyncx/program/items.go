@@ -247,7 +247,9 @@ func children(ctx context.Context, src rsyncx.Source, dir string, rules *filter.
 			for i := range d.Entries {
 				paths = append(paths, below(dir, d.Entries[i].Name))
 			}
-			break
+			if d.Upto == "" {
+				break
+			}
 		}
 	}
 	return paths, nil

@@ -37,7 +37,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		case err != nil:
 			return fmt.Errorf("list the source: %w", err)
 		}
-		if d.Path == "" && !t.keepRoot {
+		if d.Path == "" && d.After == "" && !t.keepRoot {
 			d.Self.Mode = r.c.Options.SentMode(&d.Self)
 			count(&stats, &d.Self)
 			r.out.line(r.c.Listed(&d.Self, ""))

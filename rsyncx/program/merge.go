@@ -153,7 +153,7 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 			mine := o
 			mine.Only, mine.Flat = p.only, p.flat || o.Flat
 			if o.Same != nil {
-				mine.Same = func(path string, d rsyncx.DirDigest) bool { return m.alone(path, i) && o.Same(path, d) }
+				mine.Same = func(p rsyncx.Piece, d rsyncx.DirDigest) bool { return m.alone(p.Path, i) && o.Same(p, d) }
 			}
 			walk := p.Walk(ctx, mine)
 			if m.walks > 0 && i >= m.walks {
@@ -167,8 +167,8 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 			}
 		}
 		for {
-			d, from := m.first(heads)
-			if len(from) == 0 {
+			d, from, more := m.first(heads, yield)
+			if !more {
 				return
 			}
 			if d.Path == "" || m.wanted(d.Path, from) {
@@ -183,6 +183,25 @@ func (m *merged) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsync
 			}
 		}
 	}
+}
+
+// whole puts the pieces of a directory together, and yields what is wrong on the way.
+func (h *head) whole(yield func(rsyncx.Dir, error) bool) bool {
+	d := h.dir
+	for d.Upto != "" {
+		path := d.Path
+		if !h.advance(yield) {
+			return false
+		}
+		if !h.live || h.dir.Path != path {
+			break // the reader sees that a piece is missing
+		}
+		d.Entries = append(d.Entries, h.dir.Entries...)
+		d.Partial = d.Partial || h.dir.Partial
+		d.Upto = h.dir.Upto
+	}
+	h.dir, h.live = d, true
+	return true
 }
 
 // gathered is a walk that was done before anything of it is needed.
@@ -203,7 +222,8 @@ func gathered(walk iter.Seq2[rsyncx.Dir, error]) iter.Seq2[rsyncx.Dir, error] {
 }
 
 // first merges the directories of the path that comes first and says whose it is.
-func (m *merged) first(heads []head) (d rsyncx.Dir, from []int) {
+// False says that there are no more, or nobody wants them.
+func (m *merged) first(heads []head, yield func(rsyncx.Dir, error) bool) (d rsyncx.Dir, from []int, more bool) {
 	for i := range heads {
 		if !heads[i].live {
 			continue
@@ -220,10 +240,15 @@ func (m *merged) first(heads []head) (d rsyncx.Dir, from []int) {
 		}
 		from = append(from, i)
 	}
+	for _, i := range from {
+		if len(from) > 1 && !heads[i].whole(yield) {
+			return d, from, false
+		}
+	}
 	if len(from) > 1 || len(from) == 1 && d.Path == "" {
 		d = m.merge(heads, from)
 	}
-	return d, from
+	return d, from, len(from) > 0
 }
 
 // wanted drops a directory whose name a part has and another one owns: that

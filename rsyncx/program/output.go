@@ -25,6 +25,7 @@ type lines struct {
 	hold bool // write when much has come together
 	held []byte
 	open bool // the last line has no end
+	deaf bool // nobody reads: what could not be written is forgotten, and nothing more is tried
 }
 
 func (l *lines) line(text string) { l.write(text + "\n") }
@@ -74,10 +75,11 @@ func (l *lines) flush() {
 }
 
 func (l *lines) flushLocked() {
-	if len(l.held) > 0 {
-		_, _ = l.w.Write(l.held)
-		l.held = l.held[:0]
+	if len(l.held) > 0 && !l.deaf {
+		_, err := l.w.Write(l.held)
+		l.deaf = errors.Is(err, syscall.EPIPE)
 	}
+	l.held = l.held[:0]
 }
 
 // say prints a line and logs it.

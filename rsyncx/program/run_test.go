@@ -262,7 +262,7 @@ func (a *asking) Abilities() rsyncx.Abilities { return rsyncx.Abilities{Digests:
 func (a *asking) Walk(_ context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyncx.Dir, error] {
 	return func(yield func(rsyncx.Dir, error) bool) {
 		for _, dir := range a.dirs {
-			d := rsyncx.Dir{Path: dir, Same: o.Same(dir, rsyncx.DirDigest{})}
+			d := rsyncx.Dir{Path: dir, Same: o.Same(rsyncx.Piece{Path: dir}, rsyncx.DirDigest{})}
 			if d.Same {
 				a.same = append(a.same, dir)
 			}
@@ -280,7 +280,7 @@ func TestMergedDigests(t *testing.T) {
 	if abilities := m.Abilities(); !abilities.Digests || !abilities.Views {
 		t.Errorf("%+v", abilities)
 	}
-	for _, err := range m.Walk(t.Context(), rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}) {
+	for _, err := range m.Walk(t.Context(), rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return true }}) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,7 @@ const (
 	FileIO         Status = 11
 	Stream         Status = 12
 	IPC            Status = 14
+	Signal1        Status = 19
 	Signal         Status = 20
 	Memory         Status = 22
 	Partial        Status = 23
@@ -55,6 +56,8 @@ func (s Status) String() string {
 		return "error in rsync protocol data stream"
 	case IPC:
 		return "error in IPC code"
+	case Signal1:
+		return "received SIGUSR1"
 	case Signal:
 		return "received SIGINT, SIGTERM, or SIGHUP"
 	case Memory:
@@ -126,6 +129,8 @@ func (r *run) statusOf(ctx context.Context, err error) Status {
 		return DeleteLimit
 	case errors.As(err, &known):
 		return known.Status
+	case ctx.Err() != nil && r.Status != nil && Status(r.World.Status(context.Cause(ctx))) == Signal1:
+		return Signal1
 	case ctx.Err() != nil:
 		return Signal
 	}
@@ -137,6 +142,8 @@ func (r *run) statusOf(ctx context.Context, err error) Status {
 	switch {
 	case errors.Is(err, filter.ErrRule):
 		return Usage
+	case errors.Is(err, rsyncx.ErrNoListing):
+		return Stream
 	case errors.Is(err, rsyncx.ErrHostile):
 		return Protocol
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):

@@ -343,6 +343,9 @@ func (r *run) dial(ctx context.Context, s operand, bases []string) (Host, error)
 	for _, base := range bases {
 		to.Roots = append(to.Roots, remotePath(base))
 	}
+	if len(bases) == 0 { // a list of files that is empty
+		to.Roots = []string{remotePath(orDot(s.path))}
+	}
 	if r.c.View != (rsyncx.View{}) {
 		to.Roots = []string{"/"}
 	}

@@ -151,8 +151,9 @@ type askedFor struct {
 	all map[string]rsyncx.DirDigest
 }
 
-func (a *askedFor) answer(same func(path string) bool) func(string, rsyncx.DirDigest) bool {
-	return func(path string, d rsyncx.DirDigest) bool {
+func (a *askedFor) answer(same func(path string) bool) func(rsyncx.Piece, rsyncx.DirDigest) bool {
+	return func(p rsyncx.Piece, d rsyncx.DirDigest) bool {
+		path := p.Path
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.all == nil {

@@ -33,6 +33,7 @@ func TestSource(t *testing.T, open Open) {
 		{"lstat", testLstat},
 		{"walk", testWalk},
 		{"walk of odd names", testOddNames},
+		{"walk of a long directory", testLongDirectory},
 		{"walk is bounded", testTooMany},
 		{"walk with a filter", testFilter},
 		{"walk stops", testWalkStops},

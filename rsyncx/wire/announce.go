@@ -113,6 +113,7 @@ func (n *announcer) announce(h *heldDir, digest rsyncx.DirDigest) {
 		n.frame = binary.AppendUvarint(append(n.frame, aheadAsked), uint64(shared))
 		n.frame = appendString(n.frame, path[shared:])
 	}
+	n.frame = appendString(appendString(n.frame, h.dir.After), h.dir.Upto)
 	n.frame = append(n.frame, digest[:]...)
 	n.last = path
 }

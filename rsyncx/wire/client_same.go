@@ -26,7 +26,7 @@ const (
 type sameWalk struct {
 	c     *Conn
 	w     walker
-	same  func(string, rsyncx.DirDigest) bool
+	same  func(rsyncx.Piece, rsyncx.DirDigest) bool
 	ask   chan *aheadItem // has room for all that may be announced
 	wake  chan struct{}   // has room for one: there are verdicts to send
 	quit  chan struct{}   // closed when the receiver has ended
@@ -48,7 +48,7 @@ type sameWalk struct {
 
 type aheadItem struct {
 	asked  bool
-	path   string
+	piece  rsyncx.Piece
 	self   rsyncx.Entry // of the root
 	digest rsyncx.DirDigest
 
@@ -108,7 +108,8 @@ func (s *sameWalk) yield(i *aheadItem, yield func(rsyncx.Dir, error) bool) bool 
 	case i.have:
 		return yield(i.dir, nil)
 	}
-	return yield(rsyncx.Dir{Path: i.path, Self: i.self, Same: true}, nil)
+	p := &i.piece
+	return yield(rsyncx.Dir{Path: p.Path, After: p.After, Upto: p.Upto, Self: i.self, Same: true}, nil)
 }
 
 // take waits for the oldest item. It returns nil after the last one, or when the
@@ -142,7 +143,7 @@ func (s *sameWalk) judge() {
 		if idle {
 			continue
 		}
-		same := s.same(i.path, i.digest)
+		same := s.same(i.piece, i.digest)
 		s.mu.Lock()
 		i.judged, i.same = true, same
 		s.changed.Broadcast()
@@ -295,16 +296,17 @@ func (s *sameWalk) decode(d *decoder, i *aheadItem) error {
 		}
 	case aheadAsked:
 		shared := d.uint("path", uint64(len(s.last)))
-		i.path = s.last[:shared] + d.string("path", maxPath)
+		i.piece.Path = s.last[:shared] + d.string("path", maxPath)
 		if d.err == nil {
-			d.err = rsyncx.CheckPath(i.path)
+			d.err = rsyncx.CheckPath(i.piece.Path)
 		}
 	default:
 		d.fail("announcement")
 	}
 	i.asked = true
+	i.piece.After, i.piece.Upto = d.bounds()
 	copy(i.digest[:], d.fixed("digest", len(i.digest)))
-	s.last = i.path
+	s.last = i.piece.Path
 	if s.w.dirs--; s.w.dirs < -1 && d.err == nil {
 		return rsyncx.ErrTooMany
 	}
@@ -361,8 +363,8 @@ func (s *sameWalk) arrived(h header) error {
 	if err != nil && !errors.As(err, &single) {
 		return err
 	}
-	if i.asked && (single != nil || dir.Path != i.path) {
-		return hostile("a listing of %q where that of %q was due", rsyncx.Printable(orDot(dir.Path)), rsyncx.Printable(orDot(i.path)))
+	if i.asked && (single != nil || dir.Piece() != i.piece) {
+		return hostile("a listing of %q where that of %q was due", rsyncx.Printable(orDot(dir.Path)), rsyncx.Printable(orDot(i.piece.Path)))
 	}
 	size := entryMemory
 	for k := range dir.Entries {

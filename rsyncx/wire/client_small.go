@@ -106,8 +106,11 @@ func (c *Conn) Lstat(ctx context.Context, t Tree, path string) (rsyncx.Entry, er
 		}
 		return checkSelf(path, &e)
 	})
-	if err != nil {
+	switch {
+	case isReported(err):
 		return rsyncx.Entry{}, &rsyncx.PathError{Path: path, Err: err}
+	case err != nil:
+		return rsyncx.Entry{}, fmt.Errorf("look at %s: %w", rsyncx.Printable(join(t.Root, path)), err)
 	}
 	return e, nil
 }

@@ -201,22 +201,24 @@ func (w *walker) dirOf(h header) (rsyncx.Dir, error) {
 		return rsyncx.Dir{}, single
 	}
 	partial := d.flags("directory", 1) != 0
+	dir := rsyncx.Dir{Path: path, Partial: partial}
+	dir.After, dir.Upto = d.bounds()
 	count := d.uint("number of entries", math.MaxInt64)
-	self := d.entry(&rsyncx.Entry{})
+	dir.Self = d.entry(&rsyncx.Entry{})
 	if err := d.end("directory"); err != nil {
 		return rsyncx.Dir{}, err
 	}
-	if err := checkSelf(path, &self); err != nil {
+	if err := checkSelf(path, &dir.Self); err != nil {
 		return rsyncx.Dir{}, err
 	}
-	entries, err := w.entries(path, int(min(count, trustedCount)))
-	return rsyncx.Dir{Path: path, Self: self, Entries: entries, Partial: partial}, err
+	dir.Entries, err = w.entries(dir.Piece(), int(min(count, trustedCount)))
+	return dir, err
 }
 
 // trustedCount is for how many entries memory is taken because it was said so.
 const trustedCount = 1024
 
-func (w *walker) entries(path string, count int) ([]rsyncx.Entry, error) {
+func (w *walker) entries(p rsyncx.Piece, count int) ([]rsyncx.Entry, error) {
 	all := make([]rsyncx.Entry, 0, count)
 	room := w.c.maxDirBytes
 	for {
@@ -246,8 +248,11 @@ func (w *walker) entries(path string, count int) ([]rsyncx.Entry, error) {
 			if len(all) > 0 && e.Name <= all[len(all)-1].Name {
 				return nil, hostile("%q after %q in one directory", rsyncx.Printable(e.Name), rsyncx.Printable(all[len(all)-1].Name))
 			}
+			if e.Name <= p.After || p.Upto != "" && e.Name > p.Upto {
+				return nil, hostile("%q in a piece of a directory that it does not belong to", rsyncx.Printable(e.Name))
+			}
 			if room -= weight(&e); room < 0 {
-				return nil, hostile("the directory %s is larger than %d bytes", rsyncx.Printable(orDot(path)), w.c.maxDirBytes)
+				return nil, hostile("the directory %s is larger than %d bytes", rsyncx.Printable(orDot(p.Path)), w.c.maxDirBytes)
 			}
 			if w.left--; w.left < 0 {
 				return nil, rsyncx.ErrTooMany

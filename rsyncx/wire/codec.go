@@ -130,6 +130,20 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// bounds decodes those of a piece of a directory.
+func (d *decoder) bounds() (after, upto string) {
+	after, upto = d.string("name", maxName), d.string("name", maxName)
+	for _, name := range []string{after, upto} {
+		if name != "" && d.err == nil {
+			d.err = rsyncx.CheckName(name)
+		}
+	}
+	if upto != "" && upto <= after {
+		d.fail("piece of a directory")
+	}
+	return after, upto
+}
+
 // Flags of an encoded entry.
 const (
 	sameOwner  = 1 << iota // as the entry before in the same frame
@@ -189,7 +203,7 @@ func appendEntry(b []byte, e, last *rsyncx.Entry) []byte {
 func (d *decoder) entry(last *rsyncx.Entry) rsyncx.Entry {
 	var e rsyncx.Entry
 	flags := d.flags("entry", entryFlags)
-	e.Name = d.string("name", 255)
+	e.Name = d.string("name", maxName)
 	e.Mode = uint32(d.uint("mode", math.MaxUint32))
 	e.Size = int64(d.uint("size", math.MaxInt64))
 	e.Mtime.Sec = d.int("time")

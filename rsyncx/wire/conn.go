@@ -154,8 +154,11 @@ func (c *Conn) readMagic() error {
 		if err != nil && err != io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
 			return c.explain(err)
 		}
-		if err == io.EOF || !strings.HasPrefix(magic, string(got)) { //nolint:errorlint // a lost connection wraps io.EOF
+		if !strings.HasPrefix(magic, string(got)) {
 			return c.noise(got)
+		}
+		if err == io.EOF { //nolint:errorlint // a lost connection wraps io.EOF
+			return c.explain(&lostError{errors.New("the agent went away in the middle of its greeting")})
 		}
 	}
 	return nil
@@ -215,7 +218,7 @@ func (c *Conn) take(limit int) ([]byte, *chunk, error) {
 	var lost *lostError
 	switch {
 	case err == io.EOF: //nolint:errorlint // a lost connection wraps io.EOF
-		err = c.explain(errors.New("the agent went away in the middle of a request"))
+		err = c.explain(&lostError{errors.New("the agent went away in the middle of a request")})
 	case errors.As(err, &lost):
 		err = c.explain(err)
 	}

@@ -24,7 +24,7 @@ func TestOnlyAliveForEver(t *testing.T) {
 		return last
 	}
 	same := func(t *testing.T, c *Conn) (last error) {
-		o := rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}
+		o := rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return true }}
 		for _, last = range c.Walk(t.Context(), Tree{Root: "/x"}, o) {
 		}
 		return last
@@ -125,7 +125,7 @@ func TestEmptyFramesForEver(t *testing.T) {
 		}
 		var o rsyncx.WalkOptions
 		if name == "announcements" {
-			o.Same = func(string, rsyncx.DirDigest) bool { return true }
+			o.Same = func(rsyncx.Piece, rsyncx.DirDigest) bool { return true }
 		}
 		var last error
 		for _, last = range c.Walk(t.Context(), Tree{Root: "/x"}, o) {

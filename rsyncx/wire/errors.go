@@ -37,6 +37,8 @@ var (
 	ErrDamaged = errors.New("damaged on the way")
 	// ErrSilent says that the agent sent nothing for too long while an answer was due.
 	ErrSilent = errors.New("the agent was silent")
+	// ErrLost says that the line broke, or the agent ended, while an answer was due.
+	ErrLost = errors.New("the line to the agent broke")
 	// ErrVersion says that the two sides share no version of the protocol.
 	ErrVersion = errors.New("the versions do not fit")
 	// ErrMute says that the other side ended before it said a word.

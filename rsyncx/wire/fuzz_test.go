@@ -49,7 +49,7 @@ func FuzzClient(f *testing.F) {
 		case 0, 6:
 			var o rsyncx.WalkOptions
 			if op%7 == 6 {
-				o.Same = func(path string, _ rsyncx.DirDigest) bool { return len(path)%2 == 0 }
+				o.Same = func(p rsyncx.Piece, _ rsyncx.DirDigest) bool { return len(p.Path)%2 == 0 }
 			}
 			for d, err := range c.Walk(ctx, Tree{Root: "/x"}, o) {
 				if err != nil {

@@ -80,9 +80,9 @@ func TestNoGreeting(t *testing.T) {
 		{"nothing", "", "ended without a word", ""},
 		{"noise", "Welcome to \x1b[31mprod\r\nLast login: today\n", `"Welcome to \\#033[31mprod; Last login: today"`, "start-up files"},
 		{"short noise", "hi", `"hi"`, "start-up files"},
-		{"half a greeting", magic[:4], "instead of", ""},
+		{"half a greeting", magic[:4], "went away", ""},
 		{"long noise", strings.Repeat("motd ", 1000), "motd", ""},
-		{"a newer version", magic + string(appendFrame(nil, frameHello, []byte{7, 9, 3, '9', '.', '9', 'x', 'y'})), `drsync "9.9" with agent protocol 7 to 9, this side speaks 2 to 2`, "same version"},
+		{"a newer version", magic + string(appendFrame(nil, frameHello, []byte{7, 9, 3, '9', '.', '9', 'x', 'y'})), `drsync "9.9" with agent protocol 7 to 9, this side speaks 3 to 3`, "same version"},
 		{"cut in the greeting", magic + "H", "went away", ""},
 		{"a huge frame", magic + "H\xff\xff\xff\xff", "4294967295 bytes", ""},
 		{"another frame", magic + "Z\x00\x00\x00\x00", "where 'H' was due", ""},
@@ -140,7 +140,7 @@ func entryBytes(name string) []byte {
 
 func dirFrame(path string) []byte {
 	name := path[strings.LastIndexByte(path, '/')+1:]
-	return appendFrame(nil, frameDir, appendEntry(append(appendString(nil, path), 0, 0), &rsyncx.Entry{Name: name, Mode: 0o040755}, &rsyncx.Entry{}))
+	return appendFrame(nil, frameDir, appendEntry(append(appendString(nil, path), 0, 0, 0, 0), &rsyncx.Entry{Name: name, Mode: 0o040755}, &rsyncx.Entry{}))
 }
 
 func entriesFrame(names ...string) []byte {
@@ -180,7 +180,7 @@ func TestHostileListings(t *testing.T) {
 		{"out of order", once(dirFrame(""), entriesFrame("b"), entriesFrame("a"), end, done), rsyncx.ErrHostile},
 		{"an absolute directory", once(dirFrame("/etc"), end, done), rsyncx.ErrHostile},
 		{"a directory above", once(dirFrame("../etc"), end, done), rsyncx.ErrHostile},
-		{"a directory of another name", once(appendFrame(nil, frameDir, append(append(appendString(nil, "a"), 0, 0), entryBytes("b")...)), end), rsyncx.ErrHostile},
+		{"a directory of another name", once(appendFrame(nil, frameDir, append(append(appendString(nil, "a"), 0, 0, 0, 0), entryBytes("b")...)), end), rsyncx.ErrHostile},
 		{"half an entry", once(dirFrame(""), appendFrame(nil, frameEntries, entryBytes("abc")[:5]), end, done), rsyncx.ErrHostile},
 		{"a name longer than its frame", once(dirFrame(""), appendFrame(nil, frameEntries, []byte{0, 200, 1, 'x'}), end), rsyncx.ErrHostile},
 		{"a NUL in a link", once(dirFrame(""), appendFrame(nil, frameEntries, appendEntry(nil, &rsyncx.Entry{Name: "l", Mode: 0o120777, Target: "a\x00b"}, &rsyncx.Entry{})), end), rsyncx.ErrHostile},

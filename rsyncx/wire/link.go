@@ -35,6 +35,9 @@ type lostError struct{ err error }
 func (e *lostError) Error() string { return e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
+// Is makes errors.Is find ErrLost.
+func (e *lostError) Is(target error) bool { return target == ErrLost }
+
 const (
 	chunkSize   = 64 << 10
 	chunkRing   = 8 // arrived and not looked at

@@ -9,7 +9,9 @@ import (
 
 // TestMountPointsAreSentInFull: the reader learns of each, also where a digest would do.
 func TestMountPointsAreSentInFull(t *testing.T) {
-	self := func(name string, dev uint64) rsyncx.Entry { return rsyncx.Entry{Name: name, Mode: 0o040755, Dev: dev, Ino: 5, Nlink: 2} }
+	self := func(name string, dev uint64) rsyncx.Entry {
+		return rsyncx.Entry{Name: name, Mode: 0o040755, Dev: dev, Ino: 5, Nlink: 2}
+	}
 	entry := func(name string, dev uint64) []rsyncx.Entry { return []rsyncx.Entry{self(name, dev)} }
 	src := openFake(t, &fake{dirs: []rsyncx.Dir{
 		{Self: self("", 1), Entries: entry("a", 1)},
@@ -18,7 +20,7 @@ func TestMountPointsAreSentInFull(t *testing.T) {
 		{Path: "a/m/d", Self: self("d", 2)},
 	}})
 	var full []string
-	o := rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}
+	o := rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return true }}
 	for d, err := range src.Walk(t.Context(), o) {
 		if err != nil {
 			t.Fatal(err)

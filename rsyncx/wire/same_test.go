@@ -112,7 +112,8 @@ func TestVerdicts(t *testing.T) {
 			for i, d := range dirs {
 				index[d.Path] = i
 			}
-			verdict := func(path string, d rsyncx.DirDigest) bool {
+			verdict := func(p rsyncx.Piece, d rsyncx.DirDigest) bool {
+				path := p.Path
 				mu.Lock()
 				defer mu.Unlock()
 				i := index[path]
@@ -182,7 +183,7 @@ func TestVerdictsOfALocalTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for d, err := range src.Walk(t.Context(), rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }}) {
+	for d, err := range src.Walk(t.Context(), rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return true }}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +211,7 @@ func TestVerdictWalkStops(t *testing.T) {
 	for _, stopAfter := range []int{1, 2, 1000, maxAhead + 1, len(dirs)} {
 		for _, same := range []bool{true, false} {
 			n := 0
-			for range src.Walk(t.Context(), rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return same }}) {
+			for range src.Walk(t.Context(), rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return same }}) {
 				if n++; n == stopAfter {
 					break
 				}
@@ -231,7 +232,7 @@ func TestVerdictWalkIsCancelled(t *testing.T) {
 	for _, after := range []int{1, 500, maxAhead + 50} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		n, last := 0, error(nil)
-		for _, err := range src.Walk(ctx, rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return n%2 == 0 }}) {
+		for _, err := range src.Walk(ctx, rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return n%2 == 0 }}) {
 			if n++; n == after {
 				cancel(mine)
 			}
@@ -258,7 +259,7 @@ func aheadFrame(items ...string) []byte {
 			shared := sharedPrefix(last, path)
 			b = appendString(append(b, aheadAsked, byte(shared)), path[shared:])
 		}
-		b, last = append(b, make([]byte, 16)...), path
+		b, last = append(b, make([]byte, 2+16)...), path // without bounds, and a digest
 	}
 	return appendFrame(nil, frameAhead, b)
 }
@@ -295,7 +296,7 @@ func TestHostileAnnouncements(t *testing.T) {
 		{"a path outside", true, aheadFrame("../x"), done, rsyncx.ErrHostile, false},
 		{"an absolute path", true, aheadFrame("/x"), done, rsyncx.ErrHostile, false},
 		{"a prefix longer than there is", true, appendFrame(nil, frameAhead, []byte{aheadAsked, 9, 1, 'x'}), done, rsyncx.ErrHostile, false},
-		{"half a digest", true, appendFrame(nil, frameAhead, []byte{aheadAsked, 0, 1, 'x', 1, 2, 3}), done, rsyncx.ErrHostile, false},
+		{"half a digest", true, appendFrame(nil, frameAhead, []byte{aheadAsked, 0, 1, 'x', 0, 0, 1, 2, 3}), done, rsyncx.ErrHostile, false},
 		{"an unknown announcement", true, appendFrame(nil, frameAhead, []byte{3}), done, rsyncx.ErrHostile, false},
 		{"endless gifts", true, endless("given"), done, rsyncx.ErrHostile, false},
 		{"a file", true, slices.Concat(aheadFrame("given"), appendFrame(nil, frameFile, nil)), done, rsyncx.ErrHostile, false},
@@ -317,7 +318,7 @@ func TestHostileAnnouncements(t *testing.T) {
 				t.Fatal(err)
 			}
 			hold := make(chan struct{})
-			same := func(string, rsyncx.DirDigest) bool {
+			same := func(rsyncx.Piece, rsyncx.DirDigest) bool {
 				if c.then == nil { // the verdict comes too late
 					<-hold
 				}
@@ -343,7 +344,7 @@ func TestHostileAnnouncements(t *testing.T) {
 
 func TestHostileVerdicts(t *testing.T) {
 	f := &fake{dirs: manyDirs(10, 1)}
-	walk := appendWalk(appendTree(nil, Tree{Root: "/"}), &rsyncx.WalkOptions{Same: func(string, rsyncx.DirDigest) bool { return true }})
+	walk := appendWalk(appendTree(nil, Tree{Root: "/"}), &rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return true }})
 	walk = append(append(walk, 100), 0)
 	for _, c := range []struct {
 		name string

@@ -179,6 +179,7 @@ func (a *agent) sendDir(dir rsyncx.Dir, buf []byte) ([]byte, error) {
 		return buf, fmt.Errorf("%s: %d entries in one directory are more than can be carried", rsyncx.Printable(orDot(dir.Path)), len(dir.Entries))
 	}
 	buf = append(appendString(buf, dir.Path), bits(dir.Partial))
+	buf = appendString(appendString(buf, dir.After), dir.Upto)
 	buf = binary.AppendUvarint(buf, uint64(len(dir.Entries)))
 	buf = appendEntry(buf, &dir.Self, &rsyncx.Entry{})
 	if err := a.send(frameDir, buf); err != nil {

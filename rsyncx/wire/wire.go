@@ -36,6 +36,7 @@ const (
 	maxBlocks   = 1 << 22  // sums of blocks in one answer
 	blockFrame  = 4096     // sums in one frame
 	maxPath     = 4095
+	maxName     = 255
 	maxTarget   = 4095
 	maxOwner    = 255
 	maxVersion  = 64

@@ -73,6 +73,8 @@ type Engine struct {
 	// during is called before the snapshot, with "", and when rows of a table
 	// have been read.
 	during func(table string)
+	// chunk is how many rows are compared at once; 0 for chunkRows.
+	chunk int64
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }

@@ -33,7 +33,6 @@ type table struct {
 type column struct {
 	name, kind, charset string
 	autoIncrement       bool
-	octets              int64  // the most that a text or binary value can have
 	defaultTo           string // the expression, if it draws from a sequence
 }
 
@@ -128,7 +127,7 @@ func readDDL(ctx context.Context, c asker, t table) (string, error) {
 }
 
 func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[string][]column, error) {
-	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra, CHARACTER_OCTET_LENGTH octets,
+	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra,
 		COLUMN_DEFAULT def FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION`, schemaName)
 	if err != nil {
 		return nil, err
@@ -145,7 +144,6 @@ func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[strin
 			charset:       strings.ToLower(r.get("cs")),
 			autoIncrement: strings.Contains(extra, "AUTO_INCREMENT"),
 		}
-		col.octets, _ = strconv.ParseInt(r.get("octets"), 10, 64) // other types have none
 		if strings.Contains(r.get("def"), "nextval(") {
 			col.defaultTo = r.get("def")
 		}

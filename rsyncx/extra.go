@@ -30,7 +30,7 @@ func (s *stager) extra(f *frame, here *info) error {
 // extrasFirst decides about the extra names of a directory before anything in it
 // makes way for another type, when only so many may go.
 func (s *stager) extrasFirst(f *frame, d *Dir) error {
-	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || d.Same || d.Partial || !f.only.All() {
+	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || s.o.DeleteAfter || d.Same || d.Partial || !f.only.All() {
 		return nil
 	}
 	entries := d.Entries

@@ -105,7 +105,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		return all
 	}
 	// rsync trips over its own feet now and then.
-	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || rsync.exit == 2 && strings.Contains(rsync.stderr, "Invalid packet") {
+	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || strings.Contains(rsync.stderr, "rejecting unrequested file-list name") || rsync.exit == 2 && strings.Contains(rsync.stderr, "Invalid packet") {
 		return all
 	}
 	// Where a directory of the way is none in the destination drsync does not begin.

@@ -117,6 +117,9 @@ func (s *stager) delete(path string, here *info) (stays bool, err error) {
 	}
 	s.doomed++
 	o, stays := s.removal(path, here)
+	if o.kind == opBackup && s.backupDir != "" && strings.HasPrefix(path, s.backupDir) {
+		o.number |= backupEarly
+	}
 	return stays, s.op(partDelete, o)
 }
 

@@ -310,7 +310,7 @@ func (o *op) deletes(part int, root bool) bool {
 		o.attr.set &= setMode
 		return true
 	}
-	return part == partDelete || o.kind == opEnter || o.kind == opBackupDir
+	return part == partDelete || o.kind == opEnter || o.kind == opBackupDir || o.kind == opOldBackups
 }
 
 // pretends reports whether nothing is staged beside the manifest.

@@ -71,7 +71,15 @@ func nothingDeleted(ex *exception, lines func(func(string) string), rsync, drsyn
 	for name := range gone(drsync) {
 		ex.more = append(ex.more, fmt.Sprintf("drsync deleted %q although a name is missing", name))
 	}
-	ex.tree = aside(gone(rsync))
+	names := gone(rsync)
+	for name := range rsync.tree { // backups of those
+		_, before := rsync.before[name]
+		_, made := drsync.tree[name]
+		if !before && !made && strings.Contains(name, "bak") {
+			names[name] = true
+		}
+	}
+	ex.tree = aside(names)
 }
 
 // asManyDeleted compares all but what was deleted of what could have been, and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,14 +108,22 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return false, usage(err)
 	}
+	missing := map[string]error{}
 	for _, name := range t.only {
 		e, err := t.source.Lstat(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing[name] = err
+			continue
+		}
 		if err != nil {
 			return false, nil //nolint:nilerr // it is told of when it is copied
 		}
 		if hidden, _ := set.Root().Excluded(name, isDir(&e), filter.Sender); !hidden || name == "" {
 			return false, nil
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		r.sourceError("link_stat", join(t.path, name), missing[name])
 	}
 	return true, nil
 }

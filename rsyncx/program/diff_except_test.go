@@ -162,10 +162,6 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			lines(noDeletedLines)
 		}
 	}
-	// rsync says that it does not know an owner and goes on; drsync refuses the line.
-	if strings.Contains(rsync.stderr, "Unknown --usermap name") || strings.Contains(rsync.stderr, "Unknown --groupmap name") {
-		return refused(drsync, "is unknown on this host")
-	}
 	// rsync leaves out a rule that is longer than it can read; drsync refuses the file
 	// since it cannot know what that protects.
 	if strings.Contains(rsync.stderr, "discarding over-long filter") && drsync.exit != 0 {

@@ -278,7 +278,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta && !o.Append
 	if t.failed && !o.IgnoreErrors && o.Delete {
 		r.problem("IO error encountered -- skipping file deletion")
-		o.Delete, o.DeleteExcluded = false, false
+		o.Delete, o.DeleteBefore, o.DeleteExcluded = false, false, false
 	}
 	o.NoSync = !r.c.Fsync
 	o.Explain = r.c.Explains()

@@ -243,7 +243,11 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	} else {
 		paths, first, err = r.inspect(ctx, src, items)
 	}
-	if err != nil || len(paths) == 0 {
+	dot := err == nil && r.sendsDot(items)
+	if err == nil && dot {
+		dot, err = r.shows(base)
+	}
+	if err != nil || len(paths) == 0 && !dot {
 		return part{}, errors.Join(err, src.Close())
 	}
 	if t.path == "" {
@@ -273,20 +277,28 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		// Rules do not apply to what leads to a name of the line.
 		p.only = slices.Compact(paths) // only has sorted them
 	}
-	for _, it := range items {
-		if r.c.Relative && !r.c.NoImplied && beginsWithDot(it.arg) {
-			rules, err := r.rulesAt(base)
-			if err != nil {
-				return part{}, errors.Join(err, src.Close())
-			}
-			// The "." of the argument is sent as well, unless a rule hides it by that name.
-			if hidden, _ := rules.Root().Excluded(".", true, filter.Sender); !hidden {
-				t.keepRoot, t.single, p.root = false, nil, true
-			}
-			break
+	if dot {
+		t.keepRoot, t.single, p.root = false, nil, true
+		if len(paths) == 0 {
+			p.only = []string{}
 		}
 	}
 	return p, nil
+}
+
+// sendsDot reports whether the "." of an argument is sent as well.
+func (r *run) sendsDot(items []item) bool {
+	return r.c.Relative && !r.c.NoImplied && slices.ContainsFunc(items, func(it item) bool { return beginsWithDot(it.arg) })
+}
+
+// shows reports whether no rule hides the "." below base, by that name.
+func (r *run) shows(base string) (bool, error) {
+	rules, err := r.rulesAt(base)
+	if err != nil {
+		return false, err
+	}
+	hidden, _ := rules.Root().Excluded(".", true, filter.Sender)
+	return !hidden, nil
 }
 
 // beginsWithDot reports whether the path of -R begins with a "." that is sent: where

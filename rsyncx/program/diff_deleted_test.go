@@ -66,9 +66,12 @@ func noDeletedLines(l string) string {
 }
 
 // nothingDeleted compares all but what rsync deleted, and sees that drsync did not.
-func nothingDeleted(ex *exception, lines func(func(string) string), rsync, drsync outcome) {
+func nothingDeleted(ex *exception, lines func(func(string) string), run command, rsync, drsync outcome) {
 	lines(noDeletedLines)
 	for name := range gone(drsync) {
+		if drsync.before["from"+strings.TrimPrefix(name, "to")] != "" && run.hasPrefix("--compare-dest") {
+			continue // it is elsewhere
+		}
 		ex.more = append(ex.more, fmt.Sprintf("drsync deleted %q although a name is missing", name))
 	}
 	names := gone(rsync)

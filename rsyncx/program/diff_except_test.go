@@ -283,8 +283,12 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	}
 	// rsync deletes although a name of the line is missing; drsync then does not.
 	// or deletes before it meets a link that leads nowhere.
-	if run.hasPrefix("--del") && (strings.Contains(rsync.stderr, "No such file or directory") || strings.Contains(rsync.stderr, "symlink has no referent")) {
-		nothingDeleted(&ex, lines, rsync, drsync)
+	if run.hasPrefix("--del") && !run.has("--ignore-errors") && (strings.Contains(rsync.stderr, "No such file or directory") || strings.Contains(rsync.stderr, "symlink has no referent")) {
+		nothingDeleted(&ex, lines, run, rsync, drsync)
+		if rsync.exit == 25 && drsync.exit == 23 {
+			ex.exit = true // it deleted up to the limit
+			return ex
+		}
 	}
 	// After a rule that is none rsync leaves what it had done by then, drsync nothing.
 	if rsync.exit == 1 && strings.Contains(rsync.stderr, "filter") {

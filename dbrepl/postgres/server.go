@@ -59,8 +59,8 @@ func (s Server) place() (host, port string) {
 	return filepath.Clean(s.Address), defaultPort
 }
 
-// target is the address as net.Dial takes it.
-func (s Server) target() (network, address string) {
+// Target is the address as net.Dial takes it.
+func (s Server) Target() (network, address string) {
 	host, port := s.place()
 	if strings.HasPrefix(host, "/") {
 		return "unix", filepath.Join(host, socketPrefix+port)
@@ -80,7 +80,7 @@ func newServer(role string, spec Server, limit Timeouts) *server {
 }
 
 func (s *server) dial(ctx context.Context) (net.Conn, error) {
-	network, address := s.spec.target()
+	network, address := s.spec.Target()
 	if s.spec.Dial != nil {
 		return s.spec.Dial(ctx, network, address)
 	}

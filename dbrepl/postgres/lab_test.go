@@ -152,3 +152,18 @@ func TestContract(t *testing.T) {
 		}
 	})
 }
+
+// TestOnSharedServers runs the tests that leave the servers themselves as they are.
+func TestOnSharedServers(t *testing.T) {
+	active, standby := testenv.Postgres(t), testenv.Postgres(t)
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, l *lab)
+	}{
+		{"EveryTypeArrivesUnchanged", everyTypeArrivesUnchanged},
+		{"EveryObjectArrives", everyObjectArrives},
+		{"ArtifactoryGenerations", artifactoryGenerations},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
+	}
+}

@@ -89,7 +89,9 @@ func PostgresFrom(t testing.TB, fill func(datadir string), opts ...string) *Post
 func RequirePostgres(t testing.TB) string {
 	t.Helper()
 	if path, err := exec.LookPath("postgres"); err == nil {
-		return filepath.Dir(path)
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			return filepath.Dir(path)
+		}
 	}
 	for _, pattern := range []string{"/usr/lib/postgresql/*/bin/postgres", "/usr/pgsql-*/bin/postgres"} {
 		if found, err := filepath.Glob(pattern); err == nil && found != nil {

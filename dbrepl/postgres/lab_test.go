@@ -163,6 +163,14 @@ func TestOnSharedServers(t *testing.T) {
 		{"EveryTypeArrivesUnchanged", everyTypeArrivesUnchanged},
 		{"EveryObjectArrives", everyObjectArrives},
 		{"ArtifactoryGenerations", artifactoryGenerations},
+		{"SumsAreExact", sumsAreExact},
+		{"TheTimeIsBeforeTheSnapshot", theTimeIsBeforeTheSnapshot},
+		{"WhatIsNotTheSameStopsTheCapture", whatIsNotTheSameStopsTheCapture},
+		{"CompareNamesTheTable", compareNamesTheTable},
+		{"CaptureMakesWay", captureMakesWay},
+		{"LockedTableStopsTheCapture", lockedTableStopsTheCapture},
+		{"SessionsThatAreKilled", sessionsThatAreKilled},
+		{"CancelledInTheMiddle", cancelledInTheMiddle},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
 	}

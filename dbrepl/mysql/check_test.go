@@ -62,7 +62,7 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 		"binary log":          {poor: enough, want: "it may not leave its own work out of the standby's binary log", fix: "GRANT BINLOG ADMIN"},
 		"packet":              {active: "SET GLOBAL max_allowed_packet=33554432", want: "max_allowed_packet is 16777216, on the active 33554432", fix: "SET GLOBAL max_allowed_packet=33554432"},
 		"local_infile":        {poor: enough, standby: "SET GLOBAL local_infile=0", want: "local_infile is off", fix: "SET GLOBAL local_infile=1"},
-		"function":            {active: "SET GLOBAL log_bin_trust_function_creators=1; CREATE FUNCTION f() RETURNS INT RETURN RAND()*10; CREATE FUNCTION g() RETURNS INT DETERMINISTIC RETURN 1", want: "log_bin_trust_function_creators is off, so it refuses to create f", fatal: true},
+		"function":            {active: "SET GLOBAL log_bin_trust_function_creators=1; CREATE FUNCTION f() RETURNS INT RETURN RAND()*10; CREATE FUNCTION g() RETURNS INT DETERMINISTIC RETURN 1", want: "log_bin_trust_function_creators is off, so it refuses to create function f", fatal: true},
 		"trigger":             {active: "CREATE TABLE a (x INT); CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW SET NEW.x=1", poor: enough + "; GRANT SET USER ON *.* TO 'drs-ync'@'%'", want: "refuses to create trigger tr", fatal: true, fix: "SET GLOBAL log_bin_trust_function_creators=1"},
 		"scheduler":           {active: "CREATE EVENT ev ON SCHEDULE EVERY 1 DAY DO SELECT 1; CREATE EVENT off ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1", want: "event_scheduler is OFF: after a failover the 1 enabled events", fix: "SET GLOBAL event_scheduler=ON"},
 		"file per table":      {standby: "SET GLOBAL innodb_file_per_table=0", want: "innodb_file_per_table is off"},

@@ -104,6 +104,8 @@ func (k *contents) measure(ctx context.Context, c *sql.Conn, schemaName string) 
 	k.keyless = valuesOf(all, "n")
 	all, err = records(ctx, c, `SELECT ROUTINE_NAME n FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = ? AND ROUTINE_TYPE = 'FUNCTION'
 		AND IS_DETERMINISTIC = 'NO' AND SQL_DATA_ACCESS IN ('CONTAINS SQL', 'MODIFIES SQL DATA') ORDER BY 1`, schemaName)
-	k.unsafe = valuesOf(all, "n")
+	for _, name := range valuesOf(all, "n") {
+		k.unsafe = append(k.unsafe, "function "+name)
+	}
 	return err
 }

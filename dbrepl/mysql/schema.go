@@ -193,44 +193,6 @@ func (s schema) difference(now schema) string {
 	return ""
 }
 
-// refused lists the tables of the active that cannot be captured as of one
-// point, each with the reason.
-func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]string, error) {
-	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type, ENGINE engine FROM information_schema.TABLES
-		WHERE TABLE_SCHEMA = ? AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME <> ? ORDER BY TABLE_NAME`, schemaName, markerTable)
-	if err != nil {
-		return nil, err
-	}
-	var bad []string
-	for _, r := range all {
-		switch engine := r.get("engine"); {
-		case r.get("type") == "SEQUENCE":
-		case r.get("type") != "BASE TABLE":
-			bad = append(bad, fmt.Sprintf("%s (%s)", r.get("name"), strings.ToLower(r.get("type"))))
-		case engine == "":
-			bad = append(bad, r.get("name")+" (unreadable)")
-		case !strings.EqualFold(engine, "InnoDB"):
-			bad = append(bad, fmt.Sprintf("%s (%s)", r.get("name"), engine))
-		}
-	}
-	return bad, nil
-}
-
-// outside lists the foreign keys that point out of the schema.
-func outside(ctx context.Context, c *sql.Conn, schemaName string) ([]string, error) {
-	all, err := records(ctx, c, `SELECT DISTINCT TABLE_NAME t, REFERENCED_TABLE_SCHEMA s, REFERENCED_TABLE_NAME r
-		FROM information_schema.KEY_COLUMN_USAGE
-		WHERE TABLE_SCHEMA = ? AND REFERENCED_TABLE_SCHEMA <> TABLE_SCHEMA ORDER BY 1, 2, 3`, schemaName)
-	if err != nil {
-		return nil, err
-	}
-	var bad []string
-	for _, r := range all {
-		bad = append(bad, fmt.Sprintf("%s → %s.%s", r.get("t"), r.get("s"), r.get("r")))
-	}
-	return bad, nil
-}
-
 // partitionClause begins the clause in what MariaDB shows; MySQL puts it in a
 // comment. Within a definition a line break in a text is written as an escape.
 const partitionClause = "\n PARTITION BY "

@@ -123,6 +123,25 @@ func readHeader(r *bufio.Reader) (header, []byte, error) {
 	return h, bytes.Clone(line), nil
 }
 
+// readCheck reads the answer to a check, to its end.
+func readCheck(ctx context.Context, r io.Reader) (header, error) {
+	br := bufio.NewReaderSize(obedient{ctx, r}, maxHeader)
+	h, _, err := readHeader(br)
+	switch {
+	case err != nil:
+		return header{}, err
+	case !h.Check:
+		return header{}, errors.New("a snapshot instead of the answer to a check")
+	}
+	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = errors.New("data after the answer to a check")
+		}
+		return header{}, err
+	}
+	return h, nil
+}
+
 // receive reads a snapshot stream to its end, writes the database to the writer
 // that accept returns for the header, and verifies length and hash. The
 // returned hash is that of the database alone.

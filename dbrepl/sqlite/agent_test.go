@@ -158,8 +158,12 @@ func TestChangesThroughAgents(t *testing.T) {
 	f.exec("UPDATE nodes SET node_name = 'y' WHERE rowid % 50 = 0")
 	f.asked = nil
 	e := f.far()
+	begin := time.Now()
 	c := f.capture(e)
 	f.wantAsked("check sums ranges")
+	if took := time.Since(begin); took > 14*time.Second {
+		t.Fatalf("%v: the end of the sums waited for the agent's next sign of life", took)
+	}
 	f.wantSame(f.engine())
 	if n := c.Counts().Bytes; n == 0 || n > 600_000 {
 		t.Fatalf("%d bytes of %d", n, c.g.Length)

@@ -73,13 +73,13 @@ func TestSelection(t *testing.T) {
 			t.Errorf("%q was taken", wrong)
 		}
 	}
-	for _, all := range []WalkOptions{{}, {Flat: true}, {Only: []string{""}}} {
+	for _, all := range []WalkOptions{{}, {Flat: true}, {Only: []string{""}}, {Only: []string{"", "y/z"}, Flat: true}} {
 		s, err := all.Select()
 		if _, into := s.Enter("x"); err != nil || !s.All() || into == all.Flat {
 			t.Errorf("%+v: all %v, into %v, %v", all, s.All(), into, err)
 		}
 	}
-	for _, none := range []WalkOptions{{Only: []string{}}, {Only: []string{""}, Flat: true}} {
+	for _, none := range []WalkOptions{{Only: []string{}}} {
 		s, err := none.Select()
 		if _, into := s.Enter("x"); err != nil || s.All() || into || len(s.Names()) > 0 {
 			t.Errorf("%+v: all %v, into %v, %v", none, s.All(), into, err)
@@ -105,7 +105,8 @@ func TestLocalWalkRestricted(t *testing.T) {
 		{WalkOptions{Only: []string{"a", "a/b/c"}, Flat: true}, "/: a … /a: b … /a/b: c …"},
 		{WalkOptions{Flat: true}, "/: a link skip x"},
 		{WalkOptions{Only: []string{}}, "/: …"},
-		{WalkOptions{Only: []string{""}, Flat: true}, "/: …"},
+		{WalkOptions{Only: []string{""}, Flat: true}, "/: a link skip x"},
+		{WalkOptions{Only: []string{"", "x/y"}, Flat: true}, "/: a link skip x /x: y …"},
 		{WalkOptions{Only: []string{"", "x"}}, strings.Join(walked(t, src, WalkOptions{}), " ")},
 		{WalkOptions{Only: []string{"a/nix", "a/b/g", "nix/x", "x/y", "x/y/z"}}, ""}, // does not ascend
 		{WalkOptions{Only: []string{"a/b/g", "a/nix", "nix", "nix/x", "x/y", "x/y/z"}},

@@ -31,7 +31,7 @@ func (o *WalkOptions) Select() (Selection, error) {
 	}
 	s := Selection{only: o.Only, all: o.Only == nil, flat: o.Flat}
 	if len(s.only) > 0 && s.only[0] == "" {
-		s.only, s.all = s.only[1:], !s.flat
+		s.only, s.all = s.only[1:], true
 	}
 	return s, nil
 }
@@ -65,9 +65,9 @@ func (s Selection) Names() []string {
 func (s Selection) Enter(name string) (Selection, bool) {
 	in := Selection{only: s.below(name), cut: s.cut + len(name) + 1, flat: s.flat}
 	switch {
-	case s.all:
-		in.all, in.flat = true, false
-		return in, !s.flat
+	case s.all && !s.flat:
+		in.all = true
+		return in, true
 	case s.Asked(name) && !s.flat:
 		in.all = true // and still leads to what is asked for below
 		return in, true

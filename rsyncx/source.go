@@ -89,7 +89,8 @@ type WalkOptions struct {
 	// One that is missing is a *PathError that wraps fs.ErrNotExist.
 	Only []string
 	// Flat keeps the walk out of the directories that are listed, other than the
-	// root when Only is nil, and those that lead to Only.
+	// root when Only is nil or begins with it, and those that lead to Only. What is
+	// missing below a root that is listed whole is not told of.
 	Flat   bool
 	Xattrs bool // fill Entry.Xattrs, without access control lists
 	ACLs   bool // fill Entry.Xattrs with access control lists

@@ -69,12 +69,21 @@ func dialFor(ctx context.Context, e env, to program.Remote) (program.Host, error
 	if err != nil {
 		return nil, err
 	}
-	return host(remote.Dial(ctx, remote.Config{
+	h, err := remote.Dial(ctx, remote.Config{
 		Host: to.Host, User: to.User, Transport: remote.TransportAgent, AgentCommand: agent, Roots: to.Roots, Version: e.version,
 		Compress: compression(to.Compress), Install: to.Install, DialTimeout: to.ConnectTimeout, Silence: to.Silence,
 		BandwidthLimit: to.BytesPerSecond,
-	}))
+	})
+	if err != nil {
+		err = sshError{err}
+	}
+	return host(h, err)
 }
+
+// sshError is why the built-in ssh could not connect.
+type sshError struct{ error }
+
+func (e sshError) Unwrap() error { return e.error }
 
 func compression(c cli.Compress) wire.Compress {
 	switch c {
@@ -104,6 +113,7 @@ func host(h remote.Host, err error) (program.Host, error) {
 func remoteStatus(err error) int {
 	var shell *remote.ShellError
 	var lookup *exec.Error
+	var ssh sshError
 	var start *fs.PathError
 	switch {
 	case errors.Is(err, errToldToEnd):
@@ -129,6 +139,8 @@ func remoteStatus(err error) int {
 		return int(program.Protocol)
 	case errors.Is(err, wire.ErrLost), errors.Is(err, wire.ErrMute), errors.Is(err, wire.ErrDamaged), errors.Is(err, wire.ErrClosed), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return int(program.Stream)
+	case errors.As(err, &ssh):
+		return int(program.ShellFailed)
 	}
 	return 0
 }

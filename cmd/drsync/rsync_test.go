@@ -163,6 +163,7 @@ func TestRemoteSources(t *testing.T) {
 		{name: "no drsync there", args: []string{"-a", "--rsync-path", "/no/such/drsync", "active:" + f.home + "/A/", "T/"}, status: 127},
 		{name: "no drsync there, by the shell", args: []string{"-a", "-e", f.shell, "--rsync-path", "/no/such/drsync", "active:" + f.home + "/A/", "T/"}, status: 127},
 		{name: "no login", args: []string{"-a", "--rsync-path", quoted, "nobody@active:" + f.home + "/A/", "T/"}, status: 255},
+		{name: "no known host keys", args: []string{"-a", "127.0.0.1:/A/", "T/"}, status: 255},
 		{name: "no such shell", args: []string{"-a", "-e", "/no/such/shell", "active:/A/", "T/"}, status: 14},
 		{name: "a shell that fails", args: []string{"-a", "-e", "false", "active:/A/", "T/"}, status: 12},
 		{name: "pushed", args: []string{"-a", "A/", "active:T/"}, status: 1, said: "never pushes"},

@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -10,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/drsync/drsync/dbrepl"
-	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 )
 
@@ -85,12 +85,12 @@ type copier struct {
 	*Engine
 	look    *sql.Conn // the active, as it is now
 	staging *sql.Conn
-	load    *loader
+	local   bool // LOAD DATA LOCAL is allowed
 	g       *generation
 }
 
 func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*generation, error) {
-	k := &copier{Engine: e}
+	k := &copier{Engine: e, local: local}
 	var err error
 	if k.look, err = e.active.session(ctx, e.opt.Name); err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 	if err := hidden(before.objects); err != nil {
 		return nil, err
 	}
-	if err := k.openStaging(ctx, before, local); err != nil {
+	if err := k.openStaging(ctx, before); err != nil {
 		return nil, err
 	}
 	defer k.staging.Close()
@@ -111,7 +111,7 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 	if e.during != nil {
 		e.during("")
 	}
-	snap, err := e.openSnapshot(ctx, active, before.tables, 1)
+	snap, err := e.openSnapshot(ctx, active, before.tables, cmp.Or(e.workers, workers()))
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 	}
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
-		func() error { return k.copyTables(ctx, snap.sessions[0], now.tables) },
+		func() error { return k.copyTables(ctx, snap.sessions, now.tables) },
 		func() error { return k.rehearse(ctx) },
 		func() error { return e.standby.explain(ctx, createMarker(ctx, k.staging, k.g)) },
 	} {
@@ -142,7 +142,7 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 }
 
 // openStaging makes an empty staging schema and the session that fills it.
-func (k *copier) openStaging(ctx context.Context, s schema, local bool) error {
+func (k *copier) openStaging(ctx context.Context, s schema) error {
 	if err := k.dropStaging(ctx); err != nil {
 		return err
 	}
@@ -153,24 +153,33 @@ func (k *copier) openStaging(ctx context.Context, s schema, local bool) error {
 	err = execAll(ctx, c,
 		"CREATE DATABASE "+quote(k.stagingName())+" CHARACTER SET "+s.charset+" COLLATE "+s.collation,
 		"USE "+quote(k.stagingName()))
-	var r record
-	if err == nil {
-		r, err = one(ctx, c, "SELECT @@max_allowed_packet n")
+	if err != nil {
+		c.Close()
+		return k.standby.explain(ctx, err)
 	}
+	k.staging = c
+	return nil
+}
+
+// openLoader opens a further session that fills the staging schema.
+func (k *copier) openLoader(ctx context.Context) (*loader, error) {
+	c, err := k.standby.session(ctx, k.stagingName())
+	if err != nil {
+		return nil, err
+	}
+	r, err := one(ctx, c, "SELECT @@max_allowed_packet n")
 	var packet int
 	if err == nil {
 		packet, err = strconv.Atoi(r.get("n"))
 	}
 	if err != nil {
 		c.Close()
-		return k.standby.explain(ctx, err)
+		return nil, k.standby.explain(ctx, err)
 	}
-	k.staging = c
-	k.load = &loader{server: k.standby, conn: c, local: local, packet: packet}
-	return nil
+	return &loader{server: k.standby, conn: c, local: k.local, packet: packet}, nil
 }
 
-// createTables makes the tables, empty. A default that draws from a sequence
+// createTables makes the tables, empty and without what copyTables adds to them. A default that draws from a sequence
 // names that with its schema, so it points into the staging schema until the
 // tables have moved.
 func (k *copier) createTables(ctx context.Context, tables []table) error {
@@ -191,6 +200,9 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 			k.warn("%s", inOnePiece([]string{t.name}))
 			ddl = withoutPartitions(ddl)
 		}
+		if !t.sequence {
+			ddl, _, _ = bare(ddl)
+		}
 		if _, err := k.staging.ExecContext(ctx, ddl); err != nil {
 			return fmt.Errorf("create table %s on the standby: %w", t.name, k.standby.explain(ctx, err))
 		}
@@ -199,78 +211,9 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 	return nil
 }
 
-func (k *copier) copyTables(ctx context.Context, reader *sql.Conn, tables []table) error {
-	loading := ""
-	moved := func(rows, bytes int64) {
-		if k.during != nil {
-			k.during(loading)
-		}
-		k.g.Counts.Rows += rows
-		k.g.Counts.Bytes += bytes
-		k.opt.Event.Emit(event.Event{Kind: event.Progress, Step: "capture", Name: k.opt.Name, Items: k.g.Counts.Rows, Bytes: k.g.Counts.Bytes})
-	}
-	for _, t := range tables {
-		loading = t.name
-		copyOne := k.copyTable
-		if t.sequence {
-			copyOne = k.copySequence
-		}
-		if err := copyOne(ctx, reader, t, moved); err != nil {
-			if hasNumber(err, errTableChanged, errNoSuchTable) {
-				err = fmt.Errorf("%w: %w", errChanged, err)
-			}
-			return fmt.Errorf("copy table %s: %w", t.name, err)
-		}
-		k.g.Counts.Tables++
-	}
-	return nil
-}
-
-func (k *copier) copyTable(ctx context.Context, reader *sql.Conn, t table, moved func(rows, bytes int64)) error {
-	p, err := planOf(t)
-	if err != nil {
-		return err
-	}
-	// Returning to a savepoint lets go of the table. Otherwise whoever alters it
-	// on the active would wait for the end of the capture, and everybody else
-	// for him.
-	if err := execAll(ctx, reader, "SAVEPOINT tables"); err != nil {
-		return k.active.explain(ctx, err)
-	}
-	rows, err := reader.QueryContext(ctx, p.query)
-	if err != nil {
-		return k.active.explain(ctx, err)
-	}
-	defer rows.Close()
-	if err := k.load.load(ctx, p, newRowSource(rows, p, moved)); err != nil {
-		var read *readError
-		if errors.As(err, &read) {
-			return k.active.explain(ctx, read.err)
-		}
-		return err
-	}
-	if err := rows.Close(); err != nil {
-		return k.active.explain(ctx, err)
-	}
-	if err := remarks(ctx, reader, "the active", 0); err != nil {
-		return k.active.explain(ctx, err)
-	}
-	if err := execAll(ctx, reader, "ROLLBACK TO SAVEPOINT tables"); err != nil {
-		return k.active.explain(ctx, err)
-	}
-	ddl, err := readDDL(ctx, k.look, t)
-	if err != nil {
-		return k.active.explain(ctx, err)
-	}
-	if shape(ddl) != shape(t.ddl) {
-		return fmt.Errorf("%w: table %s", errChanged, t.name)
-	}
-	return nil
-}
-
 // copySequence sets a sequence to where the active's is now: a sequence takes
 // no part in transactions, and one that is further never gives a number twice.
-func (k *copier) copySequence(ctx context.Context, _ *sql.Conn, t table, moved func(rows, bytes int64)) error {
+func (k *copier) copySequence(ctx context.Context, t table) error {
 	r, err := one(ctx, k.look, "SELECT next_not_cached_value a, minimum_value b, maximum_value c, start_value d, `increment` e, cache_size f, cycle_option g, cycle_count h FROM "+quote(t.name))
 	if err != nil {
 		return k.active.explain(ctx, err)
@@ -286,7 +229,7 @@ func (k *copier) copySequence(ctx context.Context, _ *sql.Conn, t table, moved f
 	if _, err := k.staging.ExecContext(ctx, "INSERT INTO "+quote(t.name)+" VALUES ("+strings.Join(values, ",")+")"); err != nil {
 		return k.standby.explain(ctx, err)
 	}
-	moved(0, 0)
+	k.g.Counts.Tables++
 	return nil
 }
 

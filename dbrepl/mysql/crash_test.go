@@ -173,6 +173,7 @@ func TestServerKilledDuringCapture(t *testing.T) {
 	for _, m := range []*testenv.MariaDBServer{l.standby, l.active} {
 		e := l.engine(t)
 		rows := 0
+		e.workers = 1 // one table after the other
 		e.during = func(string) {
 			if rows++; rows == 20 {
 				m.Kill()
@@ -221,6 +222,7 @@ func definitionsThatChangeDuringACapture(t *testing.T, l *lab) {
 			heard, adjust := collect()
 			e := l.engine(t, adjust)
 			changed := false
+			e.workers = 1 // one table after the other
 			e.during = func(table string) {
 				at := "a"
 				if strings.HasPrefix(name, "early") {
@@ -256,6 +258,7 @@ func copiedTablesAreFree(t *testing.T, l *lab) {
 	heard, adjust := collect()
 	e := l.engine(t, adjust)
 	altered := false
+	e.workers = 1 // one table after the other
 	e.during = func(table string) {
 		if table == "b" && !altered {
 			altered = true
@@ -272,6 +275,7 @@ func definitionsThatNeverRest(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY) ENGINE=InnoDB; CREATE TABLE z LIKE a")
 	e := l.engine(t)
 	times := 0
+	e.workers = 1 // one table after the other
 	e.during = func(table string) {
 		if table == "a" {
 			times++
@@ -366,6 +370,7 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 	}
 	cancelled("capture", func(ctx context.Context, stop func()) error {
 		n := 0
+		e.workers = 1 // one table after the other
 		e.during = func(string) {
 			if n++; n == 10 {
 				stop()

@@ -108,7 +108,17 @@ type loader struct {
 // took is only committed if it is all that was read and the server has no
 // remark. LOAD DATA LOCAL turns errors into warnings and leaves rows out, and
 // it keeps what it has when the sender stops in the middle.
-func (l *loader) load(ctx context.Context, p plan, src *rowSource) error {
+//
+// bulk says that nobody else loads into the table, which is empty: the server
+// then locks it whole and need not log each row.
+func (l *loader) load(ctx context.Context, p plan, src *rowSource, bulk bool) error {
+	check := "SET SESSION unique_checks=1"
+	if bulk {
+		check = "SET SESSION unique_checks=0"
+	}
+	if err := execAll(ctx, l.conn, check); err != nil {
+		return l.server.explain(ctx, err)
+	}
 	tx, err := l.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return l.server.explain(ctx, err)
@@ -131,12 +141,17 @@ func (l *loader) load(ctx context.Context, p plan, src *rowSource) error {
 	if err := tx.Commit(); err != nil {
 		return l.server.explain(ctx, err)
 	}
-	r, err := one(ctx, l.conn, "SELECT COUNT(*) n FROM "+quote(p.table.name))
+	return nil
+}
+
+// count compares how many rows a table has with how many were sent.
+func (l *loader) count(ctx context.Context, name string, sent int64) error {
+	r, err := one(ctx, l.conn, "SELECT COUNT(*) n FROM "+quote(name))
 	if err != nil {
 		return l.server.explain(ctx, err)
 	}
-	if r.get("n") != fmt.Sprint(src.count) {
-		return fmt.Errorf("%d rows were sent, but the standby has %s", src.count, r.get("n"))
+	if r.get("n") != strconv.FormatInt(sent, 10) {
+		return fmt.Errorf("%d rows were sent, but the standby has %s", sent, r.get("n"))
 	}
 	return nil
 }

@@ -73,6 +73,10 @@ type Engine struct {
 	// during is called before the snapshot, with "", and when rows of a table
 	// have been read.
 	during func(table string)
+	// workers is how many tables are copied at once; 0 for workers().
+	workers int
+	// chunkBytes is from how many bytes on a table may be divided; 0 for chunkBytes.
+	chunkBytes int64
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,6 +24,8 @@ type table struct {
 	name     string
 	sequence bool
 	ddl      string
+	size     int64    // bytes of its rows, as the server estimates
+	key      string   // the first column of its primary key, or ""
 	columns  []column // that a row is made of: without the generated ones
 }
 
@@ -30,6 +33,7 @@ type table struct {
 type column struct {
 	name, kind, charset string
 	autoIncrement       bool
+	octets              int64  // the most that a text or binary value can have
 	defaultTo           string // the expression, if it draws from a sequence
 }
 
@@ -58,7 +62,7 @@ func readSchema(ctx context.Context, c *sql.Conn, name string) (schema, error) {
 }
 
 func readTables(ctx context.Context, c *sql.Conn, schemaName string) ([]table, error) {
-	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type FROM information_schema.TABLES
+	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type, DATA_LENGTH size FROM information_schema.TABLES
 		WHERE TABLE_SCHEMA = ? AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME <> ?`, schemaName, markerTable)
 	if err != nil {
 		return nil, err
@@ -67,9 +71,14 @@ func readTables(ctx context.Context, c *sql.Conn, schemaName string) ([]table, e
 	if err != nil {
 		return nil, err
 	}
+	keys, err := readKeys(ctx, c, schemaName)
+	if err != nil {
+		return nil, err
+	}
 	var tables []table
 	for _, r := range all {
-		t := table{name: r.get("name"), sequence: r.get("type") == "SEQUENCE", columns: columns[r.get("name")]}
+		t := table{name: r.get("name"), sequence: r.get("type") == "SEQUENCE", columns: columns[r.get("name")], key: keys[r.get("name")]}
+		t.size, _ = strconv.ParseInt(r.get("size"), 10, 64) // an estimate: none is 0
 		if t.ddl, err = readDDL(ctx, c, t); err != nil {
 			if hasNumber(err, errNoSuchTable) {
 				err = fmt.Errorf("%w: table %s is gone", errChanged, t.name)
@@ -90,6 +99,17 @@ func readTables(ctx context.Context, c *sql.Conn, schemaName string) ([]table, e
 	return tables, nil
 }
 
+// readKeys returns the first column of each table's primary key.
+func readKeys(ctx context.Context, c *sql.Conn, schemaName string) (map[string]string, error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name FROM information_schema.STATISTICS
+		WHERE TABLE_SCHEMA = ? AND INDEX_NAME = 'PRIMARY' AND SEQ_IN_INDEX = 1`, schemaName)
+	keys := make(map[string]string, len(all))
+	for _, r := range all {
+		keys[r.get("t")] = r.get("name")
+	}
+	return keys, err
+}
+
 // readDDL returns the statement that creates a table of the default schema.
 func readDDL(ctx context.Context, c asker, t table) (string, error) {
 	kind := "TABLE"
@@ -108,7 +128,7 @@ func readDDL(ctx context.Context, c asker, t table) (string, error) {
 }
 
 func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[string][]column, error) {
-	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra,
+	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra, CHARACTER_OCTET_LENGTH octets,
 		COLUMN_DEFAULT def FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION`, schemaName)
 	if err != nil {
 		return nil, err
@@ -125,6 +145,7 @@ func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[strin
 			charset:       strings.ToLower(r.get("cs")),
 			autoIncrement: strings.Contains(extra, "AUTO_INCREMENT"),
 		}
+		col.octets, _ = strconv.ParseInt(r.get("octets"), 10, 64) // other types have none
 		if strings.Contains(r.get("def"), "nextval(") {
 			col.defaultTo = r.get("def")
 		}

@@ -65,26 +65,41 @@ func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, 
 	}
 	s.point.Skew, s.point.SkewError = k.skew, k.within
 
-	done := false
-	switch {
-	case id.MariaDB && id.BinaryLog:
-		done, err = s.lineUp(ctx, ownPosition)
-	case n == 1 || id.BinaryLog:
-		done, err = s.lineUp(ctx, func(ctx context.Context, c *sql.Conn) (string, error) { return serverPosition(ctx, c, id) })
-	}
-	if err == nil && !done {
-		err = e.withLock(ctx, id, tables, func() error {
-			done, err := s.lineUp(ctx, func(ctx context.Context, c *sql.Conn) (string, error) { return serverPosition(ctx, c, id) })
-			if err == nil && !done {
-				err = errors.New("the active database commits in spite of the lock")
-			}
-			return err
-		})
+	err = s.gather(ctx, e, id, tables)
+	if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) && n > 1 {
+		e.warn("%v; so one session reads everything, which is slower", err)
+		for _, c := range s.sessions[1:] {
+			c.Close()
+		}
+		s.sessions = s.sessions[:1]
+		err = s.gather(ctx, e, id, tables)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("consistent snapshot of the active database: %w", e.active.explain(ctx, err))
 	}
 	return s, nil
+}
+
+// gather starts a snapshot in each session, all of the same moment.
+func (s *snapshot) gather(ctx context.Context, e *Engine, id identity, tables []table) error {
+	server := func(ctx context.Context, c *sql.Conn) (string, error) { return serverPosition(ctx, c, id) }
+	done, err := false, error(nil)
+	switch {
+	case id.MariaDB && id.BinaryLog:
+		done, err = s.lineUp(ctx, ownPosition)
+	case len(s.sessions) == 1 || id.BinaryLog:
+		done, err = s.lineUp(ctx, server)
+	}
+	if err != nil || done {
+		return err
+	}
+	return e.withLock(ctx, id, tables, func() error {
+		done, err := s.lineUp(ctx, server)
+		if err == nil && !done {
+			err = errors.New("the active database commits in spite of the lock")
+		}
+		return err
+	})
 }
 
 // lineUp starts a snapshot in each session until the position was the same for

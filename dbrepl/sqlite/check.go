@@ -32,6 +32,9 @@ func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 			Fix:     "PRAGMA journal_mode = WAL",
 		})
 	}
+	if h.Room != nil && *h.Room < h.Length {
+		findings = append(findings, fatal("active "+e.o.ActivePath, noRoom("TMPDIR", h.Length, *h.Room)))
+	}
 	if err := e.enoughSpace(h.Length); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		findings = append(findings, fatal("standby "+e.f.dir, err))
 	}

@@ -39,6 +39,7 @@ func newFixture(t testing.TB, mode string) enginetest.Fixture {
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.least = 0 // small as they are: what changed, where there is something before
 		t.Cleanup(func() { e.Close() })
 		return e
 	}

@@ -22,10 +22,11 @@ import (
 type Options struct {
 	ActivePath  string // absolute, on the active
 	StandbyPath string // absolute, on this host; its directory exists
-	// Snapshot opens a snapshot stream of the handler on the active. Reading it
-	// must fail in bounded time when the peer is gone; it is closed when ctx is
-	// cancelled.
-	Snapshot func(ctx context.Context, path string) (io.ReadCloser, error)
+	// Snapshot opens a stream of the handler on the active. Reading it must fail
+	// in bounded time when the peer is gone; it is closed when ctx is cancelled, or
+	// before its end, which ends the handler's call. Two are open at once while
+	// changes are fetched; where that cannot be, the whole database is.
+	Snapshot func(ctx context.Context, arg string) (io.ReadCloser, error)
 	// Clock measures the active's clock minus this host's; the true value lies
 	// within skew ± bound.
 	Clock func(ctx context.Context) (skew, bound time.Duration, err error)
@@ -37,6 +38,7 @@ type Options struct {
 type Engine struct {
 	o     Options
 	f     files
+	least int64                   // bytes of a database whose changes alone are fetched
 	step  func(name string) error // tests stop the engine here
 	token func() string
 }
@@ -62,6 +64,7 @@ func New(o Options) (*Engine, error) {
 	}
 	return &Engine{
 		o: o, f: filesOf(o.StandbyPath),
+		least: leastDelta,
 		step:  func(string) error { return nil },
 		token: randomName,
 	}, nil
@@ -86,7 +89,7 @@ func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (_ dbrepl
 	if err != nil {
 		return nil, fmt.Errorf("compare the clocks: %w", err)
 	}
-	h, sum, err := e.fetch(ctx, e.f.staged)
+	got, err := e.fetch(ctx, e.f.staged, e.f.live)
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +98,15 @@ func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (_ dbrepl
 			os.Remove(e.f.staged)
 		}
 	}()
-	// Verify asks for nothing more: the hash of the whole file travelled with it.
+	// Verify asks for nothing more: the hash that the active made of the whole copy
+	// travelled with it, and fetch compared it, also when only changes were fetched.
 	c, err := e.inspect(ctx, generation{
-		Format: 1, Generation: e.token(), Time: h.Time, SQLite: h.SQLite, JournalMode: h.JournalMode,
-		Length: h.Length, SHA256: sum, Skew: skew, SkewError: bound,
+		Format: 1, Generation: e.token(), Time: got.Time, SQLite: got.SQLite, JournalMode: got.JournalMode,
+		Length: got.Length, SHA256: got.hash, Skew: skew, SkewError: bound,
 	})
+	if err == nil {
+		c.counts.Bytes = got.moved
+	}
 	if err == nil && o.Dump != "" {
 		if err = e.keep(ctx, o.Dump, c); err != nil {
 			c.view.Close()
@@ -141,59 +148,6 @@ func (e *Engine) inspect(ctx context.Context, g generation) (_ *captured, err er
 		return nil, err
 	}
 	return c, nil
-}
-
-// fetch receives a snapshot into a new file. On an error nothing is left of it.
-func (e *Engine) fetch(ctx context.Context, into string) (h header, sum string, err error) {
-	f, err := os.OpenFile(into, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return header{}, "", fmt.Errorf("internal error: %s is there: an earlier capture was neither published nor discarded nor recovered", into)
-	}
-	if err != nil {
-		return header{}, "", hint.With(err, "the directory of the standby's database must exist and be writable")
-	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			os.Remove(into)
-		}
-	}()
-	r, err := e.o.Snapshot(ctx, e.o.ActivePath)
-	if err != nil {
-		return header{}, "", err
-	}
-	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { r.Close() })
-	defer stop()
-	h, sum, err = receive(ctx, r, func(h header) (io.Writer, error) {
-		if err := e.enoughSpace(h.Length); err != nil {
-			return nil, err
-		}
-		return &counted{w: f, total: h.Length, sink: e.o.Event}, nil
-	})
-	if err != nil {
-		return header{}, "", fmt.Errorf("receive the database: %w", because(ctx, err))
-	}
-	if size, err := pageSizeOf(into); err != nil || size != h.PageSize {
-		return header{}, "", errors.Join(fmt.Errorf("the received database has pages of %d bytes, announced were %d", size, h.PageSize), err)
-	}
-	return h, sum, nil
-}
-
-// counted reports how much was written.
-type counted struct {
-	w           io.Writer
-	done, total int64
-	sink        event.Sink
-}
-
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.done += int64(n)
-	c.sink.Emit(event.Event{Kind: event.Progress, Step: "capture", Bytes: c.done, Size: c.total})
-	return n, err
 }
 
 // Visible implements dbrepl.Engine.
@@ -267,7 +221,11 @@ func (e *Engine) StillNamed(ctx context.Context, query string, sums []blob.Sum) 
 	if err := os.Remove(e.f.asked); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if _, _, err := e.fetch(ctx, e.f.asked); err != nil {
+	base := e.f.staged // the younger one, in the middle of a run
+	if _, err := os.Lstat(base); err != nil {
+		base = e.f.live
+	}
+	if _, err := e.fetch(ctx, e.f.asked, base); err != nil {
 		return nil, err
 	}
 	defer os.Remove(e.f.asked)

@@ -99,12 +99,12 @@ func (e *Engine) unpack(ctx context.Context, dir, into string) (g generation, er
 			os.Remove(into)
 		}
 	}()
-	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), obedient{ctx, r})
+	hash := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, hash), obedient{ctx, r})
 	if err != nil {
 		return g, because(ctx, err)
 	}
-	if n != g.Length || hex.EncodeToString(sum.Sum(nil)) != g.SHA256 {
+	if n != g.Length || hex.EncodeToString(hash.Sum(nil)) != g.SHA256 {
 		return g, fmt.Errorf("%w: its database is another than it says", dump.ErrDamaged)
 	}
 	return g, f.Sync()

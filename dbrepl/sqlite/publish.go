@@ -2,12 +2,9 @@ package sqlite
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -219,13 +216,8 @@ func verifyFile(ctx context.Context, path string, g generation) error {
 		return err
 	}
 	defer f.Close()
-	sum := sha256.New()
-	n, err := io.Copy(sum, obedient{ctx, f})
-	if err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); n != g.Length || got != g.SHA256 {
-		return fmt.Errorf("%s is %w: %d bytes with hash %s, captured were %d with %s", path, errOther, n, got, g.Length, g.SHA256)
+	if err := verifyContent(ctx, f, g.Length, g.SHA256); err != nil {
+		return fmt.Errorf("%s is %w", path, err)
 	}
 	return nil
 }

@@ -18,10 +18,15 @@ import (
 // A snapshot stream is one line of JSON (header), Length bytes of database, and
 // one line "sha256 <hex>\n" over the line and the database. The answer to a
 // check is a header with Check set and nothing after it.
+//
+// The answer to a request for sums is a header with Token and Group, the sums
+// of the groups one after the other, and one line "sha256 <hex> <hex>\n": the hash
+// of the copy, and one over the line, the sums and that hash.
 
 const (
 	maxHeader   = 4096
 	trailerSize = len("sha256 ") + 2*sha256.Size + 1
+	sumsTrailer = trailerSize + 1 + 2*sha256.Size
 	magic       = "SQLite format 3\x00"
 )
 
@@ -33,6 +38,9 @@ type header struct {
 	JournalMode string    `json:"journal_mode"` // of the active's database
 	Length      int64     `json:"length"`       // bytes
 	Check       bool      `json:"check,omitempty"`
+	Room        *int64    `json:"room,omitempty"`  // bytes free where copies are made; of a check
+	Token       string    `json:"token,omitempty"` // names the copy that is held; of sums
+	Group       int       `json:"group,omitempty"` // bytes; of sums
 }
 
 var journalModes = []string{"delete", "truncate", "persist", "memory", "wal", "off"}
@@ -49,6 +57,12 @@ func (h header) valid() error {
 		return fmt.Errorf("length %d with pages of %d", h.Length, h.PageSize)
 	case !slices.Contains(journalModes, h.JournalMode):
 		return fmt.Errorf("journal mode %q", h.JournalMode)
+	case h.Token != "" && (!validToken(h.Token) || h.Check || h.Group == 0):
+		return fmt.Errorf("token %q, groups of %d", h.Token, h.Group)
+	case h.Group != 0 && (h.Group < h.PageSize || h.Group > maxGroup || bits.OnesCount(uint(h.Group)) != 1 || count(h.Length, h.Group) > maxSums):
+		return fmt.Errorf("groups of %d bytes, %d in all", h.Group, h.Length)
+	case h.Room != nil && *h.Room < 0:
+		return fmt.Errorf("room for %d bytes", *h.Room)
 	case len(h.SQLite) > 32:
 		return fmt.Errorf("SQLite version of %d bytes", len(h.SQLite))
 	}
@@ -118,8 +132,8 @@ func receive(ctx context.Context, r io.Reader, accept func(header) (io.Writer, e
 	if err != nil {
 		return header{}, "", err
 	}
-	if h.Check {
-		return header{}, "", errors.New("the answer to a check instead of a snapshot")
+	if h.Check || h.Token != "" {
+		return header{}, "", errors.New("the answer to a check, or sums, instead of a snapshot")
 	}
 	w, err := accept(h)
 	if err != nil {
@@ -148,6 +162,68 @@ func receive(ctx context.Context, r io.Reader, accept func(header) (io.Writer, e
 		return header{}, "", err
 	}
 	return h, hex.EncodeToString(body.Sum(nil)), nil
+}
+
+// sendSums writes the answer to a request for sums of the copy that body is.
+func sendSums(ctx context.Context, w io.Writer, h header, body io.Reader) error {
+	line, err := h.line()
+	if err != nil {
+		return err
+	}
+	whole, content := sha256.New(), sha256.New()
+	bw := bufio.NewWriterSize(w, 64<<10)
+	both := io.MultiWriter(bw, whole)
+	if _, err := both.Write(line); err != nil {
+		return because(ctx, err)
+	}
+	err = eachGroup(io.TeeReader(obedient{ctx, body}, content), h, func(s digest) error {
+		_, err := both.Write(s[:])
+		return err
+	})
+	if err != nil {
+		return because(ctx, err)
+	}
+	own := content.Sum(nil)
+	whole.Write(own)
+	_, err = fmt.Fprintf(bw, "sha256 %x %x\n", own, whole.Sum(nil))
+	return because(ctx, errors.Join(err, bw.Flush()))
+}
+
+// readSums reads such an answer, up to its last line and no further: what comes
+// after that is the end of the copy. accept may refuse it by the header. The
+// returned hash is that of the copy.
+func readSums(ctx context.Context, r io.Reader, accept func(header) error) (h header, sums []digest, hash string, err error) {
+	br := bufio.NewReaderSize(obedient{ctx, r}, 64<<10)
+	h, line, err := readHeader(br)
+	if err != nil {
+		return header{}, nil, "", err
+	}
+	if h.Token == "" {
+		return header{}, nil, "", errors.New("another answer instead of sums")
+	}
+	if err := accept(h); err != nil {
+		return header{}, nil, "", err
+	}
+	whole := sha256.New()
+	whole.Write(line)
+	for range count(h.Length, h.Group) {
+		var s digest
+		if _, err := io.ReadFull(br, s[:]); err != nil {
+			return header{}, nil, "", fmt.Errorf("%d sums of %d: %w", len(sums), count(h.Length, h.Group), noEOF(err))
+		}
+		whole.Write(s[:])
+		sums = append(sums, s)
+	}
+	trailer := make([]byte, sumsTrailer)
+	if _, err := io.ReadFull(br, trailer); err != nil {
+		return header{}, nil, "", fmt.Errorf("the last line: %w", noEOF(err))
+	}
+	own, err := hex.DecodeString(string(trailer[len("sha256 ") : trailerSize-1]))
+	whole.Write(own)
+	if want := fmt.Sprintf("sha256 %x %x\n", own, whole.Sum(nil)); err != nil || string(trailer) != want {
+		return header{}, nil, "", fmt.Errorf("the last line is %q, the content gives %q", trailer, want)
+	}
+	return h, sums, hex.EncodeToString(own), nil
 }
 
 func noEOF(err error) error {

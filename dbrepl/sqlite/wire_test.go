@@ -267,7 +267,7 @@ func (f failAfter) Write(p []byte) (int, error) {
 func TestSweepTakesOnlyDeadCopies(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
-	held, remove, err := privateDir()
+	p, err := newPrivate()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,14 +279,16 @@ func TestSweepTakesOnlyDeadCopies(t *testing.T) {
 		}
 	}
 	old := time.Now().Add(-time.Hour)
-	for _, d := range []string{dead, held} {
+	for _, d := range []string{dead, p.dir} {
 		if err := os.Chtimes(d, old, old); err != nil {
 			t.Fatal(err)
 		}
 	}
-	sweep(tmp)
-	wantFiles(t, tmp, filepath.Base(held), filepath.Base(fresh))
-	if err := remove(); err != nil {
+	if live := sweep(tmp); live != 1 {
+		t.Fatalf("%d copies live", live)
+	}
+	wantFiles(t, tmp, filepath.Base(p.dir), filepath.Base(fresh))
+	if err := p.remove(); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, tmp, filepath.Base(fresh))

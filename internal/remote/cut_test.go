@@ -16,6 +16,7 @@ import (
 
 	"github.com/drsync/drsync/internal/testenv"
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/wire"
 )
 
 // bigTree is a directory whose listing and content cannot be under way whole.
@@ -99,9 +100,12 @@ func TestCutAndCancel(t *testing.T) {
 					if err == nil || !strings.Contains(err.Error(), "connection to root@127.0.0.1") {
 						t.Errorf("%v", err)
 					}
+					if transport == TransportAgent && !errors.Is(err, wire.ErrLost) {
+						t.Errorf("%v is no lost line", err)
+					}
 				})
-				if _, err := src.Lstat(t.Context(), "big"); err == nil {
-					t.Error("a cut connection serves")
+				if _, err := src.Lstat(t.Context(), "big"); err == nil || transport == TransportAgent && !errors.Is(err, wire.ErrLost) {
+					t.Errorf("a cut connection says %v", err)
 				}
 			})
 			t.Run(transport+"/"+name+" cancelled", func(t *testing.T) {

@@ -69,8 +69,12 @@ func (s *self) isThis() string { return s.sum + `|` + fmt.Sprint(s.size) }
 // preferring returns the command line that runs the installed agent if there is
 // one and it is still this program, whole, and command otherwise.
 func (s *self) preferring(command string) []string {
+	run := command + ` "$@"`
+	if !strings.ContainsAny(command, " \t=/") { // one word, whose absence the shell need not tell of
+		run = `command -v ` + command + ` > /dev/null 2>&1 || exit 127; ` + run
+	}
 	script := `p=` + agents + `/` + s.name + `/drsync; if [ -f "$p" ] && [ -x "$p" ]; then ` + examined(`"$p"`) +
-		`; case $s in ` + s.isThis() + `) exec "$p" "$@";; esac; fi; ` + command + ` "$@"`
+		`; case $s in ` + s.isThis() + `) exec "$p" "$@";; esac; fi; ` + run
 	return []string{"sh", "-c", quoteWord(script), "drsync"}
 }
 

@@ -328,3 +328,15 @@ func TestInstallKeepsTwo(t *testing.T) {
 		t.Errorf("there are %q, want %q", got, want)
 	}
 }
+
+// That the host has no drsync is no news when it is installed there.
+func TestInstallIsQuiet(t *testing.T) {
+	conf := homeless(t, filepath.Join(t.TempDir(), "cache"), "")
+	conf.RemoteCommand = []string{"drsync-that-is-nowhere"}
+	var said bytes.Buffer
+	conf.Stderr = &said
+	dialCommand(t, conf).Close()
+	if strings.Contains(said.String(), "not found") {
+		t.Errorf("it says %s", &said)
+	}
+}

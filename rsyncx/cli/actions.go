@@ -175,10 +175,10 @@ func seconds(_ string, of func(c *Command) *int) action {
 		if err != nil {
 			return err
 		}
-		if n < 0 || n > math.MaxInt32 {
+		if n > math.MaxInt32 {
 			return fmt.Errorf("%q is no number of seconds", value)
 		}
-		*of(c) = int(n)
+		*of(c) = max(0, int(n)) // less than none is none
 		return nil
 	}
 }

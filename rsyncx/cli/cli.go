@@ -43,6 +43,9 @@ type Command struct {
 	HelpFlags bool // --info=help
 	HelpDebug bool // --debug=help
 
+	// Warnings are lines about what of the options is left out.
+	Warnings []string
+
 	// Rules are the filter options in the order of the line.
 	Rules []Rule
 

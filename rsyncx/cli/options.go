@@ -157,7 +157,10 @@ func written() []option {
 		{long: "append-verify", help: "and check the whole of them", do: do(func(c *Command) { c.Options.AppendVerify = true }), tree: atomic},
 		sw("sparse", 'S', "make holes of zeros", func(c *Command, on bool) { c.Options.Sparse = on }),
 		sw("partial", 0, "keep what was fetched for the next run", func(c *Command, on bool) { c.Options.Resume = on }),
-		{long: "partial-dir", arg: "DIR", help: "keep it in directories of this name", do: path(func(c *Command) *string { return &c.Options.PartialDir })},
+		{long: "partial-dir", arg: "DIR", help: "keep it in directories of this name", do: func(c *Command, value string) error {
+			c.Options.PartialDir = value // none when it is empty
+			return nil
+		}},
 		{long: "delay-updates", help: "accepted: drsync always puts all files in place at the end", do: do(func(c *Command) { c.delayUpdates = true }), no: do(func(c *Command) { c.delayUpdates = false })},
 		{long: "temp-dir", short: 'T', arg: "DIR", help: "write files in DIR first", do: path(func(c *Command) *string { return &c.Options.TempDir }), tree: atomic},
 		{long: "fsync", help: "see that all is on the disk before the end", do: do(func(c *Command) { c.Fsync = true })},

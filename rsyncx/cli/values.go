@@ -72,9 +72,17 @@ func idMap(users bool) action {
 			if !ok {
 				return fmt.Errorf("no colon in %q", pair)
 			}
-			m, err := mapping(from, to, users)
+			m, err := mapping(from, to)
 			if err != nil {
 				return err
+			}
+			if m.ToName != "" && !known(m.ToName, users) { // as rsync does without the rule
+				kind := "group"
+				if users {
+					kind = "user"
+				}
+				c.Warnings = append(c.Warnings, fmt.Sprintf("Unknown --%smap name on receiver: %s", kind, rsyncx.Printable(m.ToName)))
+				continue
 			}
 			*list = append(*list, m)
 		}
@@ -87,7 +95,7 @@ func idMap(users bool) action {
 	}
 }
 
-func mapping(from, to string, users bool) (rsyncx.IDMap, error) {
+func mapping(from, to string) (rsyncx.IDMap, error) {
 	var m rsyncx.IDMap
 	switch lo, hi, isRange := strings.Cut(from, "-"); {
 	case from == "*":
@@ -117,8 +125,8 @@ func mapping(from, to string, users bool) (rsyncx.IDMap, error) {
 		m.To = uint32(n)
 		return m, nil
 	}
-	if !known(to, users) {
-		return m, fmt.Errorf("%q is unknown on this host", to)
+	if to == "" {
+		return m, fmt.Errorf("%q names nobody behind the colon", from+":")
 	}
 	m.ToName = to
 	return m, nil

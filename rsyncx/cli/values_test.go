@@ -36,10 +36,15 @@ func TestIDMaps(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(c.Options.UserMap, []rsyncx.IDMap{{Wildcard: true, ToName: "root"}}) || !reflect.DeepEqual(c.Options.GroupMap, []rsyncx.IDMap{{Wildcard: true, To: 7}}) {
 		t.Errorf("%v %+v", err, c.Options)
 	}
-	for _, bad := range []string{"--usermap=a", "--usermap=5-2:0", "--usermap=a:no such user", "--usermap=1:99999999999", "--chown=no such user"} {
+	for _, bad := range []string{"--usermap=a", "--usermap=5-2:0", "--usermap=a:", "--usermap=1:99999999999"} {
 		if _, err := ParseLine([]string{"-r", bad, "a", "b"}); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
+	}
+	c, err = ParseLine([]string{"-r", "--usermap=a:no such user,*:7", "--groupmap=*:no such group", "a", "b"})
+	if err != nil || len(c.Options.UserMap) != 1 || len(c.Options.GroupMap) != 0 || !c.Options.Group ||
+		!reflect.DeepEqual(c.Warnings, []string{"Unknown --usermap name on receiver: no such user", "Unknown --groupmap name on receiver: no such group"}) {
+		t.Errorf("%v %+v", err, c)
 	}
 	if _, err := ParseLine([]string{"-r", "--chown=root", "--usermap=1:2", "a", "b"}); err == nil {
 		t.Error("two mappings were taken")

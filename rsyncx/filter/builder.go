@@ -162,7 +162,7 @@ var ErrRule = errors.New("a filter rule is wrong")
 type RuleError struct {
 	File   string // "" for a rule that was given directly
 	Line   int    // from 1; 0 when File is ""
-	Rule   string
+	Rule   string // not part of the text when File has it
 	Reason string
 }
 
@@ -172,5 +172,6 @@ func (e *RuleError) Error() string {
 	if e.File == "" {
 		return fmt.Sprintf("filter rule %q: %s", e.Rule, e.Reason)
 	}
-	return fmt.Sprintf("%s:%d: filter rule %q: %s", e.File, e.Line, e.Rule, e.Reason)
+	// The rule itself is not told: a merge file may be one that whoever reads this may not.
+	return fmt.Sprintf("%s:%d: a filter rule is wrong: %s", e.File, e.Line, e.Reason)
 }

@@ -135,7 +135,7 @@ func TestErrorsNameTheRule(t *testing.T) {
 		{one(func(b *Builder) error { return b.Exclude("a\x00b") }), `filter rule "a\x00b": a NUL byte cannot be part of a name`},
 		{one(func(b *Builder) error {
 			return b.ExcludeFrom("list", strings.NewReader("a\r\n- \n\n+ \n"), false)
-		}), "list:2: filter rule \"- \": unexpected end of filter rule\nlist:4: filter rule \"+ \": unexpected end of filter rule"},
+		}), "list:2: a filter rule is wrong: unexpected end of filter rule\nlist:4: a filter rule is wrong: unexpected end of filter rule"},
 		{one(func(b *Builder) error {
 			_ = b.Filter("-/ a/b")
 			_, err := b.Rules(Options{SourceRoot: "/s"})
@@ -185,7 +185,7 @@ func TestEnterErrors(t *testing.T) {
 		want    string
 	}{
 		{"", denied, `read the filter file ".f" of directory "d": permission denied`},
-		{"- a\nbogus", nil, `d/.f:2: filter rule "bogus": not a filter rule`},
+		{"- a\nbogus", nil, `d/.f:2: a filter rule is wrong: not a filter rule`},
 		{". other", nil, "a per-directory file cannot merge another file once"},
 		{": a/b", nil, "a per-directory file cannot name one by a path"},
 		{"-/ /a", nil, "needs the absolute paths"},
@@ -193,6 +193,9 @@ func TestEnterErrors(t *testing.T) {
 		_, err := s.Enter("d", func(string) ([]byte, error) { return []byte(c.content), c.err })
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v", c.content, err)
+		}
+		if strings.Contains(err.Error(), "bogus") {
+			t.Errorf("%v tells what is in the file", err)
 		}
 		if c.err != nil && !errors.Is(err, c.err) {
 			t.Errorf("%v does not wrap the cause", err)

@@ -46,9 +46,9 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 		to.dir, to.as = filepath.Dir(path), filepath.Base(path)
 		return to, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return to, fail(Selection, "cannot stat destination %q: %w", dest, err)
+		return to, fail(Selection, "cannot stat destination %s: %w", quoted(dest), err)
 	case err == nil:
-		return to, fail(Selection, "destination %q is not a directory: %w", dest, unix.ENOTDIR)
+		return to, fail(Selection, "destination %s is not a directory: %w", quoted(dest), unix.ENOTDIR)
 	}
 	if one && !slash {
 		if alone, err := r.alone(ctx, t); err != nil {
@@ -62,7 +62,7 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 	if to.make > 1 && !r.c.MakePath && !slash && t.single == nil && t.only == nil && t.source != nil {
 		// An empty directory is the only name of its listing, for which rsync enters the directory above.
 		if inside, listing := children(ctx, t.source, "", nil); listing == nil && len(inside) == 0 {
-			return to, fail(Selection, "change_dir %q failed: %w", filepath.Dir(to.dir), unix.ENOENT)
+			return to, fail(Selection, "change_dir %s failed: %w", quoted(filepath.Dir(to.dir)), unix.ENOENT)
 		}
 	}
 	return to, err
@@ -136,7 +136,7 @@ func (r *run) lacking(to target) (target, error) {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return to, fail(Selection, "cannot stat destination %q: %w", to.shown, err)
+			return to, fail(Selection, "cannot stat destination %s: %w", quoted(to.shown), err)
 		}
 		to.make++
 	}
@@ -147,9 +147,9 @@ func (r *run) lacking(to target) (target, error) {
 	// rsync's dry run takes a directory for made that it could not make.
 	if to.make > allowed && !r.c.MakePath && (to.as != "" || !r.c.DryRun) {
 		if to.as == "" {
-			return to, fail(FileIO, "mkdir %q failed: %w", to.dir, unix.ENOENT)
+			return to, fail(FileIO, "mkdir %s failed: %w", quoted(to.dir), unix.ENOENT)
 		}
-		return to, fail(Selection, "change_dir %q failed: %w", to.dir, unix.ENOENT)
+		return to, fail(Selection, "change_dir %s failed: %w", quoted(to.dir), unix.ENOENT)
 	}
 	return to, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -309,6 +310,9 @@ func fullDisk(t *testing.T, programs map[string][]string) {
 			t.Errorf("%s left %v", program, maps.Keys(left))
 		}
 	}
+	if !strings.Contains(said["drsync"], "room for all") || !strings.Contains(said["drsync"], "--delete-before") {
+		t.Errorf("nothing is said about the room that it needs:\n%s", said["drsync"])
+	}
 	if exits["drsync"] != exits["rsync"] || exits["rsync"] == 0 {
 		t.Errorf("exit statuses %v\n%s\n%s", exits, said["rsync"], said["drsync"])
 	}
@@ -450,6 +454,94 @@ func unread(t *testing.T, programs map[string][]string) {
 		}
 		if _, err := os.Lstat(filepath.Join(dir, "to/.drsync")); err == nil {
 			t.Errorf("%s left .drsync", program)
+		}
+	}
+}
+
+// TestUnknownOwners compares mappings to owners that are not known here: the rule
+// is left out, with a line about it.
+func TestUnknownOwners(t *testing.T) {
+	base := bench(t)
+	for _, opt := range []string{"--chown=no-such-user:no-such-group", "--usermap=*:no-such-user,0:7", "--groupmap=0:no-such-group", "--timeout=-1", "--partial-dir="} {
+		c := diffCase{nodes: pairOfTrees(), runs: []command{{opts: []string{"-a", opt}, srcs: []string{"from/"}, dest: "to/"}}}
+		want, err := play(t.Context(), base, c, runCommand("rsync"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := play(t.Context(), base, c, runProgram)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[0].exit != 0 || want[0].exit != 0 || got[0].stderr != want[0].stderr || !maps.Equal(got[0].tree, want[0].tree) {
+			t.Errorf("%s: rsync exits %d and drsync %d\n%s\n%s\n%v\n%v", opt, want[0].exit, got[0].exit, want[0].stderr, got[0].stderr, want[0].tree, got[0].tree)
+		}
+	}
+}
+
+// TestEmptyList: a list that names nothing copies nothing of a host, and asks it for
+// no more than the source.
+func TestEmptyList(t *testing.T) {
+	dir := memoryDir(t)
+	if err := errors.Join(build(dir, pairOfTrees()), os.WriteFile(filepath.Join(dir, "list"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	var roots []string
+	var out, errs strings.Builder
+	exit := program.Run(t.Context(), program.World{
+		In: strings.NewReader(""), Out: &out, Err: &errs, Dir: dir, Env: func(string) string { return "" }, Now: time.Now, Version: "test",
+		Dial: func(_ context.Context, to program.Remote) (program.Host, error) {
+			roots = to.Roots
+			return vanishingHost{}, nil
+		},
+	}, []string{"-a", "--del", "--files-from=list", "host:" + dir + "/from/", "to/"})
+	if exit != 0 || errs.Len() > 0 || len(roots) != 1 || roots[0] != dir+"/from" {
+		t.Errorf("exit status %d, roots %q\n%s", exit, roots, errs.String())
+	}
+	extras(t, dir)
+}
+
+// TestShownNames: a name is escaped once and in one way, wherever it is shown.
+func TestShownNames(t *testing.T) {
+	dir := memoryDir(t)
+	if err := build(dir, pairOfTrees()); err != nil {
+		t.Fatal(err)
+	}
+	name := "no\x1b[31m\nsuch"
+	const want = `no\#033[31m\#012such`
+	for _, c := range []struct {
+		args []string
+		dial error
+	}{
+		{args: []string{"-a", name, "to/"}}, {args: []string{"-a", name + "/", "to/"}}, {args: []string{"-a", "from/", name + "/x/y"}},
+		{args: []string{"-a", "from/f", name + "/x"}}, {args: []string{"-a", "host:x/", "to/"}, dial: errors.New("reach " + rsyncx.Printable(name))},
+	} {
+		var out, errs strings.Builder
+		program.Run(t.Context(), program.World{
+			In: strings.NewReader(""), Out: &out, Err: &errs, Dir: dir, Env: func(string) string { return "" }, Now: time.Now, Version: "test",
+			Dial: func(context.Context, program.Remote) (program.Host, error) { return nil, c.dial },
+		}, c.args)
+		if !strings.Contains(errs.String(), want) {
+			t.Errorf("%q: %s", c.args, errs.String())
+		}
+	}
+}
+
+// TestMadePath: a destination that --mkpath made is shown as one that was there.
+func TestMadePath(t *testing.T) {
+	base := bench(t)
+	for _, dest := range []string{"new/", "new/er/"} {
+		c := diffCase{nodes: pairOfTrees(), runs: []command{{opts: []string{"-ai", "--mkpath"}, srcs: []string{"from/"}, dest: dest}}}
+		want, err := play(t.Context(), base, c, runCommand("rsync"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := play(t.Context(), base, c, runProgram)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sorted := func(text string) []string { return slices.Sorted(strings.Lines(text)) } // the order is another
+		if want[0].exit != 0 || got[0].exit != 0 || !slices.Equal(sorted(got[0].stdout), sorted(want[0].stdout)) {
+			t.Errorf("%s: rsync says\n%s\nand drsync\n%s", dest, want[0].stdout, got[0].stdout)
 		}
 	}
 }

@@ -105,7 +105,16 @@ func (r *run) problem(format string, args ...any) {
 // sourceError tells of a source of the line that cannot be looked at.
 func (r *run) sourceError(call, path string, err error) {
 	r.worse(Partial)
-	r.problem("drsync: [sender] %s %q failed: %s", call, r.here(path), reason(err))
+	r.problem("drsync: [sender] %s %s failed: %s", call, quoted(r.here(path)), reason(err))
+}
+
+// quoted is a path in quotes, safe to show.
+func quoted(path string) string { return `"` + rsyncx.Printable(path) + `"` }
+
+// shownSafely is a line of an error, in which names are safe to show already: what is
+// not is escaped, and what is stays as it is.
+func shownSafely(line string) string {
+	return strings.ReplaceAll(rsyncx.Printable(line), `\#134#`, `\#`)
 }
 
 // reason is the system's word for what is wrong, with its number as rsync has it.
@@ -117,7 +126,7 @@ func reason(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "No such file or directory (2)"
 	}
-	return rsyncx.Printable(err.Error())
+	return shownSafely(err.Error())
 }
 
 func capital(s string) string {
@@ -131,11 +140,11 @@ func capital(s string) string {
 func (r *run) explain(err error) {
 	for _, one := range flatten(err) {
 		for line := range strings.SplitSeq(one.Error(), "\n") {
-			r.problem("drsync: %s", rsyncx.Printable(line))
+			r.problem("drsync: %s", shownSafely(line))
 		}
 		if h := hint.Of(one); h != "" {
 			for line := range strings.SplitSeq(h, "\n") {
-				r.problem("drsync: %s", rsyncx.Printable(line))
+				r.problem("drsync: %s", shownSafely(line))
 			}
 		}
 	}

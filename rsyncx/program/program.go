@@ -13,7 +13,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
 	"github.com/drsync/drsync/rsyncx/filter"
@@ -133,6 +136,9 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 		return r.list(ctx, tree, rules)
 	}
 	r.header()
+	for _, line := range r.c.Warnings {
+		r.problem("%s", line)
+	}
 	if tree.source == nil { // what was wrong with the sources has been said
 		if err := r.bare(ctx, tree, dest); err != nil {
 			return err
@@ -215,7 +221,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		}
 		r.say("delta-transmission " + state)
 	}
-	r.fresh = to.make > 0 && !tree.keepRoot
+	r.fresh = to.make > 0 && !tree.keepRoot && !r.c.MakePath // which is made before, as a directory like any other
 	if err := r.madeRoot(ctx, source); err != nil {
 		return err
 	}
@@ -223,6 +229,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
 	told()
 	r.out.close()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = hint.With(err, "DEST needs room for all that is new or changed beside what it has, since it is put in place at the end; --delete-before makes room first, or copy one part after the other")
+	}
 	if err == nil {
 		err = to.narrow(like)
 	}

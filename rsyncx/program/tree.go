@@ -235,7 +235,8 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	var paths []string
 	var first rsyncx.Entry
 	known := true
-	if r.c.FilesFrom != "" && !r.c.IgnoreMissing {
+	content := !r.c.Recursive && slices.ContainsFunc(items, func(it item) bool { return it.path == "" })
+	if r.c.FilesFrom != "" && !r.c.IgnoreMissing && !content {
 		if paths, err = r.unlooked(ctx, src, items); len(paths) == 1 && err == nil {
 			var gone error
 			first, gone = src.Lstat(ctx, paths[0])
@@ -257,11 +258,14 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	if r.c.Info("STATS") > 0 {
 		p.named = slices.Clone(paths)
 	}
-	for _, path := range paths {
-		if path == "" {
-			t.keepRoot = false
-			return p, nil
+	if slices.Contains(paths, "") {
+		t.keepRoot = false
+		// What is named below comes with what the walk of the root lists.
+		below := slices.DeleteFunc(paths, func(path string) bool { return path != "" && !strings.Contains(path, "/") })
+		if p.flat && len(below) > 1 {
+			p.only = only(below, true)
 		}
+		return p, nil
 	}
 	if len(paths) == 1 && !strings.Contains(paths[0], "/") && known {
 		t.single = &first

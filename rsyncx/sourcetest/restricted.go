@@ -28,7 +28,7 @@ func TestRestricted(t *testing.T, open Open) {
 		{rsyncx.WalkOptions{Only: []string{"etc", "etc/deep/er"}, Flat: true}, "/: etc … /etc: deep … /etc/deep: er …"},
 		{rsyncx.WalkOptions{Flat: true}, "/: big empty empty.d etc pipe run.sh to-etc to-nowhere"},
 		{rsyncx.WalkOptions{Only: []string{}}, "/: …"},
-		{rsyncx.WalkOptions{Only: []string{"", "etc"}, Flat: true}, "/: etc …"},
+		{rsyncx.WalkOptions{Only: []string{"", "etc/deep"}, Flat: true}, "/: big empty empty.d etc pipe run.sh to-etc to-nowhere /etc: deep …"},
 		{rsyncx.WalkOptions{Only: []string{"etc/nix", "nix", "nix/x", "run.sh", "run.sh/x", "to-etc/deep", "to-nowhere"}},
 			"/: etc run.sh to-nowhere … /etc: … missing etc/nix nix nix/x run.sh/x to-etc/deep"},
 		{rsyncx.WalkOptions{Only: []string{".drsync", "empty"}}, "/: empty …"},

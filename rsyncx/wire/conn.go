@@ -175,7 +175,7 @@ func (c *Conn) noise(got []byte) error {
 			break
 		}
 	}
-	return hint.With(fmt.Errorf("%w it sent %q", ErrNoise, clip(Clean(got), 200)),
+	return hint.With(fmt.Errorf("%w it sent \"%s\"", ErrNoise, clip(Clean(got), 200)),
 		"the login shell or the command on the active prints something of its own; make its start-up files silent for commands that ssh runs")
 }
 

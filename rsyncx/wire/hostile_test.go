@@ -78,7 +78,7 @@ func quick() ClientOptions { return ClientOptions{Silence: 5 * time.Second} }
 func TestNoGreeting(t *testing.T) {
 	for _, c := range []struct{ name, sent, want, hint string }{
 		{"nothing", "", "ended without a word", ""},
-		{"noise", "Welcome to \x1b[31mprod\r\nLast login: today\n", `"Welcome to \\#033[31mprod; Last login: today"`, "start-up files"},
+		{"noise", "Welcome to \x1b[31mprod\r\nLast login: today\n", `"Welcome to \#033[31mprod; Last login: today"`, "start-up files"},
 		{"short noise", "hi", `"hi"`, "start-up files"},
 		{"half a greeting", magic[:4], "went away", ""},
 		{"long noise", strings.Repeat("motd ", 1000), "motd", ""},

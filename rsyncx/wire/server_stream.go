@@ -62,3 +62,11 @@ func (w *streamWriter) Write(p []byte) (int, error) {
 	}
 	return written, w.err
 }
+
+// Flush sends what was written and is gathered still, for a stream that goes on much later.
+func (w *streamWriter) Flush() error {
+	if w.err == nil {
+		w.err = w.a.flush()
+	}
+	return w.err
+}

@@ -222,7 +222,7 @@ func (r *Replica) inspectErrant(ctx context.Context, l *link, p *pair) error {
 	if own := errant(l.say.mariaDB, written, self, s.gtid); own != nil {
 		p.fatal("standby server", "it has transactions of its own, which the active knows nothing of: "+someOf(own),
 			"look at them with mariadb-binlog in the standby's binary log; whoever wrote them should not be able to. To give them up and copy the whole database anew: "+
-				"STOP ALL SLAVES; SET GLOBAL gtid_slave_pos=''; on the standby's server, and then drsync now")
+				l.say.giveUp()+" on the standby's server, and then drsync now")
 	} else if s.lost != "" {
 		p.note("standby server", "the next run copies the whole database: "+s.lost, "")
 	}

@@ -213,6 +213,11 @@ func (d dialect) begin(position string) []string {
 	return []string{reset, "SET GLOBAL gtid_purged=" + text(position)}
 }
 
+// giveUp is what an operator does to let go of a replica.
+func (d dialect) giveUp() string {
+	return strings.Join(append([]string{d.stop(), d.forget()}, d.begin("")...), "; ") + ";"
+}
+
 // channelStatus is the state of one channel, under whichever names its columns have.
 type channelStatus struct {
 	name, host, port, user string

@@ -125,6 +125,16 @@ func (a *application) publish(ctx context.Context) error {
 	if err != nil {
 		return a.e.standby.explain(ctx, err)
 	}
+	s, err := a.channel(ctx)
+	if err != nil {
+		return err
+	}
+	if s != nil {
+		// A server that was started applies by itself what a publish was applying.
+		if err := a.runStep(ctx, a.say.stop()); err != nil {
+			return err
+		}
+	}
 	text, at, err := a.applied(ctx)
 	if err != nil {
 		return err
@@ -186,12 +196,15 @@ func (a *application) apply(ctx context.Context, at position, untouched bool) er
 		if err := a.receiveAgain(ctx); err != nil {
 			return err
 		}
+		if err := a.runStep(ctx, a.say.stop()); err != nil {
+			return err
+		}
 		from, to, err = a.places(ctx, at)
+		if errors.Is(err, dbrepl.ErrCaptureGone) {
+			return errors.New("the standby's relay logs do not hold what was just received")
+		}
 	}
 	if err != nil {
-		return err
-	}
-	if err := a.runStep(ctx, a.say.stop()); err != nil {
 		return err
 	}
 	statements := a.say.apply(from, to, a.gtid)
@@ -301,7 +314,7 @@ func (a *application) stranded(visible *generation, at string, cause error) erro
 		fmt.Errorf("the standby's database stands at GTID %s, between the snapshot at %s and the one at %s, which was being published: %w",
 			at, gtidOf(visible.Point.Position), a.gtid, cause),
 		"run drsync now again when the cause is mended; to give the replica up and copy the whole database anew: "+
-			"STOP SLAVE '"+channel+"'; RESET SLAVE '"+channel+"' ALL; SET GLOBAL gtid_slave_pos=''; on the standby's server, and then drsync now")
+			a.say.giveUp()+" on the standby's server, and then drsync now")
 }
 
 // mark lets the marker say which point the schema shows.

@@ -17,7 +17,8 @@ type relayed struct {
 	reached  bool  // the point
 }
 
-const errNoTargetLog = 1220
+// errRelayLog says that a relay log does not exist or cannot be read.
+const errRelayLog = 1220
 
 // relayed looks through the relay logs, of which the server tells one after the
 // other, beginning with the first that it still has.
@@ -30,8 +31,8 @@ func (l *link) relayed(ctx context.Context, at, until position) (relayed, error)
 			query += " IN " + text(name)
 		}
 		last, err := l.walk(ctx, query, &w)
-		if name != "" && hasNumber(err, errNoTargetLog) {
-			break
+		if hasNumber(err, errRelayLog) {
+			break // there is no further one, or this one cannot be read on
 		}
 		if err != nil {
 			return relayed{}, fmt.Errorf("look through the relay logs: %w", l.e.standby.explain(ctx, err))
@@ -49,6 +50,7 @@ func (l *link) walk(ctx context.Context, query string, w *relayWalk) (file strin
 		return "", err
 	}
 	defer rows.Close()
+	closed := false
 	var name, pos, kind, server, end, info sql.RawBytes
 	for rows.Next() {
 		if err := rows.Scan(&name, &pos, &kind, &server, &end, &info); err != nil {
@@ -62,7 +64,9 @@ func (l *link) walk(ctx context.Context, query string, w *relayWalk) (file strin
 			file = string(name)
 		}
 		w.event(place{file, n}, string(kind), info)
+		closed = string(kind) == "Rotate" || string(kind) == "Stop"
 	}
+	w.torn = w.torn || !closed
 	return file, rows.Err()
 }
 
@@ -81,6 +85,7 @@ type relayWalk struct {
 	at, until position
 
 	r       relayed
+	torn    bool     // a relay log ended without saying so; what follows may not be all
 	seen    position // transactions that are there, whole
 	current string   // the domain of the transaction that the events belong to; "" if none or not wanted
 	gtid    span
@@ -106,7 +111,7 @@ func (w *relayWalk) event(at place, kind string, info []byte) {
 		}
 		domain := string(m[2])
 		t := position{domain: {{from: n, to: n}}}
-		if w.at.covers(t) || !w.until.covers(t) {
+		if w.at.covers(t) || !w.until.covers(t) || w.torn {
 			return
 		}
 		w.current, w.gtid, w.begun, w.events = domain, span{0, n, string(m[3])}, len(m[1]) > 0, 0

@@ -20,18 +20,18 @@ const captures = 3
 
 // Capture copies the active's schema as of one point to the staging schema.
 func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
-	if o.Dump != "" || o.Verify {
-		return nil, fmt.Errorf("capture database %s: keep a dump, or verify: %w", e.opt.Name, errors.ErrUnsupported)
+	if o.Dump != "" {
+		return nil, fmt.Errorf("capture database %s: keep a dump: %w", e.opt.Name, errors.ErrUnsupported)
 	}
 	defer e.settle()
-	g, err := e.capture(ctx)
+	g, err := e.capture(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("capture database %s: %w", e.opt.Name, err)
 	}
 	return &captured{e: e, g: g}, nil
 }
 
-func (e *Engine) capture(ctx context.Context) (*generation, error) {
+func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generation, error) {
 	p, err := e.inspect(ctx)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (e *Engine) capture(ctx context.Context) (*generation, error) {
 	restore, local := e.allowLocal(ctx, p.standby)
 	defer restore()
 	for attempt := 1; ; attempt++ {
-		g, err := e.copySchema(ctx, p.active, local)
+		g, err := e.copySchema(ctx, p.active, local, o)
 		if err == nil {
 			return g, nil
 		}
@@ -89,7 +89,7 @@ type copier struct {
 	g       *generation
 }
 
-func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*generation, error) {
+func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o dbrepl.CaptureOptions) (*generation, error) {
 	k := &copier{Engine: e, local: local}
 	var err error
 	if k.look, err = e.active.session(ctx, e.opt.Name); err != nil {
@@ -131,6 +131,12 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool) (*
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
 		func() error { return k.copyTables(ctx, snap.sessions, now.tables) },
+		func() error {
+			if !o.Verify {
+				return nil
+			}
+			return k.verifyCopy(ctx, snap.sessions, now.tables)
+		},
 		func() error { return k.rehearse(ctx) },
 		func() error { return e.standby.explain(ctx, createMarker(ctx, k.staging, k.g)) },
 	} {

@@ -18,6 +18,7 @@ const (
 	errAccessDenied      = 1045
 	errNoSuchDatabase    = 1049
 	errLockWaitTimeout   = 1205
+	errUnknownColumn     = 1054
 	errNoSuchTable       = 1146
 	errTruncated         = 1265
 	errTableChanged      = 1412

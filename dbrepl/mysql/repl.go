@@ -32,7 +32,7 @@ type ReplicaSource struct {
 }
 
 // Replica keeps the standby's schema up to date by the server's replication. It
-// implements dbrepl.Engine and dbrepl.ActiveAsker.
+// implements dbrepl.Engine, dbrepl.ActiveAsker and dbrepl.Comparer.
 //
 // Its invariants: the standby's server applies nothing but in a publish, and
 // then exactly up to the captured point; before a publish begins, everything up
@@ -52,6 +52,7 @@ type Replica struct {
 var (
 	_ dbrepl.Engine      = (*Replica)(nil)
 	_ dbrepl.ActiveAsker = (*Replica)(nil)
+	_ dbrepl.Comparer    = (*Replica)(nil)
 )
 
 // NewReplica makes an engine. It connects to nothing yet.
@@ -84,10 +85,23 @@ func (r *Replica) StillNamed(ctx context.Context, query string, sums []blob.Sum)
 	return r.e.StillNamed(ctx, query, sums)
 }
 
+// Compare compares the visible schema with the active's.
+func (r *Replica) Compare(ctx context.Context) (dbrepl.Comparison, error) {
+	defer r.e.settle()
+	if _, err := r.whole(ctx); err != nil {
+		return dbrepl.Comparison{}, fmt.Errorf("compare database %s: %w", r.e.opt.Name, err)
+	}
+	return r.e.Compare(ctx)
+}
+
 // Capture fixes a point and receives everything up to it.
 func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
-	if o.Dump != "" || o.Verify {
-		return nil, fmt.Errorf("capture database %s: keep a dump, or verify, with replication: %w", r.e.opt.Name, errors.ErrUnsupported)
+	if o.Dump != "" {
+		return nil, fmt.Errorf("capture database %s: keep a dump, with replication: %w", r.e.opt.Name, errors.ErrUnsupported)
+	}
+	if o.Verify {
+		return nil, hint.With(fmt.Errorf("capture database %s: verify before the publish, with replication: %w", r.e.opt.Name, errors.ErrUnsupported),
+			"compare after it: drsync verify --db")
 	}
 	defer r.e.settle()
 	c, err := r.capture(ctx)
@@ -139,7 +153,7 @@ func (e *lostError) Error() string { return "the replica is lost: " + e.reason }
 
 // seed captures a copy of the schema, from whose GTID replication goes on.
 func (r *Replica) seed(ctx context.Context) (dbrepl.Captured, error) {
-	g, err := r.e.capture(ctx)
+	g, err := r.e.capture(ctx, dbrepl.CaptureOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -330,9 +330,6 @@ func retention(v record, age time.Duration) string {
 // inspectAccount logs in to the active as the standby's server will. It comes
 // from this host, which the active may see as another one.
 func (r *Replica) inspectAccount(ctx context.Context, p *pair) error {
-	if refuse(p.findings) != nil {
-		return nil
-	}
 	spec := r.e.opt.Active
 	spec.User, spec.Password = r.source.user, r.source.password
 	if spec.Dial == nil && !strings.HasPrefix(spec.Address, "/") {

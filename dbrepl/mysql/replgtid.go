@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -86,12 +87,7 @@ func (p position) addRanges(item string) error {
 }
 
 func joinSpans(all []span) []span {
-	slices.SortFunc(all, func(a, b span) int {
-		if a.from < b.from {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	joined := all[:0]
 	for _, s := range all {
 		if n := len(joined); n > 0 && s.from <= joined[n-1].to+1 {

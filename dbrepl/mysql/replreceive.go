@@ -194,7 +194,7 @@ func (l *link) await(ctx context.Context, want position) (size int64, err error)
 
 func (l *link) unreachable(problem string) error {
 	return hint.With(fmt.Errorf("the standby's server receives nothing from the active's at %s: %s", l.source.address(), problem),
-		"check that the standby's server reaches this address, and user and password of database.replication")
+		"check that the standby's server reaches this address, user and password of database.replication, and that the account has REPLICATION SLAVE there")
 }
 
 func (s source) address() string { return s.host + ":" + s.port }

@@ -30,7 +30,7 @@ func (s *stager) extra(f *frame, here *info) error {
 // extrasFirst decides about the extra names of a directory before anything in it
 // makes way for another type, when only so many may go.
 func (s *stager) extrasFirst(f *frame, d *Dir) error {
-	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || d.Same || d.Partial || !f.only.All() {
+	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || s.o.DeleteAfter || d.Same || d.Partial || !f.only.All() {
 		return nil
 	}
 	entries := d.Entries
@@ -117,6 +117,9 @@ func (s *stager) delete(path string, here *info) (stays bool, err error) {
 	}
 	s.doomed++
 	o, stays := s.removal(path, here)
+	if o.kind == opBackup && s.backupDir != "" && strings.HasPrefix(path, s.backupDir) {
+		o.number |= backupEarly
+	}
 	return stays, s.op(partDelete, o)
 }
 

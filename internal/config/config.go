@@ -89,7 +89,7 @@ const (
 type Database struct {
 	Engine  Engine   `json:"engine"`
 	Mode    Mode     `json:"mode,omitempty"` // "" with EngineNone
-	Name    string   `json:"name,omitempty"` // of the schema; EngineMySQL only
+	Name    string   `json:"name,omitempty"` // of the schema or database; EngineMySQL and EnginePostgres only
 	Active  Endpoint `json:"active"`
 	Standby Endpoint `json:"standby"`
 
@@ -100,9 +100,10 @@ type Database struct {
 type Engine string
 
 const (
-	EngineMySQL  Engine = "mysql" // also MariaDB
-	EngineSQLite Engine = "sqlite"
-	EngineNone   Engine = "none"
+	EngineMySQL    Engine = "mysql" // also MariaDB
+	EnginePostgres Engine = "postgres"
+	EngineSQLite   Engine = "sqlite"
+	EngineNone     Engine = "none"
 )
 
 // Mode is how a database is brought over.
@@ -127,9 +128,9 @@ type Replication struct {
 }
 
 // Endpoint is one side's database: Path with EngineSQLite, the other fields
-// with EngineMySQL.
+// with EngineMySQL and EnginePostgres.
 type Endpoint struct {
-	Address  string `json:"address,omitempty"` // HOST:PORT, or the absolute path of a socket
+	Address  string `json:"address,omitempty"` // HOST:PORT, or the absolute path of a socket; with EnginePostgres also of its directory
 	User     string `json:"user,omitempty"`
 	Password Secret `json:"password,omitzero"` // zero is no password
 	Via      Via    `json:"via,omitempty"`     // "" on the standby's side, which is always direct

@@ -214,7 +214,7 @@ func TestKeyTables(t *testing.T) {
 		t.Error("password is not harmless")
 	}
 	asked := map[string]bool{}
-	for _, engine := range []string{"mysql", "sqlite", "none"} {
+	for _, engine := range []string{"mysql", "postgres", "sqlite", "none"} {
 		r := &reader{source: newSource("x", nil)}
 		s := recordAll(r, asked)
 		s.values["engine"] = stringNode(t, engine)
@@ -226,7 +226,7 @@ func TestKeyTables(t *testing.T) {
 		func(s *section) { snapshots(s) }, func(s *section) { prune(s) }, func(s *section) { failover(s) },
 		func(s *section) { service(s) }, func(s *section) { sqliteEndpoint(s) },
 		func(s *section) { mysqlReplication(s) },
-		func(s *section) { mysqlEndpoint(s, TransportAgent, true) }, func(s *section) { (&Config{}).decode(s) },
+		func(s *section) { serverEndpoint(s, EngineMySQL, TransportAgent, true) }, func(s *section) { (&Config{}).decode(s) },
 	} {
 		s := recordAll(&reader{source: newSource("x", nil)}, asked)
 		decode(s)

@@ -79,7 +79,7 @@ func standby(s *section) Standby {
 }
 
 func database(s *section, t Transport) Database {
-	d := Database{Engine: Engine(s.choice("engine", "", []string{"mysql", "sqlite", "none"}, "postgres"))}
+	d := Database{Engine: Engine(s.choice("engine", "", []string{"mysql", "postgres", "sqlite", "none"}))}
 	s.require("engine")
 	switch d.Engine {
 	case EngineNone:
@@ -88,8 +88,8 @@ func database(s *section, t Transport) Database {
 		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump", "replication"}))
 		d.Name = schemaName(s)
 		s.require("name", "active", "standby")
-		d.Active = mysqlEndpoint(s.sub("active"), t, true)
-		d.Standby = mysqlEndpoint(s.sub("standby"), t, false)
+		d.Active = serverEndpoint(s.sub("active"), d.Engine, t, true)
+		d.Standby = serverEndpoint(s.sub("standby"), d.Engine, t, false)
 		if d.Mode == ModeReplication {
 			s.require("replication")
 			d.Replication = mysqlReplication(s.sub("replication"))
@@ -98,6 +98,13 @@ func database(s *section, t Transport) Database {
 		} else {
 			s.take("replication")
 		}
+	case EnginePostgres:
+		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump"}, "replication"))
+		d.Name = schemaName(s)
+		s.require("name", "active", "standby")
+		s.refuse("means nothing with engine: postgres", "replication")
+		d.Active = serverEndpoint(s.sub("active"), d.Engine, t, true)
+		d.Standby = serverEndpoint(s.sub("standby"), d.Engine, t, false)
 	case EngineSQLite:
 		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump"}, "replication"))
 		s.refuse("means nothing with engine: sqlite; the file is active.path and standby.path", "name", "replication")
@@ -128,7 +135,7 @@ func schemaName(s *section) string {
 	return name
 }
 
-func mysqlEndpoint(s *section, t Transport, isActive bool) Endpoint {
+func serverEndpoint(s *section, engine Engine, t Transport, isActive bool) Endpoint {
 	e := Endpoint{
 		Address:  address(s, "address"),
 		User:     s.line("user"),
@@ -137,7 +144,7 @@ func mysqlEndpoint(s *section, t Transport, isActive bool) Endpoint {
 		CA:       s.file("ca"),
 	}
 	s.require("address", "user")
-	s.refuse("means nothing with engine: mysql", "path")
+	s.refuse("means nothing with engine: "+string(engine), "path")
 	if isActive {
 		byDefault := ViaSSH
 		if t == TransportLocal {

@@ -205,9 +205,25 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		if d.Active.Via == config.ViaSSH {
 			there.Dial = active.DialContext
 		}
-		return mysql.New(mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink})
+		options := mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink}
+		if d.Mode == config.ModeReplication {
+			return newReplica(cfg, options)
+		}
+		return mysql.New(options)
 	}
 	return nil, nil
+}
+
+func newReplica(cfg *config.Config, o mysql.Options) (dbrepl.Engine, error) {
+	r := cfg.Database.Replication
+	password, err := r.Password.Resolve()
+	if err != nil {
+		return nil, cfg.Problem("database.replication.password", err)
+	}
+	return mysql.NewReplica(mysql.ReplicaOptions{
+		Options: o, Continuous: r.Continuous,
+		Source: mysql.ReplicaSource{Address: r.Address, User: r.User, Password: password, TLS: r.TLS == config.TLSVerify, CA: r.CA},
+	})
 }
 
 func mysqlServer(cfg *config.Config, path string, e config.Endpoint) (mysql.Server, error) {

@@ -92,6 +92,8 @@ type Database struct {
 	Name    string   `json:"name,omitempty"` // of the schema or database; EngineMySQL and EnginePostgres only
 	Active  Endpoint `json:"active"`
 	Standby Endpoint `json:"standby"`
+
+	Replication Replication `json:"replication,omitzero"` // with ModeReplication
 }
 
 // Engine is a database product.
@@ -107,8 +109,23 @@ const (
 // Mode is how a database is brought over.
 type Mode string
 
-// ModeDump copies the whole database in each run.
-const ModeDump Mode = "dump"
+const (
+	// ModeDump copies the whole database in each run.
+	ModeDump Mode = "dump"
+	// ModeReplication brings what changed since the last run by the servers' own
+	// replication; EngineMySQL only.
+	ModeReplication Mode = "replication"
+)
+
+// Replication is how the standby's server, not drsync, reaches the active's.
+type Replication struct {
+	Address    string `json:"address"` // HOST:PORT
+	User       string `json:"user"`
+	Password   Secret `json:"password"`
+	TLS        TLS    `json:"tls"`
+	CA         string `json:"ca,omitempty"` // absolute path of a PEM file that the standby's server can read
+	Continuous bool   `json:"continuous"`   // receive between runs too
+}
 
 // Endpoint is one side's database: Path with EngineSQLite, the other fields
 // with EngineMySQL and EnginePostgres.

@@ -26,18 +26,6 @@ type part struct {
 	where string
 }
 
-// bulkRow bounds the rows of a table that is written as a whole, in bytes: for
-// one that exceeds its sort buffer MariaDB 10.11 then works for ever.
-const bulkRow = 256 << 10
-
-// widest is the most that a row can have in texts and bytes.
-func (t table) widest() (n int64) {
-	for _, c := range t.columns {
-		n = min(n+c.octets, 1<<40)
-	}
-	return n
-}
-
 // filling is a table on its way.
 type filling struct {
 	table
@@ -46,7 +34,6 @@ type filling struct {
 	foreign []string
 	parts   int   // that are not copied yet
 	rows    int64 // that were copied
-	bulk    bool  // the server may write it as a whole
 }
 
 // crew copies the tables of one capture. Its workers share what follows mu.
@@ -109,7 +96,6 @@ func (c *crew) divide(ctx context.Context, tables []table) (all []*filling, err 
 			}
 		}
 		f.parts = len(conditions)
-		f.bulk = f.parts == 1 && t.widest() <= bulkRow
 		for _, where := range conditions {
 			c.parts = append(c.parts, part{f, where})
 		}
@@ -191,7 +177,7 @@ func (c *crew) copyPart(ctx context.Context, reader *sql.Conn, l *loader, p part
 	}
 	defer rows.Close()
 	src := newRowSource(rows, p.plan, func(rows, bytes int64) { c.moved(p.name, rows, bytes) })
-	if err := l.load(ctx, p.plan, src, p.bulk); err != nil {
+	if err := l.load(ctx, p.plan, src); err != nil {
 		var read *readError
 		if errors.As(err, &read) {
 			return 0, c.active.explain(ctx, read.err)

@@ -135,7 +135,11 @@ func (s *stager) removal(path string, here *info) (o op, stays bool) {
 	case here.isDir():
 		return op{kind: opRmdir, path: path, kindOf: here.Mode & unix.S_IFMT}, false
 	case !s.backsUp(path), s.unsafeOld(path, here):
-		return op{kind: opRemove, path: path, kindOf: here.Mode & unix.S_IFMT}, false
+		o := op{kind: opRemove, path: path, kindOf: here.Mode & unix.S_IFMT}
+		if s.o.Backup {
+			o.dev, o.ino = here.Dev, here.Ino // a backup that this run makes may take its place
+		}
+		return o, false
 	}
 	return s.backup(path, here, backupMove), s.o.BackupDir == ""
 }

@@ -40,8 +40,8 @@ type op struct {
 	number uint64 // opFile, opTree, opPatch: of what is staged
 	size   int64  // opFile, opPatch: bytes
 	kindOf uint32 // opFile, opAttr: the type bits of st_mode; opPatch: the form of what is staged
-	dev    uint64 // opAttr, opPatch: with ino, what was looked at when deciding
-	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr is any
+	dev    uint64 // opAttr, opPatch, opRemove: with ino, what was looked at when deciding
+	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr and opRemove is any
 	attr   attr
 }
 

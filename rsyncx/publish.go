@@ -186,7 +186,7 @@ func (p *publisher) do(o *op) error {
 	}
 	switch o.kind {
 	case opRemove:
-		return notThere(p.remove(dir, name))
+		return notThere(p.remove(dir, name, o))
 	case opRmdir:
 		return notThere(p.rmdir(dir, name, o))
 	case opTree:
@@ -213,7 +213,12 @@ func notThere(err error) error {
 	return err
 }
 
-func (p *publisher) remove(dir int, name string) error {
+func (p *publisher) remove(dir int, name string, o *op) error {
+	if o.ino != 0 {
+		if st, err := statAt(dir, name); err != nil || st.Dev != o.dev || st.Ino != o.ino {
+			return err // a new backup, which stays
+		}
+	}
 	err := p.root.unlink(dir, name)
 	if errors.Is(err, unix.EISDIR) && p.again {
 		return nil // the new directory, made by an earlier try

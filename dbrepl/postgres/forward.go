@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -101,7 +103,7 @@ func (s *server) forward(parent context.Context, path string) (*forwarder, error
 				if err != nil {
 					return // the program says that the connection was closed
 				}
-				join(ctx, near, far)
+				join(ctx, near, far, s.spec.TLS != nil)
 			})
 		}
 	})
@@ -114,8 +116,9 @@ func (f *forwarder) close() {
 	f.work.Wait()
 }
 
-// join copies both ways until one side ends.
-func join(ctx context.Context, near, far net.Conn) {
+// join copies both ways until one side ends. encrypted says that far is and near
+// is not.
+func join(ctx context.Context, near, far net.Conn, encrypted bool) {
 	both := func() {
 		near.Close()
 		far.Close()
@@ -123,13 +126,50 @@ func join(ctx context.Context, near, far net.Conn) {
 	stop := context.AfterFunc(ctx, both)
 	defer stop()
 	var work sync.WaitGroup
-	for _, pair := range [][2]net.Conn{{near, far}, {far, near}} {
-		work.Go(func() {
-			defer both()
-			_, _ = io.Copy(pair[0], pair[1]) // whoever speaks over it notices an end that is too early
-		})
-	}
+	// Whoever speaks over it notices an end that is too early.
+	work.Go(func() {
+		defer both()
+		_, _ = io.Copy(far, near)
+	})
+	work.Go(func() {
+		defer both()
+		if !encrypted || withoutBinding(near, far) == nil {
+			_, _ = io.Copy(near, far)
+		}
+	})
 	work.Wait()
+}
+
+// maxGreeting bounds the messages before the one that asks for a password.
+const maxGreeting = 64 << 10 // bytes
+
+// withoutBinding passes the server's messages on up to the one that asks who is
+// there, and takes from that the mechanism that binds the password to the
+// encryption: the program's end is not encrypted, and it would refuse the offer.
+func withoutBinding(near io.Writer, far io.Reader) error {
+	for {
+		header := make([]byte, 5) // what it is, and the length of the rest with itself
+		if _, err := io.ReadFull(far, header); err != nil {
+			return err
+		}
+		n := int64(binary.BigEndian.Uint32(header[1:])) - 4
+		if n < 0 || n > maxGreeting {
+			return fmt.Errorf("a message of %d bytes before the login", n)
+		}
+		body := make([]byte, n)
+		if _, err := io.ReadFull(far, body); err != nil {
+			return err
+		}
+		const mechanisms = 10 // the request for one of several
+		asks := header[0] == 'R'
+		if asks && n >= 4 && binary.BigEndian.Uint32(body) == mechanisms {
+			body = bytes.Replace(body, []byte("SCRAM-SHA-256-PLUS\x00"), nil, 1)
+			binary.BigEndian.PutUint32(header[1:], uint32(len(body))+4)
+		}
+		if _, err := near.Write(append(header, body...)); err != nil || asks || header[0] == 'E' {
+			return err
+		}
+	}
 }
 
 // reach opens a connection on which the protocol's first message may be sent,

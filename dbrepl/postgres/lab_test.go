@@ -171,6 +171,14 @@ func TestOnSharedServers(t *testing.T) {
 		{"LockedTableStopsTheCapture", lockedTableStopsTheCapture},
 		{"SessionsThatAreKilled", sessionsThatAreKilled},
 		{"CancelledInTheMiddle", cancelledInTheMiddle},
+		{"CaptureGone", captureGone},
+		{"PublishNamesWhoIsInTheWay", publishNamesWhoIsInTheWay},
+		{"PromotionOpensTheDatabase", promotionOpensTheDatabase},
+		{"ForeignDatabaseIsPutAside", foreignDatabaseIsPutAside},
+		{"ConnectionErrorsAreOneClearLine", connectionErrorsAreOneClearLine},
+		{"WhatCheckNames", whatCheckNames},
+		{"AnOrdinaryAccountSuffices", anOrdinaryAccountSuffices},
+		{"ThroughATunnel", throughATunnel},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
 	}

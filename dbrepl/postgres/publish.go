@@ -126,30 +126,43 @@ func (p *publisher) whenFree(ctx context.Context, name string, try func() error)
 	pause := time.NewTicker(100 * time.Millisecond)
 	defer pause.Stop()
 	for {
-		err := try()
-		if !hasCode(err, codeInUse, codeLockNotAvailable) {
+		// Asked before, since a rename that meets a session waits 5 s for its end and
+		// keeps everybody else out meanwhile.
+		who, err := p.sessionsIn(ctx, name)
+		if err != nil {
 			return err
+		}
+		if who == nil {
+			if err = try(); !hasCode(err, codeInUse, codeLockNotAvailable) {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-deadline.C:
-			return p.inUse(context.WithoutCancel(ctx), name, err)
+			return inUse(name, who, err)
 		case <-pause.C:
 		}
 	}
 }
 
-// inUse explains a wait that was in vain.
-func (p *publisher) inUse(ctx context.Context, name string, err error) error {
-	who, lerr := column(ctx, p.conn, `SELECT format('process %s of %s (%s%s)', pid, coalesce(usename::text, '?'), coalesce(nullif(application_name, ''), 'a program without a name'),
+// sessionsIn lists the applications' sessions in a database. What the server
+// does there by itself ends when it is asked to.
+func (p *publisher) sessionsIn(ctx context.Context, name string) ([]string, error) {
+	return column(ctx, p.conn, `SELECT format('process %s of %s (%s%s)', pid, coalesce(usename::text, '?'), coalesce(nullif(application_name, ''), 'a program without a name'),
 			coalesce(' from ' || host(client_addr), ''))
-		FROM pg_stat_activity WHERE datname = ANY ($1) AND pid <> pg_backend_pid() ORDER BY pid`, []string{name, p.stagingName()})
-	if lerr != nil || who == nil {
-		return hint.With(fmt.Errorf("something uses the standby database %s: %w", name, err), "stop the application on this host")
+		FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend' ORDER BY pid`, name)
+}
+
+// inUse explains a wait that was in vain. err is what the server said, if it
+// was asked.
+func inUse(name string, who []string, err error) error {
+	text := fmt.Errorf("the standby database %s is in use by %s", name, some(who, "a session that has just ended"))
+	if err != nil {
+		text = fmt.Errorf("%w: %w", text, err)
 	}
-	return hint.With(fmt.Errorf("the standby database %s is in use by %s: %w", name, some(who, ""), err),
-		"stop the application on this host, or end the session with SELECT pg_terminate_backend(PROCESS)")
+	return hint.With(text, "stop the application on this host, or end the session with SELECT pg_terminate_backend(PROCESS)")
 }
 
 // dropStaging removes what a capture left, on the server and in the scratch directory.

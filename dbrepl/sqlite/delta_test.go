@@ -207,7 +207,7 @@ func TestCutAnywhere(t *testing.T) {
 	e := l.on(whole)
 	l.publish(e)
 	l.exec("UPDATE nodes SET node_name = 'y' WHERE rowid % 50 = 0")
-	for _, kind := range []string{"sums", "ranges"} {
+	for _, kind := range []string{"check", "sums", "ranges"} {
 		for done, at := false, int64(0); !done; at = at*3/2 + rand.Int63n(50) {
 			cut := &line{cut: at, only: kind}
 			e := l.on(cut)
@@ -251,7 +251,7 @@ func TestCancelledWhileChangesAreFetched(t *testing.T) {
 	l.publish(l.engine())
 	l.exec("UPDATE nodes SET node_name = 'y' WHERE rowid % 50 = 0")
 	why := errors.New("why")
-	for _, kind := range []string{"sums", "ranges"} {
+	for _, kind := range []string{"check", "sums", "ranges"} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		e := l.engine()
 		open := e.o.Snapshot

@@ -127,10 +127,18 @@ func giveToServer(path string) error {
 	return os.Chown(path, int(c.Uid), int(c.Gid))
 }
 
-// Command prepares one of the server's programs, to run as the server's user in
-// the server's directory.
+// Command prepares one of the server's programs, or any other, to run as the
+// server's user in the server's directory.
 func (p *PostgresServer) Command(name string, args ...string) *exec.Cmd {
-	return postgresCommand(p.dir, filepath.Join(p.Bin, name), args...)
+	if path := filepath.Join(p.Bin, name); isFile(path) {
+		name = path
+	}
+	return postgresCommand(p.dir, name, args...)
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 func postgresCommand(dir, program string, args ...string) *exec.Cmd {
@@ -287,11 +295,20 @@ func (p *PostgresServer) Kill() {
 	pid := strconv.Itoa(p.PID())
 	children, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children") // none if it is gone
 	p.end(syscall.SIGKILL)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for _, child := range strings.Fields(string(children)) {
-		if n, err := strconv.Atoi(child); err == nil {
+		for n, err := strconv.Atoi(child); err == nil && lives(n); <-tick.C { // and holds the shared memory
 			_ = syscall.Kill(n, syscall.SIGKILL)
 		}
 	}
+}
+
+// lives says whether a process has not ended, be it waited for or not.
+func lives(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	end := strings.LastIndexByte(string(stat), ')')
+	return err == nil && end+2 < len(stat) && !strings.ContainsRune("ZX", rune(stat[end+2]))
 }
 
 // Stop shuts the server down in good order, and ends whatever is connected.

@@ -200,7 +200,7 @@ func (l *lab) nothingLeft(t testing.TB) {
 	if _, err := os.Stat(l.scratch); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the scratch directory is left: %v", err)
 	}
-	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "drsync-pg-*")); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(l.private); err != nil || len(left) > 0 {
 		t.Errorf("left: %q, %v", left, err)
 	}
 }

@@ -28,7 +28,7 @@ type access struct {
 // reach the server, or encrypts what goes there, the way leads through a
 // socket in the private directory.
 func (s *server) access(ctx context.Context) (*access, error) {
-	dir, err := os.MkdirTemp("", "drsync-pg-") // 0700
+	dir, err := os.MkdirTemp(s.private, "drsync-pg-") // 0700
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ type lab struct {
 	active, standby *testenv.PostgresServer
 	name            string
 	scratch         string
+	private         string // with a short path, since there are sockets in it
 }
 
 var labs atomic.Int64
@@ -28,6 +30,11 @@ var labs atomic.Int64
 func newLab(t testing.TB, active, standby *testenv.PostgresServer) *lab {
 	t.Helper()
 	l := &lab{t: t, active: active, standby: standby, name: fmt.Sprintf("art_%d", labs.Add(1)), scratch: filepath.Join(t.TempDir(), "scratch")}
+	var err error
+	if l.private, err = os.MkdirTemp("", "drs"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(l.private) })
 	active.Exec(t, "postgres", "CREATE DATABASE "+l.name)
 	t.Cleanup(func() {
 		for _, name := range []string{l.name, l.name + newSuffix, l.name + prevSuffix} {
@@ -66,6 +73,7 @@ func (l *lab) engine(t testing.TB, adjust ...func(*Options)) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.active.private, e.standby.private = l.private, l.private
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Errorf("close: %v", err)

@@ -70,9 +70,10 @@ func (s Server) Target() (network, address string) {
 
 // server is one of the two servers. It is safe for use by several goroutines.
 type server struct {
-	role  string // "active" or "standby"
-	spec  Server
-	limit Timeouts
+	role    string // "active" or "standby"
+	spec    Server
+	limit   Timeouts
+	private string // where private directories are made; "" is the usual place, which tests do without
 }
 
 func newServer(role string, spec Server, limit Timeouts) *server {

@@ -71,13 +71,12 @@ func (t table) count(ctx context.Context, c querier, sums bool) (n content, err 
 	return n, nil
 }
 
-// countLargeObjects counts the large objects; sums are of their contents where
-// the account may read these.
+// countLargeObjects counts the large objects; sums are of their contents, by the
+// function that an ordinary account may use, which takes up to 1 GB for each.
 func countLargeObjects(ctx context.Context, c querier, sums bool) (n content, err error) {
 	query := "SELECT count(*), '' FROM pg_largeobject_metadata"
 	if sums {
-		query = `SELECT (SELECT count(*) FROM pg_largeobject_metadata),
-			coalesce(sum(hashtextextended(loid || '.' || pageno || '.' || encode(data, 'hex'), 0)), 0)::text FROM pg_largeobject`
+		query = `SELECT count(*), coalesce(sum(hashtextextended(oid || '.' || encode(sha256(lo_get(oid)), 'hex'), 0)), 0)::text FROM pg_largeobject_metadata`
 	}
 	if err = c.QueryRow(ctx, query).Scan(&n.Rows, &n.Sum); err != nil {
 		return n, fmt.Errorf("count large objects: %w", err)

@@ -131,7 +131,8 @@ func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name stri
 }
 
 // dump runs pg_dump in the snapshot and returns how much it wrote. A dump that
-// is kept is compressed; one that is not is read once, right away.
+// is kept is compressed; one that is not is read once, right away. pg_dump waits
+// for a table longer than standAside lets anybody else wait for it.
 func (e *Engine) dump(ctx context.Context, p programs, snapshot, name string, kept bool) (int64, error) {
 	a, err := e.active.access(ctx)
 	if err != nil {
@@ -145,7 +146,7 @@ func (e *Engine) dump(ctx context.Context, p programs, snapshot, name string, ke
 	_, err = run(ctx, append(a.env, "PGAPPNAME="+name), p.dump,
 		"--format=directory", "--file="+e.dumpDir(), "--jobs="+strconv.Itoa(e.opt.Jobs), "--snapshot="+snapshot,
 		"--compress="+level, "--no-sync", "--no-password", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8",
-		"--quote-all-identifiers", fmt.Sprintf("--lock-wait-timeout=%d", e.opt.Lock.Milliseconds()), "--dbname="+conninfo(e.opt.Name))
+		"--quote-all-identifiers", fmt.Sprintf("--lock-wait-timeout=%d", 3*e.opt.Lock.Milliseconds()), "--dbname="+conninfo(e.opt.Name))
 	if err != nil {
 		return 0, fmt.Errorf("dump: %w", err)
 	}

@@ -20,10 +20,10 @@ import (
 func TestActiveIsFull(t *testing.T) {
 	fs := testenv.NewFileSystem(t, "ext4", "-m", "0")
 	l := newLab(t, "wal", 0)
-	l.fill(20_000)
+	l.fill(5_000)
 	l.publish(l.engine())
 	t.Setenv("TMPDIR", fs.Dir)
-	undo := fs.LeaveFree(1 << 20)
+	undo := fs.LeaveFree(256 << 10)
 	findings, err := l.engine().Check(t.Context())
 	if err != nil || len(findings) != 1 || !findings[0].Fatal || !strings.Contains(findings[0].Fix, "TMPDIR") {
 		t.Fatalf("%+v %v", findings, err)

@@ -111,6 +111,9 @@ func (l *link) receive(ctx context.Context, gtid string, want position) (int64, 
 	if err == nil {
 		err = l.run(ctx, l.say.flush())
 	}
+	if err == nil {
+		err = l.holds(ctx, want)
+	}
 	if err != nil && !l.continuous {
 		// Nobody shall go on to receive what nobody waits for.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
@@ -118,6 +121,22 @@ func (l *link) receive(ctx context.Context, gtid string, want position) (int64, 
 		_ = l.run(ctx, l.say.stop())
 	}
 	return size, err
+}
+
+// holds makes sure that the relay logs hold what the server says that it has received.
+func (l *link) holds(ctx context.Context, want position) error {
+	if !l.say.mariaDB {
+		return nil // the server tells what they hold
+	}
+	_, at, err := l.applied(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := l.relayed(ctx, at, want)
+	if err == nil && !found.reached {
+		err = errors.New("the standby's relay logs do not hold all that was received")
+	}
+	return err
 }
 
 // receives says whether the channel already receives what is wanted.

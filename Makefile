@@ -54,7 +54,7 @@ soak: deps
 
 bench: deps build
 	go test ./internal/bench -count 1 -timeout 0 -run '^TestSuite$$' -v -args \
-		-files 100000 -large 2048 -rows 300000 -repeats 3 -drsync $(CURDIR)/bin/drsync $(BENCH_FLAGS)
+		-files 100000 -large 2048 -rows 500000 -repeats 3 -drsync $(CURDIR)/bin/drsync $(BENCH_FLAGS)
 
 clean:
 	rm -rf bin

@@ -303,7 +303,7 @@ func lockedTableStopsTheCapture(t *testing.T, l *lab) {
 
 // sessionsThatAreKilled ends the capture's sessions on either side.
 func sessionsThatAreKilled(t *testing.T, l *lab) {
-	l.onActive(t, "CREATE TABLE t (n int, x text); INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g")
+	l.onActive(t, "CREATE TABLE t (n int, x text); INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 40000) g")
 	e := l.engine(t)
 	l.sync(t, e)
 	l.onActive(t, "UPDATE t SET n = n + 1 WHERE n = 1")
@@ -314,13 +314,17 @@ func sessionsThatAreKilled(t *testing.T, l *lab) {
 			if what != step {
 				return
 			}
-			server, name := l.active, "drsync _%" // those that hold the snapshot
+			server := l.active
 			if step == "load" {
-				server, name = l.standby, "drsync%"
+				server = l.standby
 			}
+			c, err := server.Conn(t.Context(), "postgres")
+			must(t, err)
 			killer.Go(func() {
-				for killing.Err() == nil {
-					if rows, err := server.Query("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '"+name+"' AND datname LIKE '"+l.name+"%' LIMIT 1"); err != nil || len(rows) > 0 {
+				defer c.Close(context.Background())
+				for killing.Err() == nil { // one that is in the middle of the rows
+					tag, err := c.Exec(context.Background(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY %' AND datname LIKE '"+l.name+"%'")
+					if err != nil || tag.RowsAffected() > 0 {
 						return
 					}
 				}

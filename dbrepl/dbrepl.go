@@ -11,7 +11,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/drsync/drsync/internal/blob"
@@ -170,6 +172,22 @@ type Difference struct {
 	Standby int64  `json:"standby_rows"`
 	// Text says what differs when it is not rows: a table that one side lacks, a definition.
 	Text string `json:"text,omitempty"`
+}
+
+// String says on one line which rows differ.
+func (d Difference) String() string {
+	keys := ""
+	switch {
+	case d.Text != "":
+		return strings.TrimPrefix(d.Table+": "+d.Text, ": ")
+	case d.From != "" && d.To != "":
+		keys = " from " + d.From + " to before " + d.To
+	case d.From != "":
+		keys = " from " + d.From
+	case d.To != "":
+		keys = " before " + d.To
+	}
+	return fmt.Sprintf("%s%s: %d rows, on the active %d", d.Table, keys, d.Standby, d.Active)
 }
 
 // Finding is one thing that Check found.

@@ -37,7 +37,19 @@ var ErrStaged = errors.New("an earlier staged tree waits to be published")
 // src is not trusted: what breaks the rules of a listing ends Stage with an
 // error that wraps ErrHostile. On any error nothing stays staged,
 // but for what Options.Resume keeps for the next Stage.
-func Stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
+//
+// A destination that cannot be written is an *UnwritableError, unless nothing has
+// to be done there.
+func Stage(ctx context.Context, src Source, dst *Root, o Options) (*Staged, error) {
+	staged, err := stage(ctx, src, dst, o)
+	var shut *UnwritableError
+	if errors.As(err, &shut) && !o.DryRun {
+		return asItIs(ctx, src, dst, o, err)
+	}
+	return staged, err
+}
+
+func stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, err error) {
 	o = o.withDefaults()
 	if err := o.honoured(); err != nil {
 		return nil, err

@@ -82,7 +82,7 @@ func (s *Staged) begin(resume bool) (err error) {
 		return err
 	}
 	if s.state, s.stage, err = s.root.openState(true); err != nil {
-		return err
+		return unwritable(err)
 	}
 	for _, name := range []string{sealDone, sealBegun} {
 		if _, err := statAt(s.stage, name); err == nil {

@@ -20,9 +20,6 @@ const captures = 3
 
 // Capture copies the active's schema as of one point to the staging schema.
 func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
-	if o.Verify {
-		return nil, fmt.Errorf("capture database %s: verify: %w", e.opt.Name, errors.ErrUnsupported)
-	}
 	defer e.settle()
 	g, err := e.capture(ctx, o)
 	if err != nil {
@@ -140,6 +137,12 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
 		func() error { return k.copyTables(ctx, &activeRows{copier: k, readers: snap.sessions}, now.tables) },
+		func() error {
+			if !o.Verify {
+				return nil
+			}
+			return k.verifyCopy(ctx, snap.sessions, now.tables)
+		},
 		func() error { return k.rehearse(ctx) },
 		func() error { return k.keep.seal(active, k.g, now.tables) },
 		func() error { return e.standby.explain(ctx, createMarker(ctx, k.staging, k.g)) },

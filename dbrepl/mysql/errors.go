@@ -19,6 +19,7 @@ const (
 	errDatabaseExists    = 1007
 	errNoSuchDatabase    = 1049
 	errLockWaitTimeout   = 1205
+	errUnknownColumn     = 1054
 	errNoSuchTable       = 1146
 	errTruncated         = 1265
 	errTableChanged      = 1412

@@ -77,6 +77,8 @@ type Engine struct {
 	workers int
 	// chunkBytes is from how many bytes on a table may be divided; 0 for chunkBytes.
 	chunkBytes int64
+	// chunk is how many rows are compared at once; 0 for chunkRows.
+	chunk int64
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }

@@ -146,7 +146,7 @@ func (r *run) statusOf(ctx context.Context, err error) Status {
 		return Stream
 	case errors.Is(err, rsyncx.ErrHostile):
 		return Protocol
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
 		return Partial
 	case errors.Is(err, errors.ErrUnsupported):
 		return Unsupported

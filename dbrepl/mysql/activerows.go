@@ -45,8 +45,14 @@ func (a *activeRows) state(ctx context.Context, t table) ([]int64, error) {
 func (a *activeRows) divide(ctx context.Context, t table, n int) ([]part, error) {
 	conditions := []string{""}
 	if n > 1 {
-		var err error
-		if conditions, err = chunks(ctx, a.readers[0], t, n); err != nil {
+		err := execAll(ctx, a.readers[0], "SAVEPOINT tables")
+		if err == nil {
+			conditions, err = chunks(ctx, a.readers[0], t, n)
+		}
+		if err == nil { // or the table would not be let go of until the end
+			err = execAll(ctx, a.readers[0], "ROLLBACK TO SAVEPOINT tables")
+		}
+		if err != nil {
 			return nil, a.active.explain(ctx, err)
 		}
 	}

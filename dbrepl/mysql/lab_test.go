@@ -224,6 +224,13 @@ func TestOnSharedServers(t *testing.T) {
 		"LostSession":                         lostSession,
 		"EveryTypeArrivesUnchanged":           everyTypeArrivesUnchanged,
 		"DefinitionsThatChangeDuringACapture": definitionsThatChangeDuringACapture,
+		"EveryTypeIsKept":                     everyTypeIsKept,
+		"DividedTablesAreFree":                dividedTablesAreFree,
+		"KeptInParts":                         keptInParts,
+		"FailedCapturesKeepNothing":           failedCapturesKeepNothing,
+		"CrashedRestores":                     crashedRestores,
+		"BrokenRestores":                      brokenRestores,
+		"RefusedDumps":                        refusedDumps,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -18,6 +18,7 @@ const (
 
 	backupHow     = 0x0f
 	backupOutside = 0x10 // the target is below the directory of opBackupDir
+	backupEarly   = 0x20 // of an earlier backup, whose name a new one may need: opOldBackups makes it
 )
 
 // prepareBackups settles where backups go.
@@ -35,7 +36,10 @@ func (s *stager) prepareBackups() error {
 	dir := filepath.Clean(s.o.BackupDir)
 	if filepath.IsLocal(dir) {
 		s.backupDir = strings.TrimPrefix(dir+"/", "./")
-		return nil
+		if s.backupDir == "" || !s.o.Delete {
+			return nil
+		}
+		return s.op(partClear, op{kind: opOldBackups})
 	}
 	if !filepath.IsAbs(dir) {
 		root, err := filepath.Abs(s.dst.path)

@@ -12,6 +12,7 @@ import (
 func TestBackupAfterCrash(t *testing.T) {
 	for name, o := range map[string]Options{
 		"beside":   {Backup: true, Delete: true, Links: true},
+		"excluded": {Backup: true, Delete: true, DeleteExcluded: true, Links: true}, // earlier backups go, those of this run stay
 		"below":    {BackupDir: ".bak", Delete: true, Links: true},
 		"in place": {Backup: true, Inplace: true, Delete: true, Links: true, Times: true},
 		"outside":  {BackupDir: "../bak", Delete: true, Links: true},
@@ -21,13 +22,13 @@ func TestBackupAfterCrash(t *testing.T) {
 			for stop := 0; whole < 0 || stop <= whole; stop++ {
 				dir := tempDir(t)
 				from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
-				for path, content := range map[string]string{"from/a": "new", "to/a": "old a", "from/d/b": "new", "to/d/b": "old b", "to/gone": "old", "to/d/gone": "old"} {
+				for path, content := range map[string]string{"from/a": "new", "to/a": "old a", "from/d/b": "new", "to/d/b": "old b", "to/gone": "old", "to/d/gone": "old", "to/a~": "older", "to/d/z~": "older"} {
 					write(t, filepath.Join(dir, path), content)
 				}
 				crashes(t, from, to, o, stop, &whole)
 				tail, below := "", ""
 				switch name {
-				case "beside", "in place":
+				case "beside", "in place", "excluded":
 					tail, below = "~", "to/"
 				case "below":
 					below = "to/.bak/"

@@ -157,11 +157,14 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
 		c.acl = inheritedACL{known: true, list: acl}
 		c.gid = int64(os.Getegid())
+		if implied && len(s.o.Chmod) > 0 {
+			c.set.mode = e.Mode & 0o7777 // that is for what is sent
+		}
 		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
 		}
 		if implied {
-			c.set.uid = uint32(os.Geteuid())
+			c.set.uid, c.set.gid = uint32(os.Geteuid()), uint32(os.Getegid())
 		}
 		if implied && f.gid >= 0 {
 			c.set.gid = uint32(f.gid)

@@ -30,7 +30,7 @@ func (s *stager) extra(f *frame, here *info) error {
 // extrasFirst decides about the extra names of a directory before anything in it
 // makes way for another type, when only so many may go.
 func (s *stager) extrasFirst(f *frame, d *Dir) error {
-	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || d.Same || d.Partial || !f.only.All() {
+	if !s.o.Delete || s.o.deleted || !s.o.DeleteLimited || s.o.DeleteAfter || d.Same || d.Partial || !f.only.All() {
 		return nil
 	}
 	entries := d.Entries
@@ -117,6 +117,9 @@ func (s *stager) delete(path string, here *info) (stays bool, err error) {
 	}
 	s.doomed++
 	o, stays := s.removal(path, here)
+	if o.kind == opBackup && s.backupDir != "" && strings.HasPrefix(path, s.backupDir) {
+		o.number |= backupEarly
+	}
 	return stays, s.op(partDelete, o)
 }
 
@@ -132,7 +135,11 @@ func (s *stager) removal(path string, here *info) (o op, stays bool) {
 	case here.isDir():
 		return op{kind: opRmdir, path: path, kindOf: here.Mode & unix.S_IFMT}, false
 	case !s.backsUp(path), s.unsafeOld(path, here):
-		return op{kind: opRemove, path: path, kindOf: here.Mode & unix.S_IFMT}, false
+		o := op{kind: opRemove, path: path, kindOf: here.Mode & unix.S_IFMT}
+		if s.o.Backup {
+			o.dev, o.ino = here.Dev, here.Ino // a backup that this run makes may take its place
+		}
+		return o, false
 	}
 	return s.backup(path, here, backupMove), s.o.BackupDir == ""
 }

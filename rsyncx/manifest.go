@@ -17,18 +17,19 @@ import (
 type opKind uint8
 
 const (
-	opRemove    opKind = iota + 1 // a name that is no directory
-	opRmdir                       // an empty directory
-	opTree                        // a staged directory with all that is in it, to its place
-	opEnter                       // lets us work in a directory whose mode would not
-	opFile                        // a staged file, link, device, pipe or socket to its place
-	opLink                        // a hard link to the path target
-	opAttr                        // attributes of a name that is no directory
-	opDirAttr                     // attributes of a directory
-	opPatch                       // what was staged for a file, into it, and its attributes
-	opBackupDir                   // the absolute path target is where the following opBackup go
-	opBackup                      // the old content of a name to target
-	opLast      = opBackup
+	opRemove     opKind = iota + 1 // a name that is no directory
+	opRmdir                        // an empty directory
+	opTree                         // a staged directory with all that is in it, to its place
+	opEnter                        // lets us work in a directory whose mode would not
+	opFile                         // a staged file, link, device, pipe or socket to its place
+	opLink                         // a hard link to the path target
+	opAttr                         // attributes of a name that is no directory
+	opDirAttr                      // attributes of a directory
+	opPatch                        // what was staged for a file, into it, and its attributes
+	opBackupDir                    // the absolute path target is where the following opBackup go
+	opBackup                       // the old content of a name to target
+	opOldBackups                   // the backups of earlier backups, which come with what is deleted, are made now
+	opLast       = opOldBackups
 )
 
 // op is one operation. Each may be done again after it was done.
@@ -39,8 +40,8 @@ type op struct {
 	number uint64 // opFile, opTree, opPatch: of what is staged
 	size   int64  // opFile, opPatch: bytes
 	kindOf uint32 // opFile, opAttr: the type bits of st_mode; opPatch: the form of what is staged
-	dev    uint64 // opAttr, opPatch: with ino, what was looked at when deciding
-	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr is any
+	dev    uint64 // opAttr, opPatch, opRemove: with ino, what was looked at when deciding
+	ino    uint64 // opTree, opDirAttr: of the new directory; 0 in opDirAttr and opRemove is any
 	attr   attr
 }
 
@@ -88,11 +89,11 @@ func parseOp(record []byte) (op, error) {
 		return op{}, errFormat
 	case CheckXattrs(o.attr.xattrs) != nil:
 		return op{}, errFormat
-	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter && o.kind != opBackupDir:
+	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter && o.kind != opBackupDir && o.kind != opOldBackups:
 		return op{}, errFormat
 	case o.kind == opBackupDir && (checkTarget(o.target) != nil || o.target[0] != '/'):
 		return op{}, errFormat
-	case o.kind == opBackup && (o.target == "" || CheckPath(o.target) != nil || o.number&backupHow > backupCopy || o.number > backupOutside|backupCopy):
+	case o.kind == opBackup && (o.target == "" || CheckPath(o.target) != nil || o.number&backupHow > backupCopy || o.number > backupEarly|backupOutside|backupCopy):
 		return op{}, errFormat
 	case o.kind == opPatch && o.kindOf > patchFile:
 		return op{}, errFormat

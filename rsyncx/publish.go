@@ -82,14 +82,15 @@ func (p *publisher) run(ctx context.Context) error {
 		defer p.content[i].close()
 	}
 	for _, part := range p.parts {
-		if err := p.replay(ctx, part); err != nil {
+		if err := p.replay(ctx, part, false); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *publisher) replay(ctx context.Context, part *spool) error {
+// replay does the operations of one part: those that opOldBackups does early, or the others.
+func (p *publisher) replay(ctx context.Context, part *spool, early bool) error {
 	// Directories come and go between parts; no descriptor outlives one.
 	p.at, p.from = descent{root: p.root.fd}, descent{root: p.root.fd}
 	defer func() {
@@ -112,7 +113,11 @@ func (p *publisher) replay(ctx context.Context, part *spool) error {
 			return context.Cause(ctx)
 		}
 		o, err := parseOp(record)
-		if err == nil {
+		switch {
+		case err != nil || o.early() != early:
+		case o.kind == opOldBackups:
+			err = p.oldBackups(ctx)
+		default:
 			err = p.once(&o)
 		}
 		if err != nil {
@@ -120,6 +125,15 @@ func (p *publisher) replay(ctx context.Context, part *spool) error {
 		}
 	}
 }
+
+// oldBackups moves earlier backups that are to go away from where new ones come.
+func (p *publisher) oldBackups(ctx context.Context) error {
+	at, from := p.at, p.from
+	defer func() { p.at, p.from = at, from }()
+	return p.replay(ctx, p.parts[partDelete], true)
+}
+
+func (o *op) early() bool { return o.kind == opBackup && o.number&backupEarly != 0 }
 
 // once does one operation. An error that only says that the place is not as it
 // was when Stage looked leaves this entry and goes on.
@@ -172,7 +186,7 @@ func (p *publisher) do(o *op) error {
 	}
 	switch o.kind {
 	case opRemove:
-		return notThere(p.remove(dir, name))
+		return notThere(p.remove(dir, name, o))
 	case opRmdir:
 		return notThere(p.rmdir(dir, name, o))
 	case opTree:
@@ -199,7 +213,12 @@ func notThere(err error) error {
 	return err
 }
 
-func (p *publisher) remove(dir int, name string) error {
+func (p *publisher) remove(dir int, name string, o *op) error {
+	if o.ino != 0 {
+		if st, err := statAt(dir, name); err != nil || st.Dev != o.dev || st.Ino != o.ino {
+			return err // a new backup, which stays
+		}
+	}
 	err := p.root.unlink(dir, name)
 	if errors.Is(err, unix.EISDIR) && p.again {
 		return nil // the new directory, made by an earlier try

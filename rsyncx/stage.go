@@ -322,7 +322,7 @@ func (o *op) deletes(part int, root bool) bool {
 		o.attr.set &= setMode
 		return true
 	}
-	return part == partDelete || o.kind == opEnter || o.kind == opBackupDir
+	return part == partDelete || o.kind == opEnter || o.kind == opBackupDir || o.kind == opOldBackups
 }
 
 // pretends reports whether nothing is staged beside the manifest.
@@ -333,6 +333,8 @@ func (s *stager) pretends() bool { return s.o.DryRun || s.o.deleteOnly }
 func (s *stager) onlyDeletions() {
 	s.o.Event = s.out.sink
 	s.stats.Deleted, s.stats.NotDeleted = 0, 0
+	c := &s.stats.Counts // of what makes way, which the second half does
+	c.DeletedFiles, c.DeletedDirs, c.DeletedLinks, c.DeletedDevices, c.DeletedSpecials = 0, 0, 0, 0, 0
 }
 
 // deletes reports whether what was found to delete is deleted. It is settled when all files are there.

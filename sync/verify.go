@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/blob"
 	"github.com/drsync/drsync/internal/filestore"
+	"github.com/drsync/drsync/internal/hint"
+	"github.com/drsync/drsync/internal/role"
 )
 
 // VerifyReport is what Verify found. Problems holds the first MaxProblems.
@@ -72,4 +75,31 @@ func (r *Runner) Verify(ctx context.Context, deep bool) (VerifyReport, error) {
 		}
 	}
 	return report, nil
+}
+
+// VerifyDatabase compares the standby's visible database with the active's, as
+// it is now. It changes nothing, but takes the lock: a publish meanwhile would
+// compare two generations. It fails with *role.LockedError when another command
+// is at work.
+func (r *Runner) VerifyDatabase(ctx context.Context) (dbrepl.Comparison, error) {
+	comparer, ok := r.Engine.(dbrepl.Comparer)
+	if !ok {
+		what := "no database is configured"
+		if r.Engine != nil {
+			what = fmt.Sprintf("the database engine %s cannot be compared with the active's", r.EngineName)
+		}
+		return dbrepl.Comparison{}, hint.New(what, "drsync verify, without --db, checks the blobs that the standby's database names")
+	}
+	lock, err := role.Acquire(r.StateDir, "verify", r.now())
+	if err != nil {
+		return dbrepl.Comparison{}, err
+	}
+	defer func() { _ = lock.Release() }()
+	p := &pass{Runner: r}
+	var c dbrepl.Comparison
+	err = p.walk(ctx, []Step{{"compare", "the standby's database with the active's", func(ctx context.Context) (text string, err error) {
+		c, err = comparer.Compare(ctx)
+		return fmt.Sprintf("%d tables, %d rows, %d differences", c.Tables, c.Rows, c.Different), err
+	}}})
+	return c, err
 }

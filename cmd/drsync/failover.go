@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/dbrepl/postgres"
 	"github.com/drsync/drsync/failover"
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/remote"
@@ -157,10 +158,17 @@ const answerTimeout = 10 * time.Second
 func (s *standby) activeAnswers(ctx context.Context, timeout time.Duration) (evidence string, answers bool, err error) {
 	evidence, answers, err = s.hostAnswers(ctx, timeout)
 	database := s.config.Database
-	if answers || database.Engine != config.EngineMySQL || database.Active.Via != config.ViaDirect {
+	if answers || database.Active.Via != config.ViaDirect {
 		return evidence, answers, err
 	}
-	seen, accepted, dbErr := databaseAnswers(ctx, database.Active.Address, timeout)
+	network, address := "tcp", database.Active.Address
+	switch {
+	case database.Engine == config.EnginePostgres:
+		network, address = postgres.Server{Address: address}.Target()
+	case filepath.IsAbs(address):
+		network = "unix"
+	}
+	seen, accepted, dbErr := databaseAnswers(ctx, network, address, timeout)
 	switch {
 	case accepted:
 		return seen, true, nil
@@ -194,13 +202,9 @@ func (s *standby) hostAnswers(ctx context.Context, timeout time.Duration) (evide
 
 // databaseAnswers tries the old active's database server; that it accepts a
 // connection is enough.
-func databaseAnswers(ctx context.Context, address string, timeout time.Duration) (evidence string, answers bool, err error) {
+func databaseAnswers(ctx context.Context, network, address string, timeout time.Duration) (evidence string, answers bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no connection within %v", timeout))
 	defer cancel()
-	network := "tcp"
-	if filepath.IsAbs(address) {
-		network = "unix"
-	}
 	err = remote.Knock(ctx, network, address)
 	switch {
 	case err == nil:

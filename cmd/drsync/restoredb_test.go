@@ -85,13 +85,15 @@ func TestRestoreMySQL(t *testing.T) {
 func (p *pair) snapshotIDs() (ids []string) {
 	p.t.Helper()
 	out, _ := p.must(exitDone, "snapshots", "--json")
-	var all []struct {
-		ID string `json:"id"`
+	var all struct {
+		Snapshots []struct {
+			ID string `json:"id"`
+		} `json:"snapshots"`
 	}
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		p.t.Fatalf("snapshots: %v in %s", err, out)
 	}
-	for _, s := range all {
+	for _, s := range all.Snapshots {
 		ids = append(ids, s.ID)
 	}
 	return ids

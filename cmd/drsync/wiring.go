@@ -18,6 +18,7 @@ import (
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/dbrepl/mysql"
+	"github.com/drsync/drsync/dbrepl/postgres"
 	"github.com/drsync/drsync/dbrepl/sqlite"
 	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/config"
@@ -183,6 +184,18 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 				return active.Stream(ctx, sqlite.StreamName, path)
 			},
 		})
+	case config.EnginePostgres:
+		there, errThere := postgresServer(cfg, "database.active", d.Active)
+		here, errHere := postgresServer(cfg, "database.standby", d.Standby)
+		if err := errors.Join(errThere, errHere); err != nil {
+			return nil, err
+		}
+		if d.Active.Via == config.ViaSSH {
+			there.Dial = active.DialContext
+		}
+		return postgres.New(postgres.Options{
+			Name: d.Name, Active: there, Standby: here, Scratch: filepath.Join(cfg.Standby.State, "postgres"), Event: sink,
+		})
 	case config.EngineMySQL:
 		there, errThere := mysqlServer(cfg, "database.active", d.Active)
 		here, errHere := mysqlServer(cfg, "database.standby", d.Standby)
@@ -192,23 +205,47 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		if d.Active.Via == config.ViaSSH {
 			there.Dial = active.DialContext
 		}
-		return mysql.New(mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink})
+		options := mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink}
+		if d.Mode == config.ModeReplication {
+			return newReplica(cfg, options)
+		}
+		return mysql.New(options)
 	}
 	return nil, nil
 }
 
-func mysqlServer(cfg *config.Config, path string, e config.Endpoint) (mysql.Server, error) {
-	password, err := e.Password.Resolve()
+func newReplica(cfg *config.Config, o mysql.Options) (dbrepl.Engine, error) {
+	r := cfg.Database.Replication
+	password, err := r.Password.Resolve()
 	if err != nil {
-		return mysql.Server{}, cfg.Problem(path+".password", err)
+		return nil, cfg.Problem("database.replication.password", err)
 	}
-	s := mysql.Server{Address: e.Address, User: e.User, Password: password}
+	return mysql.NewReplica(mysql.ReplicaOptions{
+		Options: o, Continuous: r.Continuous,
+		Source: mysql.ReplicaSource{Address: r.Address, User: r.User, Password: password, TLS: r.TLS == config.TLSVerify, CA: r.CA},
+	})
+}
+
+func mysqlServer(cfg *config.Config, path string, e config.Endpoint) (mysql.Server, error) {
+	password, t, err := credentials(cfg, path, e)
+	return mysql.Server{Address: e.Address, User: e.User, Password: password, TLS: t}, err
+}
+
+func postgresServer(cfg *config.Config, path string, e config.Endpoint) (postgres.Server, error) {
+	password, t, err := credentials(cfg, path, e)
+	return postgres.Server{Address: e.Address, User: e.User, Password: password, TLS: t}, err
+}
+
+func credentials(cfg *config.Config, path string, e config.Endpoint) (password string, t *tls.Config, err error) {
+	if password, err = e.Password.Resolve(); err != nil {
+		return "", nil, cfg.Problem(path+".password", err)
+	}
 	if e.TLS == config.TLSVerify {
-		if s.TLS, err = verifyTLS(e); err != nil {
-			return mysql.Server{}, cfg.Problem(path+".ca", err)
+		if t, err = verifyTLS(e); err != nil {
+			return "", nil, cfg.Problem(path+".ca", err)
 		}
 	}
-	return s, nil
+	return password, t, nil
 }
 
 func verifyTLS(e config.Endpoint) (*tls.Config, error) {

@@ -5,9 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/drsync/drsync/dbrepl"
@@ -87,17 +84,26 @@ func (e *Engine) inspect(ctx context.Context) (*pair, error) {
 	if err != nil {
 		return nil, e.active.explain(ctx, err)
 	}
-	var objects []object
-	var size int64
+	var k contents
 	if readable {
-		if objects, size, err = e.inspectContents(ctx, a, p); err != nil {
+		if k, err = e.inspectContents(ctx, a, p); err != nil {
 			return nil, e.active.explain(ctx, err)
 		}
 	}
-	if err := e.inspectStandby(ctx, s, p, objects); err != nil {
+	theirs, err := readSettings(ctx, a)
+	if err != nil {
+		return nil, e.active.explain(ctx, err)
+	}
+	ours, err := readSettings(ctx, s)
+	if err != nil {
 		return nil, e.standby.explain(ctx, err)
 	}
-	e.inspectSpace(p, size)
+	all, err := e.inspectStandby(ctx, s, p, k.objects)
+	if err != nil {
+		return nil, e.standby.explain(ctx, err)
+	}
+	e.inspectSettings(p, theirs, ours, k, all)
+	e.inspectSpace(p, ours, k)
 	return p, nil
 }
 
@@ -117,6 +123,21 @@ func (e *Engine) compareServers(p *pair) {
 	}
 }
 
+// lacking finds which rights an account lacks on a schema, and says whether it lacks any.
+func (p *pair) lacking(all privileges, subject, account, name string, rights []string) bool {
+	var missing []string
+	for _, right := range rights {
+		if !all.has(right, name) {
+			missing = append(missing, right)
+		}
+	}
+	if missing != nil {
+		p.fatal(subject, fmt.Sprintf("it lacks %s on the database %s", strings.Join(missing, ", "), name),
+			grantStatement(missing, asPattern(name)+".*", account))
+	}
+	return missing != nil
+}
+
 // activeRights are needed on the whole schema: without one of them the server
 // does not refuse, it hides what the account may not see.
 var activeRights = []string{"SELECT", "SHOW VIEW", "TRIGGER", "EVENT"}
@@ -129,16 +150,7 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 		return false, err
 	}
 	account := "active account " + p.active.User
-	var missing []string
-	for _, right := range activeRights {
-		if !all.has(right, e.opt.Name) {
-			missing = append(missing, right)
-		}
-	}
-	if missing != nil {
-		p.fatal(account, fmt.Sprintf("it lacks %s on the database %s", strings.Join(missing, ", "), e.opt.Name),
-			grantStatement(missing, asPattern(e.opt.Name)+".*", p.active.User))
-	}
+	lacks := p.lacking(all, account, p.active.User, e.opt.Name, activeRights)
 	if sees, fix := seesRoutines(all, p.active, e.opt.Name); !sees {
 		p.fatal(account, "it may not see the definitions of stored procedures and functions", fix)
 	}
@@ -146,6 +158,7 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 		p.note(account, "it may not keep its reading out of the binary log's sight, so whoever alters a table during a capture waits for its end",
 			grantStatement([]string{binlogRight(id)}, "*.*", id.User))
 	}
+	e.inspectSnapshotRights(p, all, account)
 	if !all.has("SELECT", e.opt.Name) {
 		return false, nil
 	}
@@ -157,30 +170,50 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 		p.fatal("active server", "it has no database "+e.opt.Name, "set the name of the application's database")
 		return false, nil
 	}
-	return missing == nil, nil
+	return !lacks, nil
+}
+
+// inspectSnapshotRights finds what stands in the way of several sessions that
+// see one moment, and of knowing its position.
+func (e *Engine) inspectSnapshotRights(p *pair, all privileges, account string) {
+	id := p.active
+	if !id.MariaDB && id.BinaryLog && !mayDo(all, id, "REPLICATION CLIENT") {
+		p.note(account, "it may not see the binary log's position, so a snapshot's position is not known", grantStatement([]string{"REPLICATION CLIENT"}, "*.*", id.User))
+	}
+	if id.MariaDB && id.BinaryLog || all.has("RELOAD", "*") || all.has("LOCK TABLES", e.opt.Name) {
+		return
+	}
+	problem := "the sessions that read at once see one moment by a lock that lasts milliseconds, which the account may not take"
+	fix := grantStatement([]string{"RELOAD"}, "*.*", id.User)
+	if id.BinaryLog { // often its position proves it
+		p.note(account, "when the active writes all the time, "+problem, fix)
+		return
+	}
+	p.fatal(account, problem, fix)
 }
 
 // inspectContents looks at what is to be captured.
-func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) ([]object, int64, error) {
+func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k contents, err error) {
 	if err := execAll(ctx, c, "USE "+quote(e.opt.Name)); err != nil {
-		return nil, 0, err
+		return k, err
 	}
-	bad, err := refused(ctx, c, e.opt.Name)
+	subject := "active database " + e.opt.Name
+	misfits, err := refused(ctx, c, e.opt.Name)
 	if err != nil {
-		return nil, 0, err
+		return k, err
 	}
-	if bad != nil {
-		p.fatal("active database "+e.opt.Name, "only InnoDB tables have consistent snapshots: "+someOf(bad), "ALTER TABLE … ENGINE=InnoDB")
+	if misfits != nil {
+		p.fatal(subject, "only InnoDB tables have consistent snapshots: "+someOf(namesOf(misfits)), fixOf(misfits))
 	}
-	if bad, err = outside(ctx, c, e.opt.Name); err != nil {
-		return nil, 0, err
+	if misfits, err = outside(ctx, c, e.opt.Name); err != nil {
+		return k, err
 	}
-	if bad != nil {
-		p.fatal("active database "+e.opt.Name, "foreign keys point into other databases: "+someOf(bad), "drop these foreign keys")
+	if misfits != nil {
+		p.fatal(subject, "foreign keys point into other databases: "+someOf(namesOf(misfits)), fixOf(misfits))
 	}
 	columns, err := readColumns(ctx, c, e.opt.Name)
 	if err != nil {
-		return nil, 0, err
+		return k, err
 	}
 	for t, all := range columns {
 		for _, col := range all {
@@ -189,28 +222,24 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) ([]o
 			}
 		}
 	}
-	if bad, err = partitionedTables(ctx, c, e.opt.Name); err != nil {
-		return nil, 0, err
+	bad, err := partitionedTables(ctx, c, e.opt.Name)
+	if err != nil {
+		return k, err
 	}
 	if bad != nil && p.active.MariaDB {
-		p.note("active database "+e.opt.Name, inOnePiece(bad), "after a failover: ALTER TABLE … PARTITION BY …")
+		p.note(subject, inOnePiece(bad), "after a failover: ALTER TABLE … PARTITION BY …")
 	}
-	objects, err := readObjects(ctx, c, e.opt.Name)
+	k.objects, err = readObjects(ctx, c, e.opt.Name)
 	if errors.Is(err, errChanged) {
 		err = nil // the capture will see
 	}
 	if err != nil {
-		return nil, 0, err
+		return k, err
 	}
-	if err := hidden(objects); err != nil {
+	if err := hidden(k.objects); err != nil {
 		p.fatal("active account "+p.active.User, err.Error(), hint.Of(err))
 	}
-	r, err := one(ctx, c, "SELECT CAST(COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS CHAR) n FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?", e.opt.Name)
-	if err != nil {
-		return nil, 0, err
-	}
-	size, err := strconv.ParseInt(r.get("n"), 10, 64)
-	return objects, size, err
+	return k, k.measure(ctx, c, e.opt.Name)
 }
 
 func partitionedTables(ctx context.Context, c asker, schemaName string) ([]string, error) {
@@ -220,92 +249,4 @@ func partitionedTables(ctx context.Context, c asker, schemaName string) ([]strin
 		return nil, err
 	}
 	return valuesOf(all, "t"), err
-}
-
-// standbyRights are needed on each of the three schemas.
-var standbyRights = []string{"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "REFERENCES", "INDEX", "ALTER",
-	"CREATE VIEW", "SHOW VIEW", "CREATE ROUTINE", "ALTER ROUTINE", "EXECUTE", "EVENT", "TRIGGER"}
-
-func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objects []object) error {
-	all, err := readPrivileges(ctx, c)
-	if err != nil {
-		return err
-	}
-	id := p.standby
-	account := "standby account " + id.User
-	for _, name := range []string{e.opt.Name, e.stagingName(), e.prevName()} {
-		var missing []string
-		for _, right := range standbyRights {
-			if !all.has(right, name) {
-				missing = append(missing, right)
-			}
-		}
-		if missing != nil {
-			p.fatal(account, fmt.Sprintf("it lacks %s on the database %s", strings.Join(missing, ", "), name),
-				grantStatement([]string{"ALL PRIVILEGES"}, asPattern(name)+".*", id.User))
-		}
-	}
-	may := func(right string) bool { return mayDo(all, id, right) }
-	bad, err := partitionedTables(ctx, c, e.opt.Name)
-	if err != nil {
-		return err
-	}
-	if bad != nil && id.MariaDB {
-		p.fatal("standby database "+e.opt.Name, "MariaDB can lose a partitioned table when it crashes while that is renamed: "+someOf(bad), "ALTER TABLE … REMOVE PARTITIONING")
-	}
-	if id.ReadOnly && !may(readOnlyRight(id)) {
-		p.fatal(account, "the server is read_only and the account may not write in spite of it", grantStatement([]string{readOnlyRight(id)}, "*.*", id.User))
-	}
-	if r := definerRight(id); !may(r) {
-		var others []string
-		for _, o := range objects {
-			if o.Definer != id.User {
-				others = append(others, fmt.Sprintf("%s of %s", o, o.Definer))
-			}
-		}
-		if others != nil {
-			p.fatal(account, "it may not create what belongs to other accounts: "+someOf(others), grantStatement([]string{r}, "*.*", id.User))
-		}
-	}
-	if all.hasTable("SELECT", "mysql", "user") {
-		if err := missingDefiners(ctx, c, p, objects); err != nil {
-			return err
-		}
-	}
-	if !id.LocalInfile && !all.has("SUPER", "*") && !all.has("SYSTEM_VARIABLES_ADMIN", "*") {
-		p.note("standby server", "local_infile is off, so rows are inserted, which is slower", "SET GLOBAL local_infile=1, also in the server's configuration")
-	}
-	if id.BinaryLog && !may(binlogRight(id)) {
-		p.note(account, "it may not leave its own work out of the standby's binary log, which grows by every capture", grantStatement([]string{binlogRight(id)}, "*.*", id.User))
-	}
-	if !id.MariaDB {
-		r, err := one(ctx, c, "SELECT @@GLOBAL.super_read_only r")
-		if err != nil {
-			return err
-		}
-		if r.get("r") == "1" {
-			p.fatal("standby server", "super_read_only is on, which stops drsync too", "SET GLOBAL super_read_only=0; read_only=1 keeps applications out")
-		}
-	}
-	return nil
-}
-
-// missingDefiners finds objects whose owner does not exist on the standby: they
-// can be created, but not used.
-func missingDefiners(ctx context.Context, c *sql.Conn, p *pair, objects []object) error {
-	missing := make(map[string][]string)
-	for _, o := range objects {
-		missing[o.Definer] = append(missing[o.Definer], o.String())
-	}
-	for _, owner := range slices.Sorted(maps.Keys(missing)) {
-		at := max(strings.LastIndexByte(owner, '@'), 0)
-		r, err := records(ctx, c, "SELECT 1 FROM mysql.user WHERE User = ? AND Host = ?", owner[:at], strings.TrimPrefix(owner[at:], "@"))
-		if err != nil {
-			return err
-		}
-		if len(r) == 0 {
-			p.note("standby server", fmt.Sprintf("it has no account %s, to which %s belongs", owner, someOf(missing[owner])), "create the account there with the same rights as on the active")
-		}
-	}
-	return nil
 }

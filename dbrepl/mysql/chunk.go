@@ -15,8 +15,8 @@ import (
 const chunkBytes = 64 << 20
 
 // share decides which tables are read in parts: those that would still be
-// copied when all others are done, and have at least so many bytes. In one piece a table is loaded faster, since
-// the server then writes an empty table's rows without logging each.
+// copied when all others are done, and have at least so many bytes. One that
+// arrives in the order of its key has fuller pages.
 func share(tables []table, workers int, least int64) (parts map[string]int) {
 	var total int64
 	for _, t := range tables {

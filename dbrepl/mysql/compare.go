@@ -121,20 +121,6 @@ func (e *Engine) comparable(ctx context.Context, a, s *sql.Conn) (*pair, error) 
 	return p, refuse(p.findings)
 }
 
-// lacking finds which rights an account lacks on a schema.
-func (p *pair) lacking(all privileges, subject, account, name string, rights []string) {
-	var missing []string
-	for _, right := range rights {
-		if !all.has(right, name) {
-			missing = append(missing, right)
-		}
-	}
-	if missing != nil {
-		p.fatal(subject, fmt.Sprintf("it lacks %s on the database %s", strings.Join(missing, ", "), name),
-			grantStatement(missing, asPattern(name)+".*", account))
-	}
-}
-
 func (e *Engine) compareSides(ctx context.Context, p *pair, a, s *sql.Conn) (dbrepl.Comparison, error) {
 	none := dbrepl.Comparison{}
 	before, err := readSchema(ctx, a, e.opt.Name)

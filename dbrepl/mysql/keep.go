@@ -44,7 +44,6 @@ type keptColumn struct {
 	Kind          string `json:"kind"`
 	Charset       string `json:"charset,omitempty"`
 	AutoIncrement bool   `json:"auto_increment,omitempty"`
-	Octets        int64  `json:"octets,omitempty"`
 	DefaultTo     string `json:"default,omitempty"` // an expression that draws from a sequence
 }
 
@@ -133,7 +132,7 @@ func (k *keeper) seal(server identity, g *generation, tables []table) error {
 	for _, t := range tables {
 		kept := keptTable{Name: t.name, SQL: t.ddl, State: k.states[t.name]}
 		for _, c := range t.columns {
-			kept.Columns = append(kept.Columns, keptColumn{c.name, c.kind, c.charset, c.autoIncrement, c.octets, c.defaultTo})
+			kept.Columns = append(kept.Columns, keptColumn{c.name, c.kind, c.charset, c.autoIncrement, c.defaultTo})
 		}
 		d.Tables = append(d.Tables, kept)
 	}
@@ -185,7 +184,7 @@ func (d definition) schema() schema {
 	for _, k := range d.Tables {
 		t := table{name: k.Name, ddl: k.SQL, sequence: len(k.State) > 0}
 		for _, c := range k.Columns {
-			t.columns = append(t.columns, column{c.Name, c.Kind, c.Charset, c.AutoIncrement, c.Octets, c.DefaultTo})
+			t.columns = append(t.columns, column{c.Name, c.Kind, c.Charset, c.AutoIncrement, c.DefaultTo})
 		}
 		s.tables = append(s.tables, t)
 	}

@@ -82,7 +82,7 @@ func (e *Engine) judge(ctx context.Context, k *kept) (*pair, error) {
 		return nil, hint.With(fmt.Errorf("lower_case_table_names is %s on the standby, in the dump it was %s", s, d),
 			"start the standby's server with lower_case_table_names="+d)
 	}
-	e.inspectSpace(p, k.size)
+	e.inspectSpace(p, nil, contents{size: k.size})
 	return p, refuse(p.findings)
 }
 
@@ -139,7 +139,7 @@ func (e *Engine) mayHold(ctx context.Context, p *pair, k *kept) error {
 	if !p.standby.atomicRename() {
 		return fmt.Errorf("%s can lose the thread in the middle of a RENAME TABLE when it crashes", p.standby)
 	}
-	if err := e.inspectStandby(ctx, c, p, k.schema.objects); err != nil {
+	if _, err := e.inspectStandby(ctx, c, p, k.schema.objects); err != nil {
 		return e.standby.explain(ctx, err)
 	}
 	return refuse(p.findings)

@@ -79,6 +79,8 @@ type Engine struct {
 	chunkBytes int64
 	// chunk is how many rows are compared at once; 0 for chunkRows.
 	chunk int64
+	// free is the room in a directory of the standby, in bytes; nil asks the system.
+	free func(dir string) (bytes int64, ok bool)
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }

@@ -267,9 +267,12 @@ func (o object) environment() string {
 	return strings.Join(set, ", ")
 }
 
-// definer writes user@host so that it means the same in every sql_mode.
+// definer writes user@host, or a role, so that it means the same in every sql_mode.
 func definer(user string) string {
-	at := max(strings.LastIndexByte(user, '@'), 0)
+	at := strings.LastIndexByte(user, '@')
+	if at < 0 { // a role
+		return quote(user)
+	}
 	return quote(user[:at]) + "@" + quote(strings.TrimPrefix(user[at:], "@"))
 }
 

@@ -40,18 +40,6 @@ type part struct {
 	chunk *dump.Chunk
 }
 
-// bulkRow bounds the rows of a table that is written as a whole, in bytes: for
-// one that exceeds its sort buffer MariaDB 10.11 then works for ever.
-const bulkRow = 256 << 10
-
-// widest is the most that a row can have in texts and bytes.
-func (t table) widest() (n int64) {
-	for _, c := range t.columns {
-		n = min(n+c.octets, 1<<40)
-	}
-	return n
-}
-
 // filling is a table on its way.
 type filling struct {
 	table
@@ -60,7 +48,6 @@ type filling struct {
 	foreign []string
 	parts   int   // that are not copied yet
 	rows    int64 // that were copied
-	bulk    bool  // the server may write it as a whole
 }
 
 // crew copies the tables of one capture. Its workers share what follows mu.
@@ -120,7 +107,6 @@ func (c *crew) divide(ctx context.Context, tables []table) (all []*filling, err 
 			return nil, fmt.Errorf("divide table %s: %w", t.name, err)
 		}
 		f.parts = len(parts)
-		f.bulk = f.parts == 1 && t.widest() <= bulkRow && !(c.lasting && partitioned(t.ddl))
 		for _, p := range parts {
 			p.filling = f
 			c.parts = append(c.parts, p)
@@ -190,7 +176,7 @@ func (c *crew) copyPart(ctx context.Context, i int, p part) (rows int64, err err
 	err = c.from.read(ctx, i, p, func(r rowReader) error {
 		src := newRowSource(r, p.plan, func(rows, bytes int64) { c.moved(p.name, rows, bytes) })
 		src.kept = kept
-		if err := c.loaders[i].load(ctx, p.plan, src, p.bulk); err != nil {
+		if err := c.loaders[i].load(ctx, p.plan, src); err != nil {
 			return err
 		}
 		rows = src.count

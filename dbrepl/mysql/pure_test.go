@@ -69,14 +69,14 @@ func TestSpace(t *testing.T) {
 	e := &Engine{opt: Options{Standby: Server{Address: "/run/s"}}}
 	for size, want := range map[int64]int{0: 0, 1 << 62: 1} {
 		p := &pair{standby: identity{Datadir: t.TempDir()}}
-		e.inspectSpace(p, size)
+		e.inspectSpace(p, nil, contents{size: size})
 		if len(p.findings) != want {
 			t.Errorf("tables of %d bytes: %+v", size, p.findings)
 		}
 	}
 	e.opt.Standby.Address = "far:3306"
 	p := &pair{standby: identity{Datadir: t.TempDir()}}
-	e.inspectSpace(p, 1<<62)
+	e.inspectSpace(p, nil, contents{size: 1 << 62})
 	if p.findings != nil {
 		t.Errorf("a directory of another host was looked at: %+v", p.findings)
 	}

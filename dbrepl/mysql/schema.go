@@ -33,7 +33,6 @@ type table struct {
 type column struct {
 	name, kind, charset string
 	autoIncrement       bool
-	octets              int64  // the most that a text or binary value can have
 	defaultTo           string // the expression, if it draws from a sequence
 }
 
@@ -128,7 +127,7 @@ func readDDL(ctx context.Context, c asker, t table) (string, error) {
 }
 
 func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[string][]column, error) {
-	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra, CHARACTER_OCTET_LENGTH octets,
+	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra,
 		COLUMN_DEFAULT def FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION`, schemaName)
 	if err != nil {
 		return nil, err
@@ -145,7 +144,6 @@ func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[strin
 			charset:       strings.ToLower(r.get("cs")),
 			autoIncrement: strings.Contains(extra, "AUTO_INCREMENT"),
 		}
-		col.octets, _ = strconv.ParseInt(r.get("octets"), 10, 64) // other types have none
 		if strings.Contains(r.get("def"), "nextval(") {
 			col.defaultTo = r.get("def")
 		}
@@ -193,44 +191,6 @@ func (s schema) difference(now schema) string {
 		}
 	}
 	return ""
-}
-
-// refused lists the tables of the active that cannot be captured as of one
-// point, each with the reason.
-func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]string, error) {
-	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type, ENGINE engine FROM information_schema.TABLES
-		WHERE TABLE_SCHEMA = ? AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME <> ? ORDER BY TABLE_NAME`, schemaName, markerTable)
-	if err != nil {
-		return nil, err
-	}
-	var bad []string
-	for _, r := range all {
-		switch engine := r.get("engine"); {
-		case r.get("type") == "SEQUENCE":
-		case r.get("type") != "BASE TABLE":
-			bad = append(bad, fmt.Sprintf("%s (%s)", r.get("name"), strings.ToLower(r.get("type"))))
-		case engine == "":
-			bad = append(bad, r.get("name")+" (unreadable)")
-		case !strings.EqualFold(engine, "InnoDB"):
-			bad = append(bad, fmt.Sprintf("%s (%s)", r.get("name"), engine))
-		}
-	}
-	return bad, nil
-}
-
-// outside lists the foreign keys that point out of the schema.
-func outside(ctx context.Context, c *sql.Conn, schemaName string) ([]string, error) {
-	all, err := records(ctx, c, `SELECT DISTINCT TABLE_NAME t, REFERENCED_TABLE_SCHEMA s, REFERENCED_TABLE_NAME r
-		FROM information_schema.KEY_COLUMN_USAGE
-		WHERE TABLE_SCHEMA = ? AND REFERENCED_TABLE_SCHEMA <> TABLE_SCHEMA ORDER BY 1, 2, 3`, schemaName)
-	if err != nil {
-		return nil, err
-	}
-	var bad []string
-	for _, r := range all {
-		bad = append(bad, fmt.Sprintf("%s → %s.%s", r.get("t"), r.get("s"), r.get("r")))
-	}
-	return bad, nil
 }
 
 // partitionClause begins the clause in what MariaDB shows; MySQL puts it in a

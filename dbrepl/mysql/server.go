@@ -26,10 +26,12 @@ type server struct {
 	given atomic.Pointer[error] // why a connection was last given up
 }
 
+const maxIdle = 4 // sessions in the pool
+
 func newServer(role string, spec Server, limit Timeouts) *server {
 	s := &server{role: role, spec: spec, limit: limit}
 	s.db = sql.OpenDB(s)
-	s.db.SetMaxIdleConns(4)
+	s.db.SetMaxIdleConns(maxIdle)
 	s.db.SetConnMaxIdleTime(time.Minute)
 	return s
 }
@@ -268,7 +270,7 @@ func (s *server) kill(id string) {
 // session takes a connection out of the pool and makes schema its default; ""
 // leaves it as it is. The caller closes it.
 func (s *server) session(ctx context.Context, schema string) (*sql.Conn, error) {
-	c, err := s.db.Conn(ctx)
+	c, err := s.living(ctx)
 	if err != nil {
 		return nil, s.explain(ctx, err)
 	}
@@ -279,4 +281,22 @@ func (s *server) session(ctx context.Context, schema string) (*sql.Conn, error) 
 		}
 	}
 	return c, nil
+}
+
+// living takes a connection out of the pool that was not closed while nobody
+// used it, as those of a server that was restarted are.
+func (s *server) living(ctx context.Context) (*sql.Conn, error) {
+	for try := 1; ; try++ {
+		c, err := s.db.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err = c.PingContext(ctx); err == nil {
+			return c, nil
+		}
+		c.Close()
+		if !errors.Is(err, driver.ErrBadConn) || try > maxIdle {
+			return nil, err
+		}
+	}
 }

@@ -25,6 +25,9 @@ type generation struct {
 	Defaults  []string      `json:"defaults,omitempty"` // statements that give columns their default from a sequence
 	Objects   []object      `json:"objects,omitempty"`  // in the order in which they can be created; events are disabled
 	Events    []string      `json:"events,omitempty"`   // that are enabled on the active
+	// Replicated says that the tables are kept up by replication, so that they are
+	// at the point only while the server has applied just that.
+	Replicated bool `json:"replicated,omitempty"`
 }
 
 const (

@@ -214,7 +214,7 @@ func loadOnce(t testing.TB, l *lab, local bool) error {
 	}
 	defer rows.Close()
 	ld := &loader{server: e.standby, conn: to, local: local, packet: 1 << 20}
-	return ld.load(ctx, p, newRowSource(newSelected(rows, len(p.send)), p, func(int64, int64) {}), false)
+	return ld.load(ctx, p, newRowSource(newSelected(rows, len(p.send)), p, func(int64, int64) {}))
 }
 
 // rowsSentBeforeAnErrorDoNotStay breaks the reading side in the middle: the
@@ -252,7 +252,7 @@ func rowsSentBeforeAnErrorDoNotStay(t *testing.T, l *lab) {
 		}
 	}
 	ld := &loader{server: e.standby, conn: to, local: true, packet: 1 << 20}
-	if err := ld.load(ctx, p, src, true); !errors.Is(err, broken) {
+	if err := ld.load(ctx, p, src); !errors.Is(err, broken) {
 		t.Fatalf("load: %v", err)
 	}
 	if n, err := query(l.standby.DB(t, l.name), "SELECT COUNT(*) FROM t"); err != nil || n[0] != "0" {

@@ -79,7 +79,7 @@ func (c *captured) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, e
 			yield(blob.Ref{}, err)
 			return
 		}
-		refs(ctx, c.e, where, query, yield)
+		refs(ctx, c.e, c.e.askIn(where), query, yield)
 	}
 }
 
@@ -90,7 +90,7 @@ func (c *captured) Strings(ctx context.Context, query, arg string) iter.Seq2[str
 			yield("", err)
 			return
 		}
-		joined(ctx, c.e, where, query, arg, yield)
+		joined(ctx, c.e, c.e.askIn(where), query, arg, yield)
 	}
 }
 
@@ -126,22 +126,22 @@ var _ dbrepl.View = (*visible)(nil)
 func (v *visible) Close() error { return nil }
 
 func (v *visible) Refs(ctx context.Context, query string) iter.Seq2[blob.Ref, error] {
-	return func(yield func(blob.Ref, error) bool) { refs(ctx, v.e, v.e.opt.Name, query, yield) }
+	return func(yield func(blob.Ref, error) bool) { refs(ctx, v.e, v.e.askIn(v.e.opt.Name), query, yield) }
 }
 
 func (v *visible) Strings(ctx context.Context, query, arg string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) { joined(ctx, v.e, v.e.opt.Name, query, arg, yield) }
+	return func(yield func(string, error) bool) { joined(ctx, v.e, v.e.askIn(v.e.opt.Name), query, arg, yield) }
 }
 
 // refs runs a query that names blobs. It is wrapped so that the server sorts by
 // the bytes of the name, whatever the column's collation; the wrapper also
 // refuses a query without exactly two columns.
-func refs(ctx context.Context, e *Engine, schemaName, query string, yield func(blob.Ref, error) bool) {
+func refs(ctx context.Context, e *Engine, on asked, query string, yield func(blob.Ref, error) bool) {
 	fail := func(err error) {
-		yield(blob.Ref{}, fmt.Errorf("list blobs of database %s: %w", e.opt.Name, e.standby.explain(ctx, err)))
+		yield(blob.Ref{}, fmt.Errorf("list blobs of database %s: %w", e.opt.Name, on.server.explain(ctx, err)))
 	}
 	wrapped := "WITH refs (name, size) AS (\n" + trim(query) + "\n) SELECT CONVERT(name USING utf8mb4) n, size FROM refs ORDER BY CAST(CONVERT(name USING utf8mb4) AS BINARY)"
-	rows, done, err := e.ask(ctx, schemaName, wrapped)
+	rows, done, err := on.ask(ctx, wrapped)
 	if err != nil {
 		fail(err)
 		return
@@ -181,11 +181,11 @@ func refs(ctx context.Context, e *Engine, schemaName, query string, yield func(b
 }
 
 // joined runs a query with one parameter and yields each row as one string.
-func joined(ctx context.Context, e *Engine, schemaName, query, arg string, yield func(string, error) bool) {
+func joined(ctx context.Context, e *Engine, on asked, query, arg string, yield func(string, error) bool) {
 	fail := func(err error) {
-		yield("", fmt.Errorf("ask database %s: %w", e.opt.Name, e.standby.explain(ctx, err)))
+		yield("", fmt.Errorf("ask database %s: %w", e.opt.Name, on.server.explain(ctx, err)))
 	}
-	rows, done, err := e.ask(ctx, schemaName, trim(query), arg)
+	rows, done, err := on.ask(ctx, trim(query), arg)
 	if err != nil {
 		fail(err)
 		return
@@ -228,11 +228,27 @@ var question = regexp.MustCompile(`(?i)^[\s(]*(SELECT|WITH)\b`)
 
 func trim(query string) string { return strings.TrimRight(strings.TrimSpace(query), "; \t\n") }
 
+var errNoQuestion = errors.New("the query does not begin with SELECT or WITH")
+
+// asked is a database that questions are put to.
+type asked struct {
+	server *server
+	// ask runs a query that only asks. done ends it.
+	ask func(ctx context.Context, query string, args ...any) (rows *sql.Rows, done func(), err error)
+}
+
+// askIn asks a schema of the standby.
+func (e *Engine) askIn(schemaName string) asked {
+	return asked{e.standby, func(ctx context.Context, query string, args ...any) (*sql.Rows, func(), error) {
+		return e.ask(ctx, schemaName, query, args...)
+	}}
+}
+
 // ask runs a configured query on the standby, in a transaction that can write
 // nothing. done ends it.
 func (e *Engine) ask(ctx context.Context, schemaName, query string, args ...any) (rows *sql.Rows, done func(), err error) {
 	if !question.MatchString(query) {
-		return nil, nil, errors.New("the query does not begin with SELECT or WITH")
+		return nil, nil, errNoQuestion
 	}
 	c, err := e.standby.session(ctx, schemaName)
 	if err != nil {

@@ -3,6 +3,8 @@ package sqlite
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,8 +47,11 @@ func parseGeneration(data []byte) (generation, error) {
 	if g.Format != 1 {
 		return generation{}, fmt.Errorf("format %d is not one this drsync knows", g.Format)
 	}
-	if g.Generation == "" || len(g.SHA256) != 64 || g.Length <= 0 {
+	if hash, err := hex.DecodeString(g.SHA256); g.Generation == "" || err != nil || len(hash) != sha256.Size || g.Length <= 0 {
 		return generation{}, errors.New("generation, hash or length is missing")
+	}
+	if err := errors.Join(validVersion(g.SQLite), validMode(g.JournalMode)); err != nil {
+		return generation{}, err
 	}
 	return g, nil
 }

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -42,18 +41,12 @@ func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 }
 
 func (e *Engine) describeActive(ctx context.Context) (header, error) {
-	r, err := e.o.Snapshot(ctx, checkPrefix+e.o.ActivePath)
+	r, done, err := e.open(ctx, checkPrefix+e.o.ActivePath)
 	if err != nil {
 		return header{}, err
 	}
-	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { r.Close() })
-	defer stop()
-	h, _, err := readHeader(bufio.NewReaderSize(obedient{ctx, r}, maxHeader))
-	if err == nil && !h.Check {
-		err = errors.New("a snapshot instead of the answer to a check")
-	}
-	return h, err
+	defer done()
+	return readCheck(ctx, r)
 }
 
 func (e *Engine) checkStandby() []dbrepl.Finding {

@@ -1,9 +1,11 @@
 // Package sqlite is the dbrepl engine for applications that keep their
 // database in one SQLite file.
 //
-// The active makes a consistent copy of its database with VACUUM INTO and
-// streams it; the standby receives it beside the visible file, verifies it, and
-// publishes it with one rename.
+// The active makes a consistent copy of its database, page by page inside one
+// read transaction. The standby receives it beside the visible file, verifies it, and
+// publishes it with one rename. When it has a copy already, the active tells the
+// sums of groups of pages, and only those travel that are nowhere in the older copy;
+// what is put together has the hash that the active made of its own copy, or counts for nothing.
 //
 // Its invariant: the visible file is always one whole generation without
 // leftovers of another one beside it, above all no write-ahead log, which

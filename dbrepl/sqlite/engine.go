@@ -124,6 +124,9 @@ func (e *Engine) inspect(ctx context.Context, g generation) (_ *captured, err er
 	if err := e.dressLike(e.f.staged); err != nil {
 		return nil, err
 	}
+	if err := refuseLog(e.f.staged); err != nil {
+		return nil, fmt.Errorf("the received database: %w", err)
+	}
 	c := &captured{e: e, g: g}
 	c.view, err = openView(ctx, candidate{e.f.staged, readStaged}, candidate{e.f.live, readLive})
 	if err != nil {

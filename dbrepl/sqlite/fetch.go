@@ -122,8 +122,7 @@ func (e *Engine) fetchWhole(ctx context.Context, f *os.File) (fetched, error) {
 // fetchChanges puts a snapshot together of the pages of old that it still has, wherever
 // they lie, and of those that the active is asked for.
 func (e *Engine) fetchChanges(ctx context.Context, f, old *os.File) (fetched, error) {
-	// The copy is held on the active until this stream is closed.
-	r, done, err := e.open(ctx, sumsPrefix+e.o.ActivePath)
+	r, done, err := e.openSums(ctx)
 	if err != nil {
 		return fetched{}, err
 	}
@@ -154,6 +153,24 @@ func (e *Engine) fetchChanges(ctx context.Context, f, old *os.File) (fetched, er
 	e.o.Event.Emit(event.Event{Kind: event.Info, Step: "capture",
 		Text: fmt.Sprintf("%d of the database's %d bytes were fetched, the others are those of the copy before", got.moved, h.Length)})
 	return got, nil
+}
+
+// openSums has the active make a copy, which it holds until done is called. Another
+// stream is opened before it: on a host that allows one at a time this fails before anything was
+// copied, and on others the connection of that stream is there for the ranges.
+func (e *Engine) openSums(ctx context.Context) (r io.Reader, done func(), err error) {
+	check, checked, err := e.open(ctx, checkPrefix+e.o.ActivePath)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer checked()
+	r, done, err = e.open(ctx, sumsPrefix+e.o.ActivePath)
+	// It is read to its end, so that its connection can be used again.
+	if _, failed := readCheck(ctx, check); err == nil && failed != nil {
+		done()
+		err = failed
+	}
+	return r, done, err
 }
 
 // place writes content at an offset of the new copy.

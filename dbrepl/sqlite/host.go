@@ -110,3 +110,21 @@ func pageSizeOf(path string) (int, error) {
 	defer f.Close()
 	return pageSize(f)
 }
+
+// refuseLog refuses a database that says that it is used with a write-ahead log:
+// whoever only reads it would make one beside it.
+func refuseLog(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var versions [2]byte // for writing and for reading
+	if _, err := f.ReadAt(versions[:], 18); err != nil {
+		return noEOF(err)
+	}
+	if versions != [2]byte{1, 1} {
+		return fmt.Errorf("it is of format %d and %d, a copy is of 1", versions[0], versions[1])
+	}
+	return nil
+}

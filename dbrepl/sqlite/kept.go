@@ -100,7 +100,8 @@ func (e *Engine) unpack(ctx context.Context, dir, into string) (g generation, er
 		}
 	}()
 	hash := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, hash), obedient{ctx, r})
+	// One byte more tells that there is more; all of it might fill the disk.
+	n, err := io.Copy(io.MultiWriter(f, hash), io.LimitReader(obedient{ctx, r}, g.Length+1))
 	if err != nil {
 		return g, because(ctx, err)
 	}
@@ -149,6 +150,9 @@ func (e *Engine) RestoreAs(ctx context.Context, dir, name string) (_ dbrepl.Coun
 	}
 	defer os.Remove(part)
 	if err := e.dressLike(part); err != nil {
+		return dbrepl.Counts{}, err
+	}
+	if err := refuseLog(part); err != nil {
 		return dbrepl.Counts{}, err
 	}
 	v, err := openView(ctx, candidate{part, readStaged})

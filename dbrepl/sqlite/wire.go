@@ -55,20 +55,30 @@ func (h header) valid() error {
 		return fmt.Errorf("page size %d", h.PageSize)
 	case h.Length <= 0 || h.Length%int64(h.PageSize) != 0:
 		return fmt.Errorf("length %d with pages of %d", h.Length, h.PageSize)
-	case !slices.Contains(journalModes, h.JournalMode):
-		return fmt.Errorf("journal mode %q", h.JournalMode)
 	case h.Token != "" && (!validToken(h.Token) || h.Check || h.Group == 0):
 		return fmt.Errorf("token %q, groups of %d", h.Token, h.Group)
 	case h.Group != 0 && (h.Group < h.PageSize || h.Group > maxGroup || bits.OnesCount(uint(h.Group)) != 1 || count(h.Length, h.Group) > maxSums):
 		return fmt.Errorf("groups of %d bytes, %d in all", h.Group, h.Length)
 	case h.Room != nil && *h.Room < 0:
 		return fmt.Errorf("room for %d bytes", *h.Room)
-	case len(h.SQLite) > 32:
-		return fmt.Errorf("SQLite version of %d bytes", len(h.SQLite))
 	}
-	for _, c := range h.SQLite {
+	return errors.Join(validVersion(h.SQLite), validMode(h.JournalMode))
+}
+
+func validMode(mode string) error {
+	if !slices.Contains(journalModes, mode) {
+		return fmt.Errorf("journal mode %q", mode)
+	}
+	return nil
+}
+
+func validVersion(version string) error {
+	if len(version) > 32 {
+		return fmt.Errorf("SQLite version of %d bytes", len(version))
+	}
+	for _, c := range version {
 		if c != '.' && (c < '0' || c > '9') {
-			return fmt.Errorf("SQLite version %q", h.SQLite)
+			return fmt.Errorf("SQLite version %q", version)
 		}
 	}
 	return nil
@@ -121,6 +131,25 @@ func readHeader(r *bufio.Reader) (header, []byte, error) {
 		return header{}, nil, fmt.Errorf("the first line: %w", err)
 	}
 	return h, bytes.Clone(line), nil
+}
+
+// readCheck reads the answer to a check, to its end.
+func readCheck(ctx context.Context, r io.Reader) (header, error) {
+	br := bufio.NewReaderSize(obedient{ctx, r}, maxHeader)
+	h, _, err := readHeader(br)
+	switch {
+	case err != nil:
+		return header{}, err
+	case !h.Check:
+		return header{}, errors.New("a snapshot instead of the answer to a check")
+	}
+	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = errors.New("data after the answer to a check")
+		}
+		return header{}, err
+	}
+	return h, nil
 }
 
 // receive reads a snapshot stream to its end, writes the database to the writer

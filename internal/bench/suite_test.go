@@ -58,6 +58,7 @@ func TestSuite(t *testing.T) {
 	})
 	t.Run("filestore", func(t *testing.T) { filestore(t, rsync).write(&report) })
 	t.Run("database", func(t *testing.T) { database(t).write(&report) })
+	t.Run("postgres", func(t *testing.T) { postgres(t).write(&report) })
 	fmt.Println(report.String())
 }
 

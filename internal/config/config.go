@@ -89,30 +89,48 @@ const (
 type Database struct {
 	Engine  Engine   `json:"engine"`
 	Mode    Mode     `json:"mode,omitempty"` // "" with EngineNone
-	Name    string   `json:"name,omitempty"` // of the schema; EngineMySQL only
+	Name    string   `json:"name,omitempty"` // of the schema or database; EngineMySQL and EnginePostgres only
 	Active  Endpoint `json:"active"`
 	Standby Endpoint `json:"standby"`
+
+	Replication Replication `json:"replication,omitzero"` // with ModeReplication
 }
 
 // Engine is a database product.
 type Engine string
 
 const (
-	EngineMySQL  Engine = "mysql" // also MariaDB
-	EngineSQLite Engine = "sqlite"
-	EngineNone   Engine = "none"
+	EngineMySQL    Engine = "mysql" // also MariaDB
+	EnginePostgres Engine = "postgres"
+	EngineSQLite   Engine = "sqlite"
+	EngineNone     Engine = "none"
 )
 
 // Mode is how a database is brought over.
 type Mode string
 
-// ModeDump copies the whole database in each run.
-const ModeDump Mode = "dump"
+const (
+	// ModeDump copies the whole database in each run.
+	ModeDump Mode = "dump"
+	// ModeReplication brings what changed since the last run by the servers' own
+	// replication; EngineMySQL only.
+	ModeReplication Mode = "replication"
+)
+
+// Replication is how the standby's server, not drsync, reaches the active's.
+type Replication struct {
+	Address    string `json:"address"` // HOST:PORT
+	User       string `json:"user"`
+	Password   Secret `json:"password"`
+	TLS        TLS    `json:"tls"`
+	CA         string `json:"ca,omitempty"` // absolute path of a PEM file that the standby's server can read
+	Continuous bool   `json:"continuous"`   // receive between runs too
+}
 
 // Endpoint is one side's database: Path with EngineSQLite, the other fields
-// with EngineMySQL.
+// with EngineMySQL and EnginePostgres.
 type Endpoint struct {
-	Address  string `json:"address,omitempty"` // HOST:PORT, or the absolute path of a socket
+	Address  string `json:"address,omitempty"` // HOST:PORT, or the absolute path of a socket; with EnginePostgres also of its directory
 	User     string `json:"user,omitempty"`
 	Password Secret `json:"password,omitzero"` // zero is no password
 	Via      Via    `json:"via,omitempty"`     // "" on the standby's side, which is always direct

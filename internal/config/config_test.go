@@ -116,7 +116,8 @@ func TestEveryFieldArrives(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	elsewhere := []string{"Database.Active.Path", "Database.Standby.Path", "Database.Standby.Via", "Database.Standby.CA"}
+	elsewhere := []string{"Database.Active.Path", "Database.Standby.Path", "Database.Standby.Via", "Database.Standby.CA",
+		"Database.Replication.Address", "Database.Replication.User", "Database.Replication.Password", "Database.Replication.TLS", "Database.Replication.CA", "Database.Replication.Continuous"}
 	noZero(t, "", reflect.ValueOf(*want), elsewhere)
 
 	lite, err := parseSample(t, "testdata/good-sqlite-local.yaml")
@@ -128,6 +129,14 @@ func TestEveryFieldArrives(t *testing.T) {
 	}
 	if p := lite.Prune; p != (Prune{MaxFraction: 1}) {
 		t.Errorf("explicit zeros: %+v", p)
+	}
+	replicated, err := parseSample(t, "testdata/good-replication.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := Replication{Address: "active.example.com:3306", User: "drsync_replication", Password: Secret{"file", "/etc/drsync/replication.pw"}, TLS: TLSVerify, CA: "/etc/drsync/active-ca.pem", Continuous: true}
+	if d := replicated.Database; d.Mode != ModeReplication || d.Replication != through {
+		t.Errorf("replication: %+v", d)
 	}
 	verify, err := Parse("x.yaml", []byte(mysqlWith(`standby: {address: "db:3306", user: u, tls: verify, ca: /ca.pem}`)))
 	if err != nil {
@@ -205,7 +214,7 @@ func TestKeyTables(t *testing.T) {
 		t.Error("password is not harmless")
 	}
 	asked := map[string]bool{}
-	for _, engine := range []string{"mysql", "sqlite", "none"} {
+	for _, engine := range []string{"mysql", "postgres", "sqlite", "none"} {
 		r := &reader{source: newSource("x", nil)}
 		s := recordAll(r, asked)
 		s.values["engine"] = stringNode(t, engine)
@@ -216,7 +225,8 @@ func TestKeyTables(t *testing.T) {
 		func(s *section) { active(s) }, func(s *section) { standby(s) }, func(s *section) { files(s) },
 		func(s *section) { snapshots(s) }, func(s *section) { prune(s) }, func(s *section) { failover(s) },
 		func(s *section) { service(s) }, func(s *section) { sqliteEndpoint(s) },
-		func(s *section) { mysqlEndpoint(s, TransportAgent, true) }, func(s *section) { (&Config{}).decode(s) },
+		func(s *section) { mysqlReplication(s) },
+		func(s *section) { serverEndpoint(s, EngineMySQL, TransportAgent, true) }, func(s *section) { (&Config{}).decode(s) },
 	} {
 		s := recordAll(&reader{source: newSource("x", nil)}, asked)
 		decode(s)

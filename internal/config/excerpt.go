@@ -22,10 +22,10 @@ const (
 
 // harmlessKeys are all keys of the format but secretKey, sorted.
 var harmlessKeys = []string{
-	"active", "address", "agent", "application", "bandwidth_limit", "ca", "database", "dumps", "engine", "exclude", "exclude_from",
+	"active", "address", "agent", "application", "bandwidth_limit", "ca", "continuous", "database", "dumps", "engine", "exclude", "exclude_from",
 	"failover", "files", "filestore", "home", "host", "identity", "install", "keep_daily", "keep_last", "keep_monthly", "keep_weekly",
 	"known_hosts", "log_file", "max_fraction", "min_age", "mode", "name", "path", "port", "prune", "quarantine",
-	"roots", "rpo", "rsync", "schedule", "service", "snapshots", "standby", "start", "state", "timeout", "tls",
+	"replication", "roots", "rpo", "rsync", "schedule", "service", "snapshots", "standby", "start", "state", "timeout", "tls",
 	"transport", "user", "via",
 }
 

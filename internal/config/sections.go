@@ -79,20 +79,35 @@ func standby(s *section) Standby {
 }
 
 func database(s *section, t Transport) Database {
-	d := Database{Engine: Engine(s.choice("engine", "", []string{"mysql", "sqlite", "none"}, "postgres"))}
+	d := Database{Engine: Engine(s.choice("engine", "", []string{"mysql", "postgres", "sqlite", "none"}))}
 	s.require("engine")
 	switch d.Engine {
 	case EngineNone:
-		s.refuse("means nothing with engine: none", "mode", "name", "active", "standby")
+		s.refuse("means nothing with engine: none", "mode", "name", "active", "standby", "replication")
 	case EngineMySQL:
+		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump", "replication"}))
+		d.Name = schemaName(s)
+		s.require("name", "active", "standby")
+		d.Active = serverEndpoint(s.sub("active"), d.Engine, t, true)
+		d.Standby = serverEndpoint(s.sub("standby"), d.Engine, t, false)
+		if d.Mode == ModeReplication {
+			s.require("replication")
+			d.Replication = mysqlReplication(s.sub("replication"))
+		} else if d.Mode != "" {
+			s.refuse("means nothing without mode: replication", "replication")
+		} else {
+			s.take("replication")
+		}
+	case EnginePostgres:
 		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump"}, "replication"))
 		d.Name = schemaName(s)
 		s.require("name", "active", "standby")
-		d.Active = mysqlEndpoint(s.sub("active"), t, true)
-		d.Standby = mysqlEndpoint(s.sub("standby"), t, false)
+		s.refuse("means nothing with engine: postgres", "replication")
+		d.Active = serverEndpoint(s.sub("active"), d.Engine, t, true)
+		d.Standby = serverEndpoint(s.sub("standby"), d.Engine, t, false)
 	case EngineSQLite:
 		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump"}, "replication"))
-		s.refuse("means nothing with engine: sqlite; the file is active.path and standby.path", "name")
+		s.refuse("means nothing with engine: sqlite; the file is active.path and standby.path", "name", "replication")
 		s.require("active", "standby")
 		d.Active = sqliteEndpoint(s.sub("active"))
 		d.Standby = sqliteEndpoint(s.sub("standby"))
@@ -101,7 +116,7 @@ func database(s *section, t Transport) Database {
 		}
 	default:
 		// Which keys belong here depends on the engine, which was reported.
-		for _, key := range []string{"mode", "name", "active", "standby"} {
+		for _, key := range []string{"mode", "name", "active", "standby", "replication"} {
 			s.take(key)
 		}
 	}
@@ -120,7 +135,7 @@ func schemaName(s *section) string {
 	return name
 }
 
-func mysqlEndpoint(s *section, t Transport, isActive bool) Endpoint {
+func serverEndpoint(s *section, engine Engine, t Transport, isActive bool) Endpoint {
 	e := Endpoint{
 		Address:  address(s, "address"),
 		User:     s.line("user"),
@@ -129,7 +144,7 @@ func mysqlEndpoint(s *section, t Transport, isActive bool) Endpoint {
 		CA:       s.file("ca"),
 	}
 	s.require("address", "user")
-	s.refuse("means nothing with engine: mysql", "path")
+	s.refuse("means nothing with engine: "+string(engine), "path")
 	if isActive {
 		byDefault := ViaSSH
 		if t == TransportLocal {
@@ -153,6 +168,33 @@ func mysqlEndpoint(s *section, t Transport, isActive bool) Endpoint {
 	}
 	s.close()
 	return e
+}
+
+// mysqlReplication is how the standby's server itself reaches the active's.
+func mysqlReplication(s *section) Replication {
+	r := Replication{
+		Address:    address(s, "address"),
+		User:       s.line("user"),
+		Password:   s.secret(secretKey),
+		TLS:        TLS(s.choice("tls", "", []string{"off", "verify"})),
+		CA:         s.file("ca"),
+		Continuous: s.flag("continuous"),
+	}
+	s.require("address", "user", secretKey)
+	if filepath.IsAbs(r.Address) {
+		s.problem("address", "%s is a socket; replication needs HOST:PORT", r.Address)
+	}
+	if !s.has("tls") {
+		r.TLS = TLSOff
+		if r.Address != "" && !onThisHost(r.Address) {
+			s.problem("tls", "is missing; %s is reached over the network: say verify, or off to send everything in clear", r.Address)
+		}
+	}
+	if s.has("ca") && r.TLS != TLSVerify {
+		s.problem("ca", "means nothing without tls: verify")
+	}
+	s.close()
+	return r
 }
 
 func sqliteEndpoint(s *section) Endpoint {
@@ -284,6 +326,9 @@ func (c *Config) crossCheck(s *section) {
 	}
 	if d := c.Database; a.Transport == TransportLocal && d.Engine == EngineSQLite && d.Active.Path != "" && d.Active.Path == d.Standby.Path {
 		s.problem("database.standby.path", "is the active's own database")
+	}
+	if c.Database.Mode == ModeReplication && c.Snapshots.Dumps {
+		s.problem("snapshots.dumps", "needs database.mode: dump; with replication no copy of the database travels that could be kept")
 	}
 }
 

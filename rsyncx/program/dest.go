@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -106,14 +108,22 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return false, usage(err)
 	}
+	missing := map[string]error{}
 	for _, name := range t.only {
 		e, err := t.source.Lstat(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing[name] = err
+			continue
+		}
 		if err != nil {
 			return false, nil //nolint:nilerr // it is told of when it is copied
 		}
 		if hidden, _ := set.Root().Excluded(name, isDir(&e), filter.Sender); !hidden || name == "" {
 			return false, nil
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		r.sourceError("link_stat", join(t.path, name), missing[name])
 	}
 	return true, nil
 }
@@ -214,6 +224,18 @@ func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
 	return openRoot(empty)
 }
 
+// seenFrom makes directories that are named as from dir absolute: what stands for a
+// missing destination is elsewhere.
+func seenFrom(dir string, paths []string) []string {
+	paths = slices.Clone(paths)
+	for i, path := range paths {
+		if !filepath.IsAbs(path) {
+			paths[i] = filepath.Join(dir, path)
+		}
+	}
+	return paths
+}
+
 // tempDir checks the directory of --temp-dir, which is named as from root.
 func tempDir(root, dir string) error {
 	if dir == "" {
@@ -228,6 +250,21 @@ func tempDir(root, dir string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("--temp-dir: %w", err)
+	}
+	return nil
+}
+
+// backupDir checks the directory of --backup-dir, which is named as from root.
+func (r *run) backupDir(root string) error {
+	dir := r.c.Options.BackupDir
+	if dir == "" {
+		return nil
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(root, dir)
+	}
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return fail(Usage, "the backup-dir is not a directory: %s", rsyncx.Printable(r.c.Options.BackupDir))
 	}
 	return nil
 }

@@ -66,12 +66,23 @@ func noDeletedLines(l string) string {
 }
 
 // nothingDeleted compares all but what rsync deleted, and sees that drsync did not.
-func nothingDeleted(ex *exception, lines func(func(string) string), rsync, drsync outcome) {
+func nothingDeleted(ex *exception, lines func(func(string) string), run command, rsync, drsync outcome) {
 	lines(noDeletedLines)
 	for name := range gone(drsync) {
+		if drsync.before["from"+strings.TrimPrefix(name, "to")] != "" && run.hasPrefix("--compare-dest") {
+			continue // it is elsewhere
+		}
 		ex.more = append(ex.more, fmt.Sprintf("drsync deleted %q although a name is missing", name))
 	}
-	ex.tree = aside(gone(rsync))
+	names := gone(rsync)
+	for name := range rsync.tree { // backups of those
+		_, before := rsync.before[name]
+		_, made := drsync.tree[name]
+		if !before && !made && strings.Contains(name, "bak") {
+			names[name] = true
+		}
+	}
+	ex.tree = aside(names)
 }
 
 // asManyDeleted compares all but what was deleted of what could have been, and

@@ -1,6 +1,7 @@
 package program_test
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -105,7 +106,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		return all
 	}
 	// rsync trips over its own feet now and then.
-	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || rsync.exit == 2 && strings.Contains(rsync.stderr, "Invalid packet") {
+	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || strings.Contains(rsync.stderr, "rejecting unrequested file-list name") || rsync.exit == 2 && strings.Contains(rsync.stderr, "Invalid packet") {
 		return all
 	}
 	// Where a directory of the way is none in the destination drsync does not begin.
@@ -130,27 +131,56 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			}
 		}
 	}
-	// Earlier backups in the destination that are to go are moved by rsync before new
-	// ones come, by drsync, which deletes last, after that.
-	if _, again := rsync.tree["to/bak/bak"]; again && run.hasPrefix("--del") && rsync.exit == 0 {
-		return all
+	// Earlier backups in the destination that are to go last are replaced by new ones in
+	// rsync; drsync moves them first.
+	if run.has("--delete-after") || run.has("--delete-delay") {
+		if dir := run.value("--backup-dir="); dir != "" {
+			leaveOut(&ex, func(name string) bool { return strings.HasPrefix(name, "to/"+strings.TrimPrefix(dir, "./")+"/") })
+		}
+	}
+	// Backups of backups come to lie where rsync has yet to delete, and does so again.
+	if dir := strings.TrimPrefix(run.value("--backup-dir="), "./"); dir != "" && run.hasPrefix("--del") {
+		if twice := dir + "/" + dir; rsync.before["to/"+twice] != "" {
+			leaveOut(&ex, func(name string) bool { return strings.HasPrefix(name, "to/"+twice+"/") })
+			lines(func(l string) string {
+				if strings.Contains(l, twice) {
+					return ""
+				}
+				return l
+			})
+		}
+	}
+	// A backup that is made beside its file rsync deletes again at the end with these options.
+	if (run.has("--delete-after") || run.has("--delete-delay")) && run.has("--delete-excluded") && run.has("-b") && rsync.exit == 0 {
+		fresh := func(name string) bool {
+			_, known := drsync.before[name]
+			_, in := rsync.tree[name]
+			return !known && !in
+		}
+		if slices.ContainsFunc(slices.Collect(maps.Keys(drsync.tree)), fresh) {
+			leaveOut(&ex, fresh)
+			lines(noDeletedLines)
+		}
+	}
+	// rsync leaves out a rule that is longer than it can read; drsync refuses the file
+	// since it cannot know what that protects.
+	if strings.Contains(rsync.stderr, "discarding over-long filter") && drsync.exit != 0 {
+		return refused(drsync, "filter rule")
+	}
+	// rsync's dry run does not see that backups fill a directory that is to make way; the real run does.
+	if run.has("-n") && run.hasPrefix("-b") && strings.Contains(drsync.stderr, "could not make way for") && !strings.Contains(rsync.stderr, "could not make way for") {
+		return refused(drsync, "could not make way for")
+	}
+	// What cannot be used as --temp-dir is seen after the destination was made.
+	if run.hasPrefix("--temp-dir") && rsync.exit != 0 && rsync.exit == drsync.exit {
+		if _, made := rsync.before["to"]; !made && len(rsync.tree) == len(rsync.before)+1 {
+			leaveOut(&ex, func(name string) bool { return name == "to" })
+		}
 	}
 	// The filter files of a directory that only leads to names of a list count in rsync
 	// for the names that come after its first.
 	if run.hasPrefix("--files-from") && (run.hasPrefix("--filter=:") || run.hasPrefix("--filter=dir-merge") || run.hasPrefix("-F")) && rsync.exit == 0 {
 		return all
-	}
-	// Small files are staged elsewhere.
-	if run.hasPrefix("--temp-dir") {
-		before := ex.tree
-		ex.tree = func(tree map[string]string) map[string]string {
-			if before != nil {
-				tree = before(tree)
-			}
-			tree = maps.Clone(tree)
-			delete(tree, "tmp")
-			return tree
-		}
 	}
 	// rsync counts what is named twice as often as it is.
 	// Nor does drsync look into directories that stay out for not existing.
@@ -220,15 +250,15 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	}
 	// rsync's temporary files change the time of the directory in which they are.
 	if run.hasPrefix("--temp-dir") || run.has("-T") {
-		before := ex.tree
-		ex.tree = func(tree map[string]string) map[string]string {
-			if before != nil {
-				tree = before(tree)
-			}
-			tree = maps.Clone(tree)
-			delete(tree, "tmp")
-			return tree
-		}
+		leaveOut(&ex, func(name string) bool { return name == "tmp" })
+	}
+	if dir := run.value("--temp-dir="); dir != "" && dir[0] != '@' {
+		leaveOutTime(&ex, "to/"+dir)
+	}
+	// The directory in which rsync makes that of the backups has the time of that, or what
+	// it ought to have.
+	if dir := run.value("--backup-dir="); dir != "" && strings.HasSuffix(rsync.tree["to"], " now") {
+		leaveOutTime(&ex, "to")
 	}
 	// Of a directory inside one that cannot go rsync says twice that it cannot go.
 	{
@@ -252,8 +282,13 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		})
 	}
 	// rsync deletes although a name of the line is missing; drsync then does not.
-	if run.hasPrefix("--del") && strings.Contains(rsync.stderr, "No such file or directory") {
-		nothingDeleted(&ex, lines, rsync, drsync)
+	// or deletes before it meets a link that leads nowhere.
+	if run.hasPrefix("--del") && !run.has("--ignore-errors") && (strings.Contains(rsync.stderr, "No such file or directory") || strings.Contains(rsync.stderr, "symlink has no referent")) {
+		nothingDeleted(&ex, lines, run, rsync, drsync)
+		if rsync.exit == 25 && drsync.exit == 23 {
+			ex.exit = true // it deleted up to the limit
+			return ex
+		}
 	}
 	// After a rule that is none rsync leaves what it had done by then, drsync nothing.
 	if rsync.exit == 1 && strings.Contains(rsync.stderr, "filter") {
@@ -292,6 +327,56 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 
 // figures are lines of --stats that count what was transferred.
 var figures = regexp.MustCompile(`^(Literal data|Matched data|Number of regular files transferred|Total transferred file size): `)
+
+// refused sees that drsync said why, and did nothing.
+func refused(drsync outcome, why string) exception {
+	ex := nothingToCompare()
+	if !strings.Contains(drsync.stderr, why) {
+		ex.more = append(ex.more, fmt.Sprintf("drsync does not say %q: %s", why, firstLines(drsync.stderr)))
+	}
+	for _, d := range treeDiff(drsync.before, drsync.tree) {
+		ex.more = append(ex.more, "drsync changed something: before and behind "+d)
+	}
+	return ex
+}
+
+// leaveOut leaves names out of the comparison.
+func leaveOut(ex *exception, names func(string) bool) {
+	before := ex.tree
+	ex.tree = func(tree map[string]string) map[string]string {
+		if before != nil {
+			tree = before(tree)
+		}
+		tree = maps.Clone(tree)
+		maps.DeleteFunc(tree, func(name, _ string) bool { return names(name) })
+		return tree
+	}
+}
+
+// leaveOutTime leaves the time of the directory name out.
+func leaveOutTime(ex *exception, name string) {
+	before := ex.tree
+	ex.tree = func(tree map[string]string) map[string]string {
+		if before != nil {
+			tree = before(tree)
+		}
+		tree = maps.Clone(tree)
+		if text, ok := tree[name]; ok && strings.HasPrefix(text, "004") {
+			tree[name] = text[:strings.LastIndexByte(text, ' ')]
+		}
+		return tree
+	}
+}
+
+// value returns what an option that begins so says.
+func (c command) value(prefix string) string {
+	for _, o := range slices.Backward(c.opts) {
+		if v, ok := strings.CutPrefix(o, prefix); ok {
+			return v
+		}
+	}
+	return ""
+}
 
 func nothingToCompare() exception {
 	return exception{lines: func([]string) []string { return nil }, tree: func(map[string]string) map[string]string { return nil }, exit: true, warns: true}

@@ -18,6 +18,7 @@ type part struct {
 	only  []string // nil sends all
 	named []string // as the line names it, for countAgain
 	flat  bool
+	root  bool   // the root itself is sent
 	path  string // of a directory of this host
 }
 
@@ -292,9 +293,9 @@ func (m *merged) merge(heads []head, from []int) rsyncx.Dir {
 			d.Entries = append(d.Entries, e)
 		}
 	}
-	// The root's own attributes are those of the first whose content is sent.
+	// The root's own attributes are those of the first whose root is sent.
 	for _, i := range from {
-		if !heads[i].dir.Partial {
+		if d.Path == "" && m.parts[i].root || d.Path != "" && !heads[i].dir.Partial {
 			d.Self = heads[i].dir.Self
 			break
 		}

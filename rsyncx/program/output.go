@@ -175,7 +175,7 @@ func (r *run) sink(e event.Event) {
 }
 
 func (r *run) show(e event.Event) {
-	if e.Name != "" {
+	if e.Name != "" && !r.byDestination(e) {
 		e.Name = r.shownAs(e.Name)
 	}
 	switch e.Kind {
@@ -203,6 +203,15 @@ func (r *run) shownAs(name string) string {
 		name = swap(name, r.as, r.renamed)
 	}
 	return r.lead + name
+}
+
+// byDestination reports a line in which rsync calls what it renames as it is at the
+// destination: those about what is there.
+func (r *run) byDestination(e event.Event) bool {
+	if r.renamed == "" || e.Kind != event.Skip || e.Itemize != "" && r.c.Itemizes() {
+		return false
+	}
+	return slices.Contains([]string{rsyncx.SkipUpToDate, rsyncx.SkipExists, rsyncx.SkipNewer, rsyncx.SkipNotCreated, rsyncx.SkipNotCreatedDir}, e.Text)
 }
 
 // untold reports what is told of otherwise, or what rsync is silent about.

@@ -140,7 +140,7 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 		r.problem("%s", line)
 	}
 	if tree.source == nil { // what was wrong with the sources has been said
-		if err := r.bare(ctx, tree, dest); err != nil {
+		if err := errors.Join(r.bare(ctx, tree, dest), r.backupDir(r.here(dest))); err != nil {
 			return err
 		}
 		return r.closing(rsyncx.Stats{}, tree)
@@ -187,9 +187,15 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err := tempDir(root.Path(), o.TempDir); err != nil {
 		return usage(err)
 	}
+	if err := r.backupDir(to.dir); err != nil {
+		return err
+	}
 	destPath, err := filepath.Abs(to.dir)
 	if err != nil {
 		return failed{FileIO, err}
+	}
+	if to.empty != "" {
+		o.AltDests = seenFrom(destPath, o.AltDests)
 	}
 	if o.Filter, err = rules.build(tree, o.DeleteExcluded, tree.path, destPath); err != nil {
 		return usage(err)
@@ -272,7 +278,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta && !o.Append
 	if t.failed && !o.IgnoreErrors && o.Delete {
 		r.problem("IO error encountered -- skipping file deletion")
-		o.Delete, o.DeleteExcluded = false, false
+		o.Delete, o.DeleteBefore, o.DeleteExcluded = false, false, false
 	}
 	o.NoSync = !r.c.Fsync
 	o.Explain = r.c.Explains()

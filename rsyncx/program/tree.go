@@ -227,9 +227,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		if lost(err) && t.host != nil && !noDirectory(err) {
 			return part{}, err
 		}
-		if !r.c.IgnoreMissing || !errors.Is(err, unix.ENOENT) {
-			r.sourceError("change_dir", base, err)
-		}
+		r.sourceError("change_dir", base, err) // with --ignore-missing-args, too: that is about names in it
 		return part{}, nil
 	}
 	var paths []string
@@ -245,7 +243,11 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	} else {
 		paths, first, err = r.inspect(ctx, src, items)
 	}
-	if err != nil || len(paths) == 0 {
+	dot := err == nil && r.sendsDot(items)
+	if err == nil && dot {
+		dot, err = r.shows(base)
+	}
+	if err != nil || len(paths) == 0 && !dot {
 		return part{}, errors.Join(err, src.Close())
 	}
 	if t.path == "" {
@@ -259,7 +261,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		p.named = slices.Clone(paths)
 	}
 	if slices.Contains(paths, "") {
-		t.keepRoot = false
+		t.keepRoot, p.root = false, true
 		// What is named below comes with what the walk of the root lists.
 		below := slices.DeleteFunc(paths, func(path string) bool { return path != "" && !strings.Contains(path, "/") })
 		if p.flat && len(below) > 1 {
@@ -275,20 +277,37 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		// Rules do not apply to what leads to a name of the line.
 		p.only = slices.Compact(paths) // only has sorted them
 	}
-	for _, it := range items {
-		if r.c.Relative && !r.c.NoImplied && strings.HasPrefix(it.arg, "./") && !strings.Contains(it.arg, "/./") {
-			rules, err := r.rulesAt(base)
-			if err != nil {
-				return part{}, errors.Join(err, src.Close())
-			}
-			// The "." of the argument is sent as well, unless a rule hides it by that name.
-			if hidden, _ := rules.Root().Excluded(".", true, filter.Sender); !hidden {
-				t.keepRoot, t.single = false, nil
-			}
-			break
+	if dot {
+		t.keepRoot, t.single, p.root = false, nil, true
+		if len(paths) == 0 {
+			p.only = []string{}
 		}
 	}
 	return p, nil
+}
+
+// sendsDot reports whether the "." of an argument is sent as well.
+func (r *run) sendsDot(items []item) bool {
+	return r.c.Relative && !r.c.NoImplied && slices.ContainsFunc(items, func(it item) bool { return beginsWithDot(it.arg) })
+}
+
+// shows reports whether no rule hides the "." below base, by that name.
+func (r *run) shows(base string) (bool, error) {
+	rules, err := r.rulesAt(base)
+	if err != nil {
+		return false, err
+	}
+	hidden, _ := rules.Root().Excluded(".", true, filter.Sender)
+	return !hidden, nil
+}
+
+// beginsWithDot reports whether the path of -R begins with a "." that is sent: where
+// there is a "/./", behind the first.
+func beginsWithDot(arg string) bool {
+	if _, rest, ok := strings.Cut(arg, "/./"); ok {
+		arg = rest
+	}
+	return strings.HasPrefix(arg, "./")
 }
 
 // unlooked returns the paths of items without asking for each: there may be very

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+// TestVerifyDatabase compares whole databases from the command line, with the
+// accounts of the README.
+func TestVerifyDatabase(t *testing.T) {
+	p := newPair(t, "agent")
+	if _, err := p.must(1, "verify", "--db"); !strings.Contains(err, "no database has been published") {
+		t.Errorf("compared with nothing: %s", err)
+	}
+	p.must(0, "now", "--verify-db")
+	if out, _ := p.must(0, "verify", "--db"); !strings.Contains(out, "3 tables and ") || !strings.Contains(out, "no difference") {
+		t.Errorf("verify --db: %s", out)
+	}
+	if _, err := p.standby.DB(t, "artdb").Exec("UPDATE nodes SET node_name='\x1b[31mx' WHERE node_id=7"); err != nil {
+		t.Fatal(err)
+	}
+	p.upload(100)
+	out, _ := p.must(3, "verify", "--db")
+	for _, want := range []string{"2 differences", "binaries  the first  the end    61           60", "nodes     the first  the end    61           60",
+		"the standby's snapshot has T = 20", "differs rightly"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("verify --db does not say %q:\n%s", want, out)
+		}
+	}
+	out, _ = p.must(3, "verify", "--db", "--json")
+	var r map[string]any
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r["different"] != 2.0 || r["tables"] != 3.0 || r["snapshot_time"] == nil || r["active_time"] == nil || r["active_position"] == "" || len(r["differences"].([]any)) != 2 {
+		t.Errorf("verify --db --json: %s", out)
+	}
+	p.standby.Exec(t, "artdb", "CREATE TABLE `own\x1b` (x INT)")
+	if out, _ := p.must(3, "verify", "--db", "--progress"); strings.Contains(out, "\x1b") || !strings.Contains(out, "only the standby has it") {
+		t.Errorf("verify --db: %q", out)
+	}
+	p.must(0, "now", "--verify-db")
+	p.must(0, "verify", "--db")
+	p.must(2, "verify", "--db", "--deep")
+	p.must(2, "verify", "--progress")
+}

@@ -1,0 +1,111 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// contents is what Check knows of the active's schema.
+type contents struct {
+	objects []object
+	size    int64    // bytes, of rows and indexes
+	largest int64    // bytes, of the indexes of one table
+	keyless []string // tables without a primary key
+	unsafe  []string // functions that a server with a binary log refuses
+}
+
+// misfit is something that cannot be captured, and what would mend that.
+type misfit struct{ name, fix string }
+
+func namesOf(all []misfit) []string {
+	names := make([]string, len(all))
+	for i, m := range all {
+		names[i] = m.name
+	}
+	return names
+}
+
+// fixOf joins the statements for the first of all, as many as someOf names.
+func fixOf(all []misfit) string {
+	var fixes []string
+	for _, m := range all[:min(10, len(all))] {
+		if m.fix != "" {
+			fixes = append(fixes, m.fix)
+		}
+	}
+	return strings.Join(fixes, "; ")
+}
+
+// refused lists the tables of the active that cannot be captured as of one
+// point, each with the reason.
+func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME name, TABLE_TYPE type, ENGINE engine FROM information_schema.TABLES
+		WHERE TABLE_SCHEMA = ? AND TABLE_TYPE <> 'VIEW' AND TABLE_NAME <> ? ORDER BY TABLE_NAME`, schemaName, markerTable)
+	if err != nil {
+		return nil, err
+	}
+	var bad []misfit
+	for _, r := range all {
+		name := r.get("name")
+		alter := "ALTER TABLE " + quote(schemaName) + "." + quote(name)
+		switch engine := r.get("engine"); {
+		case r.get("type") == "SEQUENCE":
+		case r.get("type") == "SYSTEM VERSIONED":
+			bad = append(bad, misfit{name + " (system versioned)", alter + " DROP SYSTEM VERSIONING"})
+		case r.get("type") != "BASE TABLE":
+			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, strings.ToLower(r.get("type"))), ""})
+		case engine == "":
+			bad = append(bad, misfit{name + " (unreadable)", "REPAIR TABLE " + quote(schemaName) + "." + quote(name)})
+		case !strings.EqualFold(engine, "InnoDB"):
+			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, engine), alter + " ENGINE=InnoDB"})
+		}
+	}
+	return bad, nil
+}
+
+// outside lists the foreign keys that point out of the schema.
+func outside(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, error) {
+	all, err := records(ctx, c, `SELECT DISTINCT TABLE_NAME t, REFERENCED_TABLE_SCHEMA s, REFERENCED_TABLE_NAME r, CONSTRAINT_NAME k
+		FROM information_schema.KEY_COLUMN_USAGE
+		WHERE TABLE_SCHEMA = ? AND REFERENCED_TABLE_SCHEMA <> TABLE_SCHEMA ORDER BY 1, 2, 3, 4`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	var bad []misfit
+	for _, r := range all {
+		bad = append(bad, misfit{fmt.Sprintf("%s → %s.%s", r.get("t"), r.get("s"), r.get("r")),
+			fmt.Sprintf("ALTER TABLE %s.%s DROP FOREIGN KEY %s", quote(schemaName), quote(r.get("t")), quote(r.get("k")))})
+	}
+	return bad, nil
+}
+
+// measure fills in how much there is, and what some settings of a standby would refuse.
+func (k *contents) measure(ctx context.Context, c *sql.Conn, schemaName string) error {
+	r, err := one(ctx, c, `SELECT CAST(COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS CHAR) n, CAST(COALESCE(MAX(INDEX_LENGTH), 0) AS CHAR) x
+		FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?`, schemaName)
+	if err != nil {
+		return err
+	}
+	if k.size, err = strconv.ParseInt(r.get("n"), 10, 64); err != nil {
+		return err
+	}
+	if k.largest, err = strconv.ParseInt(r.get("x"), 10, 64); err != nil {
+		return err
+	}
+	all, err := records(ctx, c, `SELECT t.TABLE_NAME n FROM information_schema.TABLES t LEFT JOIN information_schema.STATISTICS s
+		ON s.TABLE_SCHEMA = t.TABLE_SCHEMA AND s.TABLE_NAME = t.TABLE_NAME AND s.INDEX_NAME = 'PRIMARY'
+		WHERE t.TABLE_SCHEMA = ? AND t.TABLE_TYPE = 'BASE TABLE' AND s.TABLE_NAME IS NULL ORDER BY 1`, schemaName)
+	if err != nil {
+		return err
+	}
+	k.keyless = valuesOf(all, "n")
+	all, err = records(ctx, c, `SELECT ROUTINE_NAME n FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = ? AND ROUTINE_TYPE = 'FUNCTION'
+		AND IS_DETERMINISTIC = 'NO' AND SQL_DATA_ACCESS IN ('CONTAINS SQL', 'MODIFIES SQL DATA') ORDER BY 1`, schemaName)
+	for _, name := range valuesOf(all, "n") {
+		k.unsafe = append(k.unsafe, "function "+name)
+	}
+	return err
+}

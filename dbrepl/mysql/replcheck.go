@@ -1,0 +1,422 @@
+package mysql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// Check asks both servers what would stop or spoil a run.
+func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
+	defer r.e.settle()
+	p, err := r.inspect(ctx)
+	if err == nil {
+		err = r.inspectAccount(ctx, p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("check database %s: %w", r.e.opt.Name, err)
+	}
+	return p.findings, nil
+}
+
+// inspect adds to what a copy needs what replication needs.
+func (r *Replica) inspect(ctx context.Context) (*pair, error) {
+	p, err := r.e.inspect(ctx)
+	if err != nil || refuse(p.findings) != nil {
+		return p, err
+	}
+	if p.standby.MariaDB && !p.standby.atLeast(10, 5, 2) {
+		p.fatal("standby server", p.standby.String()+" has no privileges of its own for replication", "use MariaDB 10.6.1 or newer")
+		return p, nil
+	}
+	l, err := r.link(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	for _, step := range []func(context.Context, *link, *pair) error{
+		r.inspectSource, r.inspectTarget, r.inspectRights,
+	} {
+		if err := step(ctx, l, p); err != nil {
+			return nil, err
+		}
+		if refuse(p.findings) != nil {
+			return p, nil // the next step may need what is missing
+		}
+	}
+	for _, step := range []func(context.Context, *link, *pair) error{
+		r.inspectChannels, r.inspectErrant, r.inspectWriters, r.inspectRetention,
+	} {
+		if err := step(ctx, l, p); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// variables asks for global variables by name; one that the server does not
+// know is left out.
+func variables(ctx context.Context, c asker, names ...string) (record, error) {
+	all, err := records(ctx, c, "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('"+strings.Join(names, "','")+"')")
+	values := make(record)
+	for _, r := range all {
+		values[strings.ToLower(r.get("variable_name"))] = r["value"]
+	}
+	return values, err
+}
+
+// inspectSource looks at the active's server.
+func (r *Replica) inspectSource(ctx context.Context, l *link, p *pair) error {
+	c, err := r.e.active.session(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	v, err := variables(ctx, c, "log_bin", "binlog_format", "server_id", "gtid_strict_mode", "gtid_mode")
+	if err != nil {
+		return r.e.active.explain(ctx, err)
+	}
+	const active = "active server"
+	if v.get("log_bin") != "ON" {
+		p.fatal(active, "it has no binary log, so nothing can be replicated", "start the active's server with log_bin")
+		return nil
+	}
+	if f := v.get("binlog_format"); f != "ROW" {
+		p.fatal(active, "binlog_format is "+f+"; statements can do something else on the standby", "SET GLOBAL binlog_format=ROW; also in the server's configuration; sessions that are open keep theirs")
+	}
+	if l.say.mariaDB && v.get("gtid_strict_mode") != "ON" {
+		p.note(active, "gtid_strict_mode is off, so GTIDs out of order are not refused", "SET GLOBAL gtid_strict_mode=1, also in the server's configuration")
+	}
+	if !l.say.mariaDB && v.get("gtid_mode") != "ON" {
+		p.fatal(active, "gtid_mode is "+v.get("gtid_mode"), "switch gtid_mode and enforce_gtid_consistency on, on both servers")
+	}
+	here, err := l.ask(ctx, "@@GLOBAL.server_id")
+	if err != nil {
+		return err
+	}
+	if here == v.get("server_id") {
+		p.fatal("standby server", "it has the active's server_id "+here, "give it another server_id in its configuration and start it anew")
+	}
+	return nil
+}
+
+// inspectTarget looks at the settings of the standby's server that would let
+// it apply something else, or forget what it received.
+func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
+	v, err := variables(ctx, l.conn, "log_bin", "gtid_strict_mode", "gtid_mode", "relay_log_recovery", "slave_skip_errors", "replica_skip_errors",
+		"slave_run_triggers_for_rbr", "slave_exec_mode", "replica_exec_mode", "skip_replica_start", "skip_slave_start", "log_slave_updates", "log_replica_updates")
+	if err != nil {
+		return r.e.standby.explain(ctx, err)
+	}
+	const standby = "standby server"
+	must := func(name, want, why string) {
+		if got, ok := v[name]; ok && got.String != want {
+			p.fatal(standby, fmt.Sprintf("%s is %s, %s", name, got.String, why), "set "+name+"="+want+" in its configuration and start it anew")
+		}
+	}
+	for _, prefix := range []string{"slave", "replica"} {
+		must(prefix+"_skip_errors", "OFF", "so changes that fail would be left out quietly")
+		must(prefix+"_exec_mode", "STRICT", "so rows that are missing would go unnoticed")
+	}
+	must("slave_run_triggers_for_rbr", "NO", "so what triggers did on the active would be done twice")
+	if l.say.mariaDB {
+		must("relay_log_recovery", "OFF", "so a server that starts throws away what it received, and a publish that a crash interrupted could only be finished with the active")
+	} else {
+		must("gtid_mode", "ON", "so there are no positions to go by")
+		must("skip_replica_start", "ON", "so a server that starts would apply more than the snapshot")
+		must("skip_slave_start", "ON", "so a server that starts would apply more than the snapshot")
+		p.note(standby, "replication between MySQL servers follows their documentation; tests run with MariaDB", "")
+	}
+	if v.get("log_bin") != "ON" {
+		p.note(standby, "it has no binary log, so what somebody writes here by mistake cannot be told from what was replicated", "start it with log_bin and log_slave_updates, which a failback needs as well")
+	} else if v.get("log_slave_updates") == "OFF" || v.get("log_replica_updates") == "OFF" {
+		p.note(standby, "log_slave_updates is off, so after a promotion other servers cannot follow from before it", "start it with log_slave_updates")
+	}
+	if !l.say.mariaDB {
+		return nil
+	}
+	if v.get("gtid_strict_mode") != "ON" {
+		p.note(standby, "gtid_strict_mode is off, so GTIDs out of order are not refused", "SET GLOBAL gtid_strict_mode=1, also in the server's configuration")
+	}
+	engine, err := records(ctx, l.conn, "SELECT ENGINE e FROM information_schema.TABLES WHERE TABLE_SCHEMA='mysql' AND TABLE_NAME LIKE 'gtid\\_slave\\_pos%' AND ENGINE <> 'InnoDB'")
+	if err != nil {
+		return r.e.standby.explain(ctx, err)
+	}
+	if len(engine) > 0 {
+		p.fatal(standby, "mysql.gtid_slave_pos is not an InnoDB table, so after a crash the position can be a wrong one", "ALTER TABLE mysql.gtid_slave_pos ENGINE=InnoDB")
+	}
+	return nil
+}
+
+// replicaRights are what the standby's account needs beside those for a copy.
+func replicaRights(id identity) []string {
+	if id.MariaDB {
+		return []string{"REPLICATION SLAVE ADMIN", "SLAVE MONITOR", "RELOAD", "READ_ONLY ADMIN", "BINLOG ADMIN"}
+	}
+	return []string{"REPLICATION_SLAVE_ADMIN", "REPLICATION CLIENT", "RELOAD", "CONNECTION_ADMIN", "SYSTEM_VARIABLES_ADMIN"}
+}
+
+func (r *Replica) inspectRights(ctx context.Context, l *link, p *pair) error {
+	all, err := readPrivileges(ctx, l.conn)
+	if err != nil {
+		return r.e.standby.explain(ctx, err)
+	}
+	var missing []string
+	for _, right := range replicaRights(p.standby) {
+		if !mayDo(all, p.standby, right) {
+			missing = append(missing, right)
+		}
+	}
+	if missing != nil {
+		p.fatal("standby account "+p.standby.User, "it may not direct replication: it lacks "+strings.Join(missing, ", "), grantStatement(missing, "*.*", p.standby.User))
+		return nil
+	}
+	if off, err := l.ask(ctx, "@@SESSION.sql_log_bin"); err != nil || off == "0" {
+		return err
+	}
+	p.fatal("standby server", "drsync's sessions write to the binary log, against which replication would stumble", grantStatement([]string{binlogRight(p.standby)}, "*.*", p.standby.User))
+	return nil
+}
+
+// inspectChannels looks for other replication on the standby's server, which
+// would share the position.
+func (r *Replica) inspectChannels(ctx context.Context, l *link, p *pair) error {
+	all, err := l.channels(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.name == channel {
+			continue
+		}
+		name := "'" + s.name + "'"
+		p.fatal("standby server", fmt.Sprintf("it already replicates from %s:%s, connection %s", s.host, s.port, name),
+			fmt.Sprintf("STOP SLAVE %s; RESET SLAVE %s ALL; or give drsync a server of its own", name, name))
+	}
+	return nil
+}
+
+// inspectErrant looks for transactions that the standby's server wrote by itself.
+func (r *Replica) inspectErrant(ctx context.Context, l *link, p *pair) error {
+	s, err := l.standing(ctx)
+	if err != nil {
+		return err
+	}
+	if s.marker == nil || s.applied == "" {
+		return nil // there is no replica that they could have spoiled
+	}
+	self, err := l.ask(ctx, l.say.self())
+	if err != nil {
+		return err
+	}
+	written, err := l.ask(ctx, l.say.written())
+	if err != nil {
+		return err
+	}
+	if own := errant(l.say.mariaDB, written, self, s.gtid); own != nil {
+		p.fatal("standby server", "it has transactions of its own, which the active knows nothing of: "+someOf(own),
+			"look at them with mariadb-binlog in the standby's binary log; whoever wrote them should not be able to. To give them up and copy the whole database anew: "+
+				l.say.giveUp()+" on the standby's server, and then drsync now")
+	} else if s.lost != "" {
+		p.note("standby server", "the next run copies the whole database: "+s.lost, "")
+	}
+	return nil
+}
+
+// errant returns the transactions that a server wrote by itself. On MySQL those
+// that the snapshot has too, from when it was the active, are none.
+func errant(mariaDB bool, written, self, snapshot string) []string {
+	var own []string
+	for item := range strings.SplitSeq(strings.ReplaceAll(written, "\n", ""), ",") {
+		item = strings.TrimSpace(item)
+		if mariaDB {
+			if parts := strings.Split(item, "-"); len(parts) == 3 && parts[1] == self {
+				own = append(own, item)
+			}
+			continue
+		}
+		if !strings.HasPrefix(strings.ToLower(item), strings.ToLower(self)) {
+			continue
+		}
+		mine, err := parsePosition(false, item)
+		known, kerr := parsePosition(false, snapshot)
+		if err != nil || kerr != nil || !known.covers(mine) {
+			own = append(own, item)
+		}
+	}
+	return own
+}
+
+// inspectWriters looks for who could write on the standby in spite of read_only.
+func (r *Replica) inspectWriters(ctx context.Context, l *link, p *pair) error {
+	if p.standby.Scheduler == "ON" {
+		enabled, err := records(ctx, l.conn, "SELECT CONCAT(EVENT_SCHEMA, '.', EVENT_NAME) n FROM information_schema.EVENTS WHERE STATUS='ENABLED'")
+		if err != nil {
+			return r.e.standby.explain(ctx, err)
+		}
+		if len(enabled) > 0 {
+			p.note("standby server", "event_scheduler is on, and events are enabled here: "+someOf(valuesOf(enabled, "n")), "ALTER EVENT … DISABLE, or SET GLOBAL event_scheduler=0 until promotion")
+		}
+	}
+	who := "SELECT GRANTEE n FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = ? AND GRANTEE NOT LIKE ? ORDER BY 1"
+	right := readOnlyRight(p.standby)
+	at := max(0, strings.LastIndexByte(p.standby.User, '@'))
+	all, err := records(ctx, l.conn, who, right, "'"+p.standby.User[:at]+"'@%")
+	if err != nil {
+		return r.e.standby.explain(ctx, err)
+	}
+	var others []string
+	for _, n := range valuesOf(all, "n") {
+		if !strings.HasPrefix(n, "'root'@") && !strings.HasPrefix(n, "'mariadb.sys'@") && !strings.HasPrefix(n, "'mysql") {
+			others = append(others, n)
+		}
+	}
+	if others != nil {
+		p.note("standby server", "accounts that may write although read_only is on: "+someOf(others), "REVOKE "+right+" ON *.* FROM …")
+	}
+	return nil
+}
+
+// inspectRetention compares how long the active keeps its binary logs with the
+// age of the last snapshot.
+func (r *Replica) inspectRetention(ctx context.Context, l *link, p *pair) error {
+	c, err := r.e.active.session(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	v, err := variables(ctx, c, "binlog_expire_logs_seconds", "expire_logs_days")
+	if err != nil {
+		return r.e.active.explain(ctx, err)
+	}
+	now, err := serverTime(ctx, c)
+	if err != nil {
+		return r.e.active.explain(ctx, err)
+	}
+	marker, err := readMarker(ctx, l.conn, r.e.opt.Name, r.e.opt.Name)
+	if err != nil || marker == nil {
+		return r.e.standby.explain(ctx, err)
+	}
+	if problem := retention(v, now.Sub(marker.Point.Time)); problem != "" {
+		p.note("active server", problem, "SET GLOBAL binlog_expire_logs_seconds=…, several times the longest pause between runs, also in the server's configuration")
+	}
+	return nil
+}
+
+// retention says what is wrong with how long binary logs are kept; age is that
+// of the last snapshot.
+func retention(v record, age time.Duration) string {
+	seconds, _ := strconv.ParseFloat(v.get("binlog_expire_logs_seconds"), 64)
+	if days, _ := strconv.ParseFloat(v.get("expire_logs_days"), 64); seconds == 0 {
+		seconds = days * 24 * 60 * 60
+	}
+	keep := time.Duration(seconds) * time.Second
+	switch {
+	case keep == 0: // for ever
+	case age > keep:
+		return fmt.Sprintf("it keeps its binary log for %v, and the last snapshot is %v old: the next run may have to copy the whole database", keep, age.Round(time.Second))
+	case age > keep/2:
+		return fmt.Sprintf("it keeps its binary log for %v, and the last snapshot is already %v old", keep, age.Round(time.Second))
+	}
+	return ""
+}
+
+// inspectAccount logs in to the active as the standby's server will. It comes
+// from this host, which the active may see as another one.
+func (r *Replica) inspectAccount(ctx context.Context, p *pair) error {
+	spec := r.e.opt.Active
+	spec.User, spec.Password = r.source.user, r.source.password
+	if spec.Dial == nil && !strings.HasPrefix(spec.Address, "/") {
+		spec.Address = r.source.address()
+	}
+	s := newServer("active", spec, r.e.opt.Timeouts)
+	defer s.close()
+	account := "active account " + r.source.user
+	fix := "GRANT REPLICATION SLAVE ON *.* TO " + asAccount(r.source.user+"@%")
+	c, err := s.session(ctx, "")
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		what := "replication cannot log in to the active"
+		if spec.Dial != nil {
+			what = "replication could not be tried through the tunnel"
+		}
+		p.findings = append(p.findings, dbrepl.Finding{Fatal: spec.Dial == nil, Subject: account, Problem: what + ": " + err.Error(), Fix: fix})
+		return nil
+	}
+	defer c.Close()
+	all, err := readPrivileges(ctx, c)
+	if err != nil {
+		return s.explain(ctx, err)
+	}
+	if !mayDo(all, p.active, "REPLICATION SLAVE") {
+		p.fatal(account, "it lacks REPLICATION SLAVE", fix)
+	}
+	return nil
+}
+
+// Visible opens the visible schema, if it is at the point that drsync published.
+func (r *Replica) Visible(ctx context.Context) (dbrepl.View, error) {
+	defer r.e.settle()
+	if _, err := r.whole(ctx); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", r.e.opt.Name, err)
+	}
+	return &visible{r.e}, nil
+}
+
+// whole returns what the visible schema is, unless it stands between two snapshots.
+func (r *Replica) whole(ctx context.Context) (*generation, error) {
+	l, err := r.link(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	s, err := l.standing(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.marker == nil:
+		return nil, dbrepl.ErrNoDatabase
+	case s.marker.Replicated && s.lost != "":
+		return nil, hint.With(errors.New("it is not at a snapshot: "+s.lost), "run drsync now, which finishes what was being published")
+	}
+	return s.marker, nil
+}
+
+// Promote ends replication and lets applications write on the standby's server.
+func (r *Replica) Promote(ctx context.Context) (dbrepl.Point, error) {
+	defer r.e.settle()
+	p, err := r.promote(ctx)
+	if err != nil {
+		return dbrepl.Point{}, fmt.Errorf("promote database %s: %w", r.e.opt.Name, err)
+	}
+	return p, nil
+}
+
+func (r *Replica) promote(ctx context.Context) (dbrepl.Point, error) {
+	g, err := r.whole(ctx)
+	if err != nil {
+		return dbrepl.Point{}, err
+	}
+	l, err := r.link(ctx)
+	if err != nil {
+		return dbrepl.Point{}, err
+	}
+	defer l.close()
+	if s, err := l.channel(ctx); err != nil {
+		return dbrepl.Point{}, err
+	} else if s != nil && s.received != "" && s.received != gtidOf(g.Point.Position) {
+		r.e.warn("the standby's server had received up to GTID %s; the snapshot is at %s", s.received, gtidOf(g.Point.Position))
+	}
+	if err := l.forget(ctx, l.run); err != nil {
+		return dbrepl.Point{}, err
+	}
+	return r.e.promote(ctx)
+}

@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/drsync/drsync/dbrepl"
+)
+
+// Compare compares the visible database with the active's table by table, by
+// the sums of the rows' hashes.
+func (e *Engine) Compare(ctx context.Context) (dbrepl.Comparison, error) {
+	c, err := e.compare(ctx)
+	return c, e.failed("compare", err)
+}
+
+func (e *Engine) compare(parent context.Context) (dbrepl.Comparison, error) {
+	v, err := e.Visible(parent)
+	if err != nil {
+		return dbrepl.Comparison{}, err
+	}
+	defer v.Close()
+	ctx, stop := e.active.guard(parent, e.opt.Name)
+	defer stop()
+	ctx, stopStandby := e.standby.guard(ctx, e.opt.Maintenance)
+	defer stopStandby()
+	active, point, err := e.lookAtActive(ctx)
+	if err != nil {
+		return dbrepl.Comparison{}, err
+	}
+	standby, err := e.look(ctx, e.opt.Name, true, false)
+	if err != nil {
+		return dbrepl.Comparison{}, err
+	}
+	return compared(active, standby, point), nil
+}
+
+// lookAtActive sums up the active's database in one snapshot.
+func (e *Engine) lookAtActive(ctx context.Context) (contents, dbrepl.Point, error) {
+	side, err := e.active.connect(ctx, e.opt.Name)
+	if err != nil {
+		return nil, dbrepl.Point{}, err
+	}
+	defer end(side)
+	leader, err := e.active.connect(ctx, e.opt.Name)
+	if err != nil {
+		return nil, dbrepl.Point{}, err
+	}
+	defer end(leader)
+	id, err := e.active.identify(ctx, side)
+	if err != nil {
+		return nil, dbrepl.Point{}, err
+	}
+	t, _, err := e.snapshot(ctx, side, leader, "drsync")
+	if err != nil {
+		return nil, dbrepl.Point{}, e.active.explain(ctx, err)
+	}
+	t.point.Server = id.String()
+	found, err := countAll(ctx, []querier{leader}, t.tables, true)
+	return found, t.point, e.active.explain(ctx, err)
+}
+
+var _ querier = (*pgx.Conn)(nil)
+
+// compared finds the tables that differ.
+func compared(active, standby contents, point dbrepl.Point) dbrepl.Comparison {
+	c := dbrepl.Comparison{Active: point, Tables: active.tables(), Rows: active.rows(), Chunks: int64(len(active))}
+	add := func(d dbrepl.Difference) {
+		c.Different++
+		if len(c.Differences) < dbrepl.MaxDifferences {
+			c.Differences = append(c.Differences, d)
+		}
+	}
+	for _, name := range names(active, standby) {
+		a, onActive := active[name]
+		s, onStandby := standby[name]
+		d := dbrepl.Difference{Table: name, Active: a.Rows, Standby: s.Rows}
+		switch {
+		case !onStandby:
+			d.Text = "the standby lacks the table"
+		case !onActive:
+			d.Text = "only the standby has the table"
+		case a == s:
+			continue
+		}
+		add(d)
+	}
+	return c
+}

@@ -1,0 +1,69 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// load makes the database name like the one that the dump in the scratch
+// directory was taken of, and loads that into it.
+func (e *Engine) load(parent context.Context, p programs, like properties, name string, fenced bool) error {
+	ctx, stop := e.standby.guard(parent, e.opt.Maintenance)
+	defer stop()
+	if err := e.create(ctx, like, name); err != nil {
+		return e.standby.explain(ctx, err)
+	}
+	a, err := e.standby.access(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	_, err = run(ctx, append(a.env, "PGAPPNAME=drsync", "PGOPTIONS=-c maintenance_work_mem=256MB -c synchronous_commit=off"), p.restore,
+		"--format=directory", "--jobs="+strconv.Itoa(e.opt.Jobs), "--exit-on-error", "--no-password",
+		"--no-subscriptions", "--no-tablespaces", "--dbname="+conninfo(name), e.dumpDir())
+	if err != nil {
+		return adviseLoad(fmt.Errorf("load: %w", err))
+	}
+	c, err := e.standby.connect(ctx, e.opt.Maintenance)
+	if err != nil {
+		return err
+	}
+	defer end(c)
+	return e.standby.explain(ctx, like.dress(ctx, c, name, fenced))
+}
+
+// create makes an empty database.
+func (e *Engine) create(ctx context.Context, like properties, name string) error {
+	c, err := e.standby.connect(ctx, e.opt.Maintenance)
+	if err != nil {
+		return err
+	}
+	defer end(c)
+	statement, err := like.createStatement(name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("create database %s: %w", name, err)
+	}
+	return nil
+}
+
+// adviseLoad adds what can be done about an error of pg_restore.
+func adviseLoad(err error) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "role ") && strings.Contains(text, "does not exist"):
+		return hint.With(err, "create the role on the standby; pg_dumpall --roles-only on the active shows how")
+	case strings.Contains(text, "permission denied"), strings.Contains(text, "must be owner"), strings.Contains(text, "must be superuser"),
+		strings.Contains(text, "must be member"):
+		return hint.With(err, "make drsync's account on the standby a superuser, or a member of the roles that own what the database holds")
+	case strings.Contains(text, "No space left on device"):
+		return hint.With(err, "make room on the standby")
+	}
+	return err
+}

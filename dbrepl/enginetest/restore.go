@@ -1,6 +1,7 @@
 package enginetest
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -117,8 +118,8 @@ func restoreDamaged(t *testing.T, s *suite) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(m.Chunks, func(c dump.Chunk) bool { return c.Rows > 0 })
-	path := filepath.Join(dir, m.Chunks[i].File)
+	largest := slices.MaxFunc(m.Chunks, func(a, b dump.Chunk) int { return cmp.Compare(a.Stored, b.Stored) })
+	path := filepath.Join(dir, largest.File)
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -126,6 +127,9 @@ func restoreDamaged(t *testing.T, s *suite) {
 	content[len(content)/2] ^= 4
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := dump.Check(t.Context(), dir); !errors.Is(err, dump.ErrDamaged) {
+		t.Fatalf("the test did no damage: %v", err)
 	}
 	if c, err := r.Restore(t.Context(), dir); err == nil {
 		c.Close()

@@ -20,9 +20,6 @@ const captures = 3
 
 // Capture copies the active's schema as of one point to the staging schema.
 func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
-	if o.Dump != "" {
-		return nil, fmt.Errorf("capture database %s: keep a dump: %w", e.opt.Name, errors.ErrUnsupported)
-	}
 	defer e.settle()
 	g, err := e.capture(ctx, o)
 	if err != nil {
@@ -80,18 +77,30 @@ func (e *Engine) allowLocal(ctx context.Context, id identity) (restore func(), a
 	}, true
 }
 
-// copier holds the sessions of one attempt.
+// copier fills one schema of the standby.
 type copier struct {
 	*Engine
-	look    *sql.Conn // the active, as it is now
-	staging *sql.Conn
-	local   bool // LOAD DATA LOCAL is allowed
+	step    string // that its progress is of
+	source  string // the name that the schema has where it comes from
+	target  string // the schema that is filled
+	lasting bool   // the target is not to be renamed into another schema
+	local   bool   // LOAD DATA LOCAL is allowed
+	keep    *keeper
+	look    *sql.Conn // the active, as it is now; nil without one
+	staging *sql.Conn // the target
 	g       *generation
 }
 
-func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o dbrepl.CaptureOptions) (*generation, error) {
-	k := &copier{Engine: e, local: local}
-	var err error
+func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o dbrepl.CaptureOptions) (_ *generation, err error) {
+	k := &copier{Engine: e, step: "capture", source: e.opt.Name, target: e.stagingName(), local: local}
+	if k.keep, err = newKeeper(o.Dump); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, k.keep.discard())
+		}
+	}()
 	if k.look, err = e.active.session(ctx, e.opt.Name); err != nil {
 		return nil, err
 	}
@@ -124,13 +133,10 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	if what := before.difference(now); what != "" {
 		return nil, fmt.Errorf("%w: %s", errChanged, what)
 	}
-	k.g = &generation{
-		Format: tokenFormat, Engine: tokenEngine, Name: e.opt.Name, ID: rand.Text(),
-		Point: snap.point, Charset: now.charset, Collation: now.collation, Objects: now.objects,
-	}
+	k.g = e.newGeneration(snap.point, now)
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
-		func() error { return k.copyTables(ctx, snap.sessions, now.tables) },
+		func() error { return k.copyTables(ctx, &activeRows{copier: k, readers: snap.sessions}, now.tables) },
 		func() error {
 			if !o.Verify {
 				return nil
@@ -138,6 +144,7 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 			return k.verifyCopy(ctx, snap.sessions, now.tables)
 		},
 		func() error { return k.rehearse(ctx) },
+		func() error { return k.keep.seal(active, k.g, now.tables) },
 		func() error { return e.standby.explain(ctx, createMarker(ctx, k.staging, k.g)) },
 	} {
 		if err := step(); err != nil {
@@ -147,18 +154,31 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	return k.g, nil
 }
 
+// newGeneration begins the record of a schema as of a point.
+func (e *Engine) newGeneration(at dbrepl.Point, s schema) *generation {
+	return &generation{
+		Format: tokenFormat, Engine: tokenEngine, Name: e.opt.Name, ID: rand.Text(),
+		Point: at, Charset: s.charset, Collation: s.collation, Objects: s.objects,
+	}
+}
+
 // openStaging makes an empty staging schema and the session that fills it.
 func (k *copier) openStaging(ctx context.Context, s schema) error {
 	if err := k.dropStaging(ctx); err != nil {
 		return err
 	}
+	return k.createTarget(ctx, s)
+}
+
+// createTarget makes the schema that is filled, which must not exist.
+func (k *copier) createTarget(ctx context.Context, s schema) error {
 	c, err := k.standby.session(ctx, "")
 	if err != nil {
 		return err
 	}
 	err = execAll(ctx, c,
-		"CREATE DATABASE "+quote(k.stagingName())+" CHARACTER SET "+s.charset+" COLLATE "+s.collation,
-		"USE "+quote(k.stagingName()))
+		"CREATE DATABASE "+quote(k.target)+" CHARACTER SET "+s.charset+" COLLATE "+s.collation,
+		"USE "+quote(k.target))
 	if err != nil {
 		c.Close()
 		return k.standby.explain(ctx, err)
@@ -167,9 +187,9 @@ func (k *copier) openStaging(ctx context.Context, s schema) error {
 	return nil
 }
 
-// openLoader opens a further session that fills the staging schema.
+// openLoader opens a further session that fills the target.
 func (k *copier) openLoader(ctx context.Context) (*loader, error) {
-	c, err := k.standby.session(ctx, k.stagingName())
+	c, err := k.standby.session(ctx, k.target)
 	if err != nil {
 		return nil, err
 	}
@@ -185,9 +205,9 @@ func (k *copier) openLoader(ctx context.Context) (*loader, error) {
 	return &loader{server: k.standby, conn: c, local: k.local, packet: packet}, nil
 }
 
-// createTables makes the tables, empty and without what copyTables adds to them. A default that draws from a sequence
-// names that with its schema, so it points into the staging schema until the
-// tables have moved.
+// createTables makes the tables, empty and without what copyTables adds to them.
+// A default that draws from a sequence names that with its schema, so it points
+// into the target until the tables have moved.
 func (k *copier) createTables(ctx context.Context, tables []table) error {
 	for _, t := range tables {
 		ddl := t.ddl
@@ -195,14 +215,14 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 			if c.defaultTo == "" {
 				continue
 			}
-			staged := strings.ReplaceAll(c.defaultTo, "nextval("+quote(k.opt.Name)+".", "nextval("+quote(k.stagingName())+".")
+			staged := strings.ReplaceAll(c.defaultTo, "nextval("+quote(k.source)+".", "nextval("+quote(k.target)+".")
 			if staged == c.defaultTo || !strings.Contains(ddl, "DEFAULT "+c.defaultTo) {
 				return fmt.Errorf("table %s: the default of column %s, %s, is not understood", t.name, c.name, c.defaultTo)
 			}
 			ddl = strings.ReplaceAll(ddl, "DEFAULT "+c.defaultTo, "DEFAULT "+staged)
 			k.g.Defaults = append(k.g.Defaults, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT (%s)", quote(t.name), quote(c.name), c.defaultTo))
 		}
-		if partitioned(ddl) {
+		if partitioned(ddl) && !k.lasting {
 			k.warn("%s", inOnePiece([]string{t.name}))
 			ddl = withoutPartitions(ddl)
 		}
@@ -217,22 +237,18 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 	return nil
 }
 
-// copySequence sets a sequence to where the active's is now: a sequence takes
-// no part in transactions, and one that is further never gives a number twice.
-func (k *copier) copySequence(ctx context.Context, t table) error {
-	r, err := one(ctx, k.look, "SELECT next_not_cached_value a, minimum_value b, maximum_value c, start_value d, `increment` e, cache_size f, cycle_option g, cycle_count h FROM "+quote(t.name))
+// copySequence sets a sequence to the state that its origin tells.
+func (k *copier) copySequence(ctx context.Context, from origin, t table) error {
+	values, err := from.state(ctx, t)
 	if err != nil {
-		return k.active.explain(ctx, err)
+		return err
 	}
-	var values []string
-	for _, name := range strings.Split("abcdefgh", "") {
-		n, err := strconv.ParseInt(r.get(name), 10, 64)
-		if err != nil {
-			return fmt.Errorf("its state: %w", err)
-		}
-		values = append(values, strconv.FormatInt(n, 10))
+	k.keep.sequence(t.name, values)
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = strconv.FormatInt(v, 10)
 	}
-	if _, err := k.staging.ExecContext(ctx, "INSERT INTO "+quote(t.name)+" VALUES ("+strings.Join(values, ",")+")"); err != nil {
+	if _, err := k.staging.ExecContext(ctx, "INSERT INTO "+quote(t.name)+" VALUES ("+strings.Join(texts, ",")+")"); err != nil {
 		return k.standby.explain(ctx, err)
 	}
 	k.g.Counts.Tables++

@@ -16,6 +16,7 @@ import (
 // Numbers of server errors that mean something to us.
 const (
 	errAccessDenied      = 1045
+	errDatabaseExists    = 1007
 	errNoSuchDatabase    = 1049
 	errLockWaitTimeout   = 1205
 	errUnknownColumn     = 1054

@@ -195,7 +195,9 @@ func TestContract(t *testing.T) {
 				_, err := standby.DB(t, l.name).Exec(s)
 				return err
 			},
-			Open: func(t testing.TB) dbrepl.Engine { return l.engine(t) },
+			Beside: func(testing.TB) string { return l.name + "_beside" },
+			Look:   func(name, q string) ([]string, error) { return query(standby.DB(t, name), q) },
+			Open:   func(t testing.TB) dbrepl.Engine { return l.engine(t) },
 			Crash: func(t testing.TB, n int) (dbrepl.Engine, func() bool) {
 				e := l.engine(t)
 				return e, crashAt(e, n)
@@ -222,6 +224,13 @@ func TestOnSharedServers(t *testing.T) {
 		"LostSession":                         lostSession,
 		"EveryTypeArrivesUnchanged":           everyTypeArrivesUnchanged,
 		"DefinitionsThatChangeDuringACapture": definitionsThatChangeDuringACapture,
+		"EveryTypeIsKept":                     everyTypeIsKept,
+		"DividedTablesAreFree":                dividedTablesAreFree,
+		"KeptInParts":                         keptInParts,
+		"FailedCapturesKeepNothing":           failedCapturesKeepNothing,
+		"CrashedRestores":                     crashedRestores,
+		"BrokenRestores":                      brokenRestores,
+		"RefusedDumps":                        refusedDumps,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -15,37 +16,40 @@ import (
 	"github.com/drsync/drsync/internal/hint"
 )
 
-// rowSource reads the rows of a table on the active.
-type rowSource struct {
-	rows  *sql.Rows
-	send  []encoding
-	raw   []sql.RawBytes
-	dest  []any
-	moved func(rows, bytes int64) // what was read since the last call
+// rowReader reads rows, one after the other.
+type rowReader interface {
+	// next returns the values of the next row as a plan reads them, nil for NULL,
+	// or io.EOF. They are valid until the next call.
+	next() ([]sql.RawBytes, error)
+}
 
+// rowSource counts the rows of a rowReader on their way to the standby.
+type rowSource struct {
+	from  rowReader
+	send  []encoding
+	moved func(rows, bytes int64) // what was read since the last call
+	kept  *keptPart               // gets the same rows; nil: nothing does
+
+	raw     []sql.RawBytes
 	count   int64 // rows
 	invalid int64 // values of ENUM columns that are no member: the number 0
 	err     error
 }
 
-func newRowSource(rows *sql.Rows, p plan, moved func(rows, bytes int64)) *rowSource {
-	s := &rowSource{rows: rows, send: p.send, moved: moved}
-	s.raw = make([]sql.RawBytes, len(p.send))
-	for i := range s.raw {
-		s.dest = append(s.dest, &s.raw[i])
-	}
-	return s
+func newRowSource(from rowReader, p plan, moved func(rows, bytes int64)) *rowSource {
+	return &rowSource{from: from, send: p.send, moved: moved}
 }
 
 // next reads the next row into raw.
 func (s *rowSource) next() bool {
-	if s.err != nil || !s.rows.Next() {
-		if s.err == nil {
-			s.err = s.rows.Err()
-		}
+	if s.err != nil {
 		return false
 	}
-	if s.err = s.rows.Scan(s.dest...); s.err != nil {
+	var err error
+	if s.raw, err = s.from.next(); err != nil {
+		if !errors.Is(err, io.EOF) {
+			s.err = err
+		}
 		return false
 	}
 	s.count++
@@ -55,6 +59,24 @@ func (s *rowSource) next() bool {
 		}
 	}
 	return true
+}
+
+// appendLine appends the row as a line of LOAD DATA.
+func (s *rowSource) appendLine(line []byte) []byte {
+	for i, value := range s.raw {
+		if i > 0 {
+			line = append(line, '\t')
+		}
+		line = appendField(line, value, s.send[i])
+	}
+	return append(line, '\n')
+}
+
+// keep writes lines to the dump.
+func (s *rowSource) keep(lines []byte) {
+	if err := s.kept.write(lines); err != nil && s.err == nil {
+		s.err = err
+	}
 }
 
 // lines is a rowSource as the lines of LOAD DATA.
@@ -83,14 +105,9 @@ func (l *lines) Read(p []byte) (int, error) {
 func (l *lines) fill() {
 	l.buffer = l.buffer[:0]
 	for len(l.buffer) < 128<<10 && l.next() {
-		for i, value := range l.raw {
-			if i > 0 {
-				l.buffer = append(l.buffer, '\t')
-			}
-			l.buffer = appendField(l.buffer, value, l.send[i])
-		}
-		l.buffer = append(l.buffer, '\n')
+		l.buffer = l.appendLine(l.buffer)
 	}
+	l.keep(l.buffer)
 	l.rest = l.buffer
 	l.moved(l.count-l.told, int64(len(l.buffer)))
 	l.told = l.count
@@ -151,7 +168,8 @@ func (l *loader) count(ctx context.Context, name string, sent int64) error {
 	return nil
 }
 
-// readError is an error of the active's side of a load.
+// readError is an error of the side of a load that the rows come from, or of
+// the dump that they are kept in.
 type readError struct{ err error }
 
 func (r *readError) Error() string { return r.err.Error() }
@@ -206,9 +224,15 @@ func (l *loader) insert(ctx context.Context, tx *sql.Tx, p plan, src *rowSource)
 	limit := min(1<<20, l.packet/2)
 	statement := []byte(head)
 	told, invalid := int64(0), int64(0)
+	var kept []byte // LOAD DATA's lines of the same rows
 	flush := func() error {
 		if len(statement) == len(head) {
 			return nil
+		}
+		src.keep(kept)
+		kept = kept[:0]
+		if src.err != nil {
+			return src.err
 		}
 		if len(statement)+1 >= l.packet {
 			return hint.With(fmt.Errorf("a row takes %d bytes to insert, more than the standby's max_allowed_packet of %d", len(statement), l.packet),
@@ -234,6 +258,9 @@ func (l *loader) insert(ctx context.Context, tx *sql.Tx, p plan, src *rowSource)
 			statement = append(statement, ',')
 		}
 		statement = appendRow(statement, src.raw, p)
+		if src.kept != nil {
+			kept = src.appendLine(kept)
+		}
 		if len(statement) >= limit {
 			if err := flush(); err != nil {
 				return taken, err

@@ -3,7 +3,6 @@ package mysql
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"runtime"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/drsync/drsync/dbrepl/dump"
 	"github.com/drsync/drsync/internal/event"
 )
 
@@ -19,11 +19,25 @@ import (
 // a session on either server.
 func workers() int { return min(8, max(2, runtime.GOMAXPROCS(0))) }
 
-// part is what one worker copies at a time: a table, or the rows of one that
-// meet a condition.
+// origin is where the rows of tables come from: the active, or a kept dump.
+type origin interface {
+	// workers is how many parts may be read at once.
+	workers() int
+	// state returns the columns of a sequence's only row.
+	state(ctx context.Context, t table) ([]int64, error)
+	// divide returns the parts that a table is copied in, of which n are worth
+	// while. There is at least one.
+	divide(ctx context.Context, t table, n int) ([]part, error)
+	// read hands the rows of a part to load. i is the worker that wants them.
+	read(ctx context.Context, i int, p part, load func(rowReader) error) error
+}
+
+// part is what one worker copies at a time: a table, the rows of one that meet a
+// condition, or a chunk of a dump.
 type part struct {
 	*filling
 	where string
+	chunk *dump.Chunk
 }
 
 // filling is a table on its way.
@@ -39,23 +53,22 @@ type filling struct {
 // crew copies the tables of one capture. Its workers share what follows mu.
 type crew struct {
 	*copier
-	readers []*sql.Conn
+	from    origin
 	loaders []*loader
 
 	mu    sync.Mutex
-	look  *sql.Conn
 	parts []part
 }
 
 // copyTables copies all rows, the largest table first, and then adds what the
 // tables lack.
-func (k *copier) copyTables(ctx context.Context, readers []*sql.Conn, tables []table) error {
-	c := &crew{copier: k, readers: readers, look: k.look}
+func (k *copier) copyTables(ctx context.Context, from origin, tables []table) error {
+	c := &crew{copier: k, from: from}
 	all, err := c.divide(ctx, tables)
 	if err != nil {
 		return err
 	}
-	for range readers {
+	for range from.workers() {
 		l, err := k.openLoader(ctx)
 		if err != nil {
 			return err
@@ -64,7 +77,7 @@ func (k *copier) copyTables(ctx context.Context, readers []*sql.Conn, tables []t
 		c.loaders = append(c.loaders, l)
 	}
 	g, working := errgroup.WithContext(ctx)
-	for i := range readers {
+	for i := range c.loaders {
 		g.Go(func() error { return c.work(working, i) })
 	}
 	if err := g.Wait(); err != nil {
@@ -76,10 +89,10 @@ func (k *copier) copyTables(ctx context.Context, readers []*sql.Conn, tables []t
 // divide makes the list of parts. Sequences, which take no part in
 // transactions, are copied at once.
 func (c *crew) divide(ctx context.Context, tables []table) (all []*filling, err error) {
-	shares := share(tables, len(c.readers), cmp.Or(c.chunkBytes, chunkBytes))
+	shares := share(tables, c.from.workers(), cmp.Or(c.chunkBytes, chunkBytes))
 	for _, t := range tables {
 		if t.sequence {
-			if err := c.copySequence(ctx, t); err != nil {
+			if err := c.copySequence(ctx, c.from, t); err != nil {
 				return nil, fmt.Errorf("copy sequence %s: %w", t.name, err)
 			}
 			continue
@@ -89,15 +102,14 @@ func (c *crew) divide(ctx context.Context, tables []table) (all []*filling, err 
 			return nil, err
 		}
 		_, f.keys, f.foreign = bare(t.ddl)
-		conditions := []string{""}
-		if n := shares[t.name]; n > 1 {
-			if conditions, err = chunks(ctx, c.readers[0], t, n); err != nil {
-				return nil, fmt.Errorf("divide table %s: %w", t.name, c.active.explain(ctx, err))
-			}
+		parts, err := c.from.divide(ctx, t, shares[t.name])
+		if err != nil {
+			return nil, fmt.Errorf("divide table %s: %w", t.name, err)
 		}
-		f.parts = len(conditions)
-		for _, where := range conditions {
-			c.parts = append(c.parts, part{f, where})
+		f.parts = len(parts)
+		for _, p := range parts {
+			p.filling = f
+			c.parts = append(c.parts, p)
 		}
 		all = append(all, f)
 	}
@@ -122,7 +134,7 @@ func (c *crew) work(ctx context.Context, i int) error {
 		if !ok {
 			return nil
 		}
-		rows, err := c.copyPart(ctx, c.readers[i], c.loaders[i], p)
+		rows, err := c.copyPart(ctx, i, p)
 		last := false
 		if err == nil {
 			c.mu.Lock()
@@ -137,9 +149,6 @@ func (c *crew) work(ctx context.Context, i int) error {
 		if err != nil {
 			if ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
 				err = errors.Join(context.Cause(ctx), err)
-			}
-			if hasNumber(err, errTableChanged, errNoSuchTable) {
-				err = fmt.Errorf("%w: %w", errChanged, err)
 			}
 			return fmt.Errorf("copy table %s: %w", p.name, err)
 		}
@@ -156,59 +165,27 @@ func (c *crew) moved(name string, rows, bytes int64) {
 	n := &c.g.Counts
 	n.Rows += rows
 	n.Bytes += bytes
-	c.opt.Event.Emit(event.Event{Kind: event.Progress, Step: "capture", Name: c.opt.Name, Items: n.Rows, Bytes: n.Bytes})
+	c.opt.Event.Emit(event.Event{Kind: event.Progress, Step: c.step, Name: c.opt.Name, Items: n.Rows, Bytes: n.Bytes})
 }
 
-// copyPart copies the rows of one part and returns how many they are.
-func (c *crew) copyPart(ctx context.Context, reader *sql.Conn, l *loader, p part) (int64, error) {
-	// Returning to a savepoint lets go of the table. Otherwise whoever alters it
-	// on the active would wait for the end of the capture, and everybody else
-	// for him.
-	if err := execAll(ctx, reader, "SAVEPOINT tables"); err != nil {
-		return 0, c.active.explain(ctx, err)
-	}
-	query := p.plan.query
-	if p.where != "" {
-		query += " WHERE " + p.where
-	}
-	rows, err := reader.QueryContext(ctx, query)
-	if err != nil {
-		return 0, c.active.explain(ctx, err)
-	}
-	defer rows.Close()
-	src := newRowSource(rows, p.plan, func(rows, bytes int64) { c.moved(p.name, rows, bytes) })
-	if err := l.load(ctx, p.plan, src); err != nil {
-		var read *readError
-		if errors.As(err, &read) {
-			return 0, c.active.explain(ctx, read.err)
+// copyPart copies the rows of one part, into the dump too, and returns how many
+// they are.
+func (c *crew) copyPart(ctx context.Context, i int, p part) (rows int64, err error) {
+	kept := c.keep.part(p.name)
+	defer kept.abort()
+	err = c.from.read(ctx, i, p, func(r rowReader) error {
+		src := newRowSource(r, p.plan, func(rows, bytes int64) { c.moved(p.name, rows, bytes) })
+		src.kept = kept
+		if err := c.loaders[i].load(ctx, p.plan, src); err != nil {
+			return err
 		}
+		rows = src.count
+		return nil
+	})
+	if err != nil {
 		return 0, err
 	}
-	if err := rows.Close(); err != nil {
-		return 0, c.active.explain(ctx, err)
-	}
-	if err := remarks(ctx, reader, "the active", 0); err != nil {
-		return 0, c.active.explain(ctx, err)
-	}
-	if err := execAll(ctx, reader, "ROLLBACK TO SAVEPOINT tables"); err != nil {
-		return 0, c.active.explain(ctx, err)
-	}
-	return src.count, c.unchanged(ctx, p.table)
-}
-
-// unchanged says whether a table is still defined as it was in the snapshot.
-// Not every change of one makes reading it fail.
-func (c *crew) unchanged(ctx context.Context, t table) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ddl, err := readDDL(ctx, c.look, t)
-	if err != nil {
-		return c.active.explain(ctx, err)
-	}
-	if shape(ddl) != shape(t.ddl) {
-		return fmt.Errorf("%w: table %s", errChanged, t.name)
-	}
-	return nil
+	return rows, kept.close(rows)
 }
 
 // finish counts a table whose rows are all there, and gives it its indexes.

@@ -184,6 +184,28 @@ func TestDividedTable(t *testing.T) {
 	}
 }
 
+// dividedTablesAreFree alters a table that is to be read in parts later: to ask
+// for its bounds must not hold on to it.
+func dividedTablesAreFree(t *testing.T, l *lab) {
+	for _, name := range []string{"a", "b"} {
+		l.onActive(t, "CREATE TABLE "+name+" (id INT PRIMARY KEY, pad CHAR(100)) ENGINE=InnoDB; INSERT INTO "+name+" SELECT seq, 'x' FROM seq_1_to_5000; ANALYZE TABLE "+name)
+	}
+	heard, adjust := collect()
+	e := l.engine(t, adjust)
+	e.workers, e.chunkBytes = 3, 1
+	altered := false
+	e.during = func(table string) {
+		if other := map[string]string{"a": "b", "b": "a"}[table]; other != "" && !altered {
+			altered = true
+			l.onActive(t, "SET lock_wait_timeout=5; ALTER TABLE "+other+" ADD COLUMN later INT")
+		}
+	}
+	l.sync(t, e)
+	if !strings.Contains(heard.all(), "begins anew") {
+		t.Error("the capture did not begin anew")
+	}
+}
+
 // transfer moves money between rows of a table with ids 1 to rows until it is stopped.
 func (l *lab) transfer(t *testing.T, table string, rows int) (stop func()) {
 	t.Helper()

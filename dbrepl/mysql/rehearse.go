@@ -11,7 +11,8 @@ import (
 // rehearse creates the other objects in the staging schema, so that what the
 // standby will not have, a definer or a function, stops the capture and not a
 // publish. It leaves routines and views there for those who read the capture
-// before it is published, and brings Objects into an order that works.
+// before it is published, and brings Objects into an order that works. In a
+// schema that is lasting it leaves all of them.
 func (k *copier) rehearse(ctx context.Context) error {
 	do := func(s string) error {
 		_, err := k.staging.ExecContext(ctx, s)
@@ -27,8 +28,8 @@ func (k *copier) rehearse(ctx context.Context) error {
 			views = append(views, o)
 			continue
 		}
-		err := o.create(do, k.stagingName(), k.g.Collation)
-		if err == nil && (o.Kind == "EVENT" || o.Kind == "TRIGGER") {
+		err := o.create(do, k.target, k.g.Collation)
+		if err == nil && !k.lasting && (o.Kind == "EVENT" || o.Kind == "TRIGGER") {
 			err = do(o.drop())
 		}
 		if err != nil {
@@ -51,7 +52,7 @@ func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views
 		var failed []object
 		var first error
 		for _, o := range views {
-			err := o.create(do, k.stagingName(), k.g.Collation)
+			err := o.create(do, k.target, k.g.Collation)
 			switch {
 			case err == nil:
 				ordered = append(ordered, o)
@@ -67,6 +68,9 @@ func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views
 		if len(failed) < len(views) {
 			views = failed
 			continue
+		}
+		if k.look == nil {
+			return nil, k.objectError(ctx, first)
 		}
 		broken := slices.IndexFunc(views, func(o object) bool {
 			_, err := records(ctx, k.look, "SELECT 1 FROM "+quote(o.Name)+" LIMIT 0")

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inspectSpace compares the size of the active's tables with the space where
+// inspectSpace compares the size of the tables to be loaded with the space where
 // the standby's server keeps its own, if that can be seen from here. During a
 // publish the tables are there twice or, until the ones before the last are
 // dropped, three times.
@@ -24,7 +24,7 @@ func (e *Engine) inspectSpace(p *pair, s settings, k contents) {
 	if !ok {
 		return // not visible to this user
 	}
-	problem := fmt.Sprintf("%s has %s free, and the active's tables take %s", p.standby.Datadir, megabytes(room), megabytes(k.size))
+	problem := fmt.Sprintf("%s has %s free, and the tables take %s", p.standby.Datadir, megabytes(room), megabytes(k.size))
 	fix := func(need int64) string {
 		return fmt.Sprintf("make %s more room in %s", megabytes(need-room), p.standby.Datadir)
 	}

@@ -214,7 +214,7 @@ func loadOnce(t testing.TB, l *lab, local bool) error {
 	}
 	defer rows.Close()
 	ld := &loader{server: e.standby, conn: to, local: local, packet: 1 << 20}
-	return ld.load(ctx, p, newRowSource(rows, p, func(int64, int64) {}))
+	return ld.load(ctx, p, newRowSource(newSelected(rows, len(p.send)), p, func(int64, int64) {}))
 }
 
 // rowsSentBeforeAnErrorDoNotStay breaks the reading side in the middle: the
@@ -244,7 +244,7 @@ func rowsSentBeforeAnErrorDoNotStay(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	defer rows.Close()
-	src := newRowSource(rows, p, nil)
+	src := newRowSource(newSelected(rows, len(p.send)), p, nil)
 	broken := errors.New("the line was cut")
 	src.moved = func(int64, int64) {
 		if src.count > 50000 {

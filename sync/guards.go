@@ -396,6 +396,9 @@ func (p *pass) guardDatabase(ctx context.Context) error {
 	for _, f := range findings {
 		text := f.Subject + ": " + f.Problem
 		if !f.Fatal {
+			if f.Fix != "" {
+				text += "; to mend it: " + f.Fix
+			}
 			p.warn("", text)
 			continue
 		}

@@ -61,19 +61,20 @@ func newPair(t *testing.T, transport string) *pair {
 }
 
 // readmeSQL returns README's statements for the accounts of the active and of
-// the standby, so that every test runs with exactly these.
-func readmeSQL(t *testing.T) [2]string {
+// the standby, and what they need besides for replication, so that every test
+// runs with exactly these.
+func readmeSQL(t *testing.T) [4]string {
 	t.Helper()
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all [2]string
+	var all [4]string
 	blocks := strings.Split(string(text), "```sql\n")
-	if len(blocks) != 3 {
-		t.Fatalf("README.md has %d blocks of SQL, want 2", len(blocks)-1)
+	if len(blocks) < 5 {
+		t.Fatalf("README.md has %d blocks of SQL, want at least 4", len(blocks)-1)
 	}
-	for i, block := range blocks[1:] {
+	for i, block := range blocks[1:5] {
 		block, _, _ = strings.Cut(block, "```")
 		all[i] = regexp.MustCompile(`(?m)--.*$`).ReplaceAllString(block, "")
 	}

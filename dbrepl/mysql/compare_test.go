@@ -172,7 +172,7 @@ func smallestDifferencesAreSeen(t *testing.T, l *lab) {
 		"s='A' WHERE id=1", "s='a ' WHERE id=1", "l='A' WHERE id=1", "l='a ' WHERE id=1", "l=_latin1 x'E9' WHERE id=1",
 		"b=x'6100' WHERE id=1", "tx='a ' WHERE id=1", "tx='A' WHERE id=1", "tx='' WHERE id=3", "tx=NULL WHERE id=2",
 		"ts=ts + INTERVAL 1 MICROSECOND WHERE id=1",
-		"s='a', b=',1,2' WHERE id=2", // the comma moves from one column to the next
+		"s='a', l=',b' WHERE id=2", // the comma moves from one column to the next
 		"s='', l='xy' WHERE id=3",
 	} {
 		l.onStandby(t, "UPDATE t SET "+change)
@@ -344,7 +344,7 @@ func manyDifferencesAreBounded(t *testing.T, l *lab) {
 	l.sync(t, l.engine(t))
 	l.onStandby(t, "UPDATE a SET n=2; UPDATE b SET n=2 WHERE id=5")
 	r := l.compare(t, func(e *Engine) { e.chunk = 5000 })
-	if r.Different < 100 || len(r.Differences) > perTable+1 || r.Differences[len(r.Differences)-1].Table != "b" {
+	if r.Different < 100 || len(r.Differences) > 101 || r.Differences[len(r.Differences)-1].Table != "b" {
 		t.Errorf("found %d, lists %d, the last of them %+v", r.Different, len(r.Differences), r.Differences[len(r.Differences)-1])
 	}
 }

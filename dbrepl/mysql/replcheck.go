@@ -96,6 +96,16 @@ func (r *Replica) inspectSource(ctx context.Context, l *link, p *pair) error {
 	if !l.say.mariaDB && v.get("gtid_mode") != "ON" {
 		p.fatal(active, "gtid_mode is "+v.get("gtid_mode"), "switch gtid_mode and enforce_gtid_consistency on, on both servers")
 	}
+	if l.say.mariaDB {
+		partitions, err := partitionedTables(ctx, c, r.e.opt.Name)
+		if err != nil {
+			return r.e.active.explain(ctx, err)
+		}
+		if partitions != nil {
+			p.note("active database "+r.e.opt.Name, "a statement about partitions there cannot be applied on the standby, which has none: "+someOf(partitions),
+				"after such a statement let the whole database be copied anew, as the error will say")
+		}
+	}
 	here, err := l.ask(ctx, "@@GLOBAL.server_id")
 	if err != nil {
 		return err

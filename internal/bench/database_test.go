@@ -62,15 +62,21 @@ type mysqlPair struct {
 
 func newMySQLPair(t *testing.T) *mysqlPair {
 	t.Helper()
-	tuning := []string{"--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M"}
-	p := &mysqlPair{active: testenv.MariaDB(t, tuning...), standby: testenv.MariaDB(t, tuning...)}
-	p.active.Exec(t, "", artifactoryTables)
-	insertArtifacts(t, p.active)
-	for _, server := range []*testenv.MariaDBServer{p.active, p.standby} {
+	active, standby := newMySQLServers(t)
+	return &mysqlPair{active, standby, checksums(t, active, "artdb")}
+}
+
+var serverTuning = []string{"--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M"}
+
+func newMySQLServers(t *testing.T) (active, standby *testenv.MariaDBServer) {
+	t.Helper()
+	active, standby = testenv.MariaDB(t, serverTuning...), testenv.MariaDB(t, serverTuning...)
+	active.Exec(t, "", artifactoryTables)
+	insertArtifacts(t, active)
+	for _, server := range []*testenv.MariaDBServer{active, standby} {
 		server.Exec(t, "", fmt.Sprintf(`CREATE USER drsync IDENTIFIED BY '%s'; GRANT ALL PRIVILEGES ON *.* TO drsync`, password))
 	}
-	p.want = checksums(t, p.active, "artdb")
-	return p
+	return active, standby
 }
 
 // database compares ways to bring a database from one server to another.

@@ -59,6 +59,9 @@ func TestSuite(t *testing.T) {
 	t.Run("filestore", func(t *testing.T) { filestore(t, rsync).write(&report) })
 	t.Run("database", func(t *testing.T) { database(t).write(&report) })
 	t.Run("postgres", func(t *testing.T) { postgres(t).write(&report) })
+	if opts.drsync != "" {
+		t.Run("replication", func(t *testing.T) { replication(t).write(&report) })
+	}
 	fmt.Println(report.String())
 }
 

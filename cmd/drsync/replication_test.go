@@ -1,0 +1,37 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestNowByReplication is the main job with mode: replication: the first run
+// copies the database, the later ones what is new in it.
+func TestNowByReplication(t *testing.T) {
+	p := newPair(t, "agent")
+	const secret = "secret-of-replication"
+	p.write(p.path("replication.pw"), secret+"\n", 0o600)
+	sql := readmeSQL(t)
+	p.active.Exec(t, "", strings.NewReplacer("…", secret, "standby.example.com", "127.0.0.1").Replace(sql[2]))
+	p.standby.Exec(t, "", "SET sql_log_bin=0; "+sql[3])
+	p.replace(t, "drsync.yaml", strings.Replace(p.mustRead("drsync.yaml", ""), "mode: dump\n",
+		"mode: replication\n  replication: {address: \""+p.active.Addr+"\", user: drsync_replication, password: \"file:replication.pw\"}\n", 1))
+	for run := range 3 {
+		out, said := p.must(0, "now", "--json")
+		p.checkEqual()
+		p.checkPromise()
+		db := p.report(out).Snapshot.Databases[0]
+		if db.Mode != "replication" || (db.Rows > 0) != (run == 0) || db.Tables < 3 {
+			t.Errorf("run %d: database: %+v", run, db)
+		}
+		if strings.Contains(said+out, secret) {
+			t.Error("the password is shown")
+		}
+		p.change()
+	}
+	p.must(0, "now")
+	p.must(0, "verify", "--db")
+	p.must(0, "check")
+	p.must(0, "failover", "--force", "--yes")
+	p.must(10, "now")
+}

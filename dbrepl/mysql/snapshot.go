@@ -130,8 +130,12 @@ func (s *snapshot) lineUp(ctx context.Context, position func(context.Context, *s
 			same = same && now == first
 		}
 		if same {
-			s.point.Time, s.point.Position = at, strings.TrimPrefix(first, snapshotMark)
-			return true, nil
+			own, is := strings.CutPrefix(first, snapshotMark)
+			if is {
+				own, err = withGTID(ctx, s.sessions[0], own)
+			}
+			s.point.Time, s.point.Position = at, own
+			return true, err
 		}
 		for _, c := range s.sessions {
 			if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
@@ -164,11 +168,19 @@ func ownPosition(ctx context.Context, c *sql.Conn) (string, error) {
 	if file == "" {
 		return "", errors.New("the server does not tell the snapshot's position")
 	}
-	r, err := one(ctx, c, "SELECT BINLOG_GTID_POS(?, ?) g", file, offset)
+	return snapshotMark + file + ":" + offset, nil
+}
+
+// withGTID adds the GTID to a position of the binary log. The server reads the
+// log from its beginning for that, so it is asked once, and not while sessions
+// are lined up.
+func withGTID(ctx context.Context, c *sql.Conn, position string) (string, error) {
+	i := strings.LastIndexByte(position, ':')
+	r, err := one(ctx, c, "SELECT BINLOG_GTID_POS(?, ?) g", position[:i], position[i+1:])
 	if err != nil {
 		return "", err
 	}
-	return snapshotMark + strings.TrimSpace(fmt.Sprintf("%s:%s %s", file, offset, r.get("g"))), nil
+	return strings.TrimSpace(position + " " + r.get("g")), nil
 }
 
 // serverPosition is the server's position now: "" without a binary log or

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,7 +233,8 @@ func TestVerdictWalkIsCancelled(t *testing.T) {
 	for _, after := range []int{1, 500, maxAhead + 50} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		n, last := 0, error(nil)
-		for _, err := range src.Walk(ctx, rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return n%2 == 0 }}) {
+		var asked atomic.Int64
+		for _, err := range src.Walk(ctx, rsyncx.WalkOptions{Same: func(rsyncx.Piece, rsyncx.DirDigest) bool { return asked.Add(1)%2 == 0 }}) {
 			if n++; n == after {
 				cancel(mine)
 			}

@@ -25,7 +25,7 @@ func share(tables []table, workers int, least int64) (parts map[string]int) {
 	parts = make(map[string]int)
 	for _, t := range tables {
 		fair := total / int64(workers)
-		if t.sequence || t.size < least || t.size <= fair+fair/4 || workers < 2 {
+		if t.sequence || t.size < least || t.size <= fair+fair/8 || workers < 2 {
 			continue
 		}
 		parts[t.name] = int(min(256, max(int64(2*workers), t.size/least)))

@@ -2,8 +2,6 @@ package rsyncx
 
 import (
 	"context"
-	"errors"
-	"io"
 )
 
 // mayBeMoved reports whether there are leftovers that may be the content of w.
@@ -46,28 +44,8 @@ func (p *phases) moves(ctx context.Context) error {
 	if p.movers.count == 0 {
 		return nil
 	}
-	own := p.readBases(ctx, p.movers)
-	defer own.close()
-	r := p.movers.records()
-	err := p.askSums(ctx, p.movers, p.firstWants, func(f *FileSums) error {
-		d, err := nextDraft(r)
-		if err != nil {
-			return unasked(f.Path, err)
-		}
-		have, err := own.next()
-		if err != nil {
-			return err
-		}
-		if f.Path != d.wish.path {
-			return hostile(f.Path, "it was sent instead of %q", Printable(d.wish.path))
-		}
-		return p.sumMoved(ctx, d, f, &have)
-	})
-	if err != nil {
+	if err := p.sumBoth(ctx, p.movers, p.sumMoved); err != nil {
 		return err
-	}
-	if _, err := r.next(); !errors.Is(err, io.EOF) && ctx.Err() == nil {
-		return errLeftOut
 	}
 	if err := ctxOr(ctx, p.astray.flush()); err != nil {
 		return err

@@ -179,10 +179,19 @@ func (p *phases) first(ctx context.Context) error {
 	if err := p.drafts.flush(); err != nil || p.drafts.count == 0 {
 		return errors.Join(err, p.coarse.flush(), p.rest.flush())
 	}
-	own := p.readBases(ctx, p.drafts)
+	if err := p.sumBoth(ctx, p.drafts, p.compareSums); err != nil {
+		return err
+	}
+	return ctxOr(ctx, errors.Join(p.coarse.flush(), p.rest.flush()))
+}
+
+// sumBoth asks the source for the first sums of all drafts of list, while those of
+// what they are based on are made here, and hands both to use, draft by draft.
+func (p *phases) sumBoth(ctx context.Context, list *spool, use func(context.Context, *draft, *FileSums, *basisSums) error) error {
+	own := p.readBases(ctx, list)
 	defer own.close()
-	r := p.drafts.records()
-	err := p.askSums(ctx, p.drafts, p.firstWants, func(f *FileSums) error {
+	r := list.records()
+	err := p.askSums(ctx, list, p.firstWants, func(f *FileSums) error {
 		d, err := nextDraft(r)
 		if err != nil {
 			return unasked(f.Path, err)
@@ -194,7 +203,7 @@ func (p *phases) first(ctx context.Context) error {
 		if f.Path != d.wish.path {
 			return hostile(f.Path, "it was sent instead of %q", Printable(d.wish.path))
 		}
-		return p.compareSums(ctx, d, f, &have)
+		return use(ctx, d, f, &have)
 	})
 	if err != nil {
 		return err
@@ -202,7 +211,7 @@ func (p *phases) first(ctx context.Context) error {
 	if _, err := r.next(); !errors.Is(err, io.EOF) && ctx.Err() == nil {
 		return errLeftOut
 	}
-	return ctxOr(ctx, errors.Join(p.coarse.flush(), p.rest.flush()))
+	return nil
 }
 
 var errLeftOut = fmt.Errorf("%w: it left out files that were asked for", ErrHostile)

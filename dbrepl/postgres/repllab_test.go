@@ -73,6 +73,19 @@ func (l *replicaLab) engine(t testing.TB, adjust ...func(*ReplicaOptions)) *Repl
 	return r
 }
 
+// up starts the standby's server if it does not run and has something to show.
+func (l *replicaLab) up(t testing.TB) {
+	t.Helper()
+	c := cluster{l.standby.Datadir}
+	there, err := c.exists()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := c.running(); err != nil || pid == 0 && there {
+		l.standby.Start()
+	}
+}
+
 func (l *replicaLab) onActive(t testing.TB, statements string) {
 	t.Helper()
 	l.active.Exec(t, l.name, statements)
@@ -104,7 +117,12 @@ func TestReplicaContract(t *testing.T) {
 		return enginetest.Fixture{
 			Engine:  l.engine(t),
 			Active:  func(t testing.TB, s string) { t.Helper(); l.onActive(t, s) },
-			Standby: func(q string) ([]string, error) { return l.standby.Query(l.name, q) },
+			// A publish that was cut short may have left the server stopped, which
+			// whoever takes over starts.
+			Standby: func(q string) ([]string, error) {
+				l.up(t)
+				return l.standby.Query(l.name, q)
+			},
 			Write: func(s string) error {
 				_, err := l.standby.Query(l.name, s)
 				return err

@@ -20,10 +20,8 @@ type comparer struct {
 	umask       uint32
 	xattrs      bool // they are asked for, and the source tells them
 	acls        bool
-	// rules say which attributes count here. ruled is set when they are filter rules, rawACLs
-	// when those let access control lists travel as attributes too, which ACLs then overrides.
-	rules          xattrRules
-	ruled, rawACLs bool
+	rules       xattrRules
+	ruled       bool // rules are filter rules
 }
 
 func newComparer(o Options, can Abilities) comparer {
@@ -31,8 +29,6 @@ func newComparer(o Options, can Abilities) comparer {
 		xattrs: o.Xattrs && can.Xattrs, acls: o.ACLs && can.Xattrs}
 	c.rules = xattrRules{o.Filter.Root().For(filter.Receiver), filter.Receiver}
 	c.ruled = c.xattrs && c.rules.given()
-	sends := xattrRules{o.Filter.Root(), filter.Sender}
-	c.rawACLs = c.ruled && c.acls && sends.carry(aclAccess) && c.rules.carry(aclAccess)
 	if !c.root {
 		c.groups, _ = os.Getgroups() // without them only our own group is left
 		c.groups = append(c.groups, os.Getegid())
@@ -211,8 +207,7 @@ func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
 	}
 	if c.xattrs || c.acls {
 		ch.xattrs, ch.acls = xattrsDiffer(e.Xattrs, d.Xattrs)
-		ch.xattrs = ch.xattrs && c.xattrs || c.rawACLs && chosen(e.Xattrs, setACLs) != chosen(d.Xattrs, setACLs)
-		ch.acls = ch.acls && c.acls && !isSymlink(e)
+		ch.xattrs, ch.acls = ch.xattrs && c.xattrs, ch.acls && c.acls && !isSymlink(e)
 	}
 	return ch
 }

@@ -14,7 +14,8 @@ import (
 //
 // Rules of per-directory files count at the source alone. With --delete rsync applies
 // at the destination those of whichever directory it looked through last, which
-// may be another one in each run.
+// may be another one in each run. Where access control lists are kept (-A), rules have
+// no say about them: rsync lets the receiver's take away what -A has just set.
 type xattrRules struct {
 	scope *filter.Scope
 	side  filter.Side

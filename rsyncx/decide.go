@@ -155,7 +155,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	if here == nil {
 		acl := s.inherits(f)
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
-		c.acl = inheritedACL{known: true, list: acl}
+		c.acl = inheritedACL{known: true, list: s.cmp.handedDown(acl, c.set.xattrs)}
 		c.gid = int64(os.Getegid())
 		if implied && len(s.o.Chmod) > 0 {
 			c.set.mode = e.Mode & 0o7777 // that is for what is sent
@@ -193,6 +193,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
+	c.set = s.cmp.overMode(c.set)
 	c.quiet = c.set.only(ch)
 	if err := s.beforeBackups(path, c.quiet); err != nil {
 		return err
@@ -364,7 +365,7 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	only := set.only(ch)
+	only := s.cmp.overMode(set.only(ch))
 	if s.cmp.exactly(e, here) {
 		only.set |= set.set & setTime
 	}

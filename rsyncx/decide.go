@@ -53,13 +53,10 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	if err != nil {
 		return err
 	}
-	if follower && s.groups[group].state == groupAlt {
-		follower, group = false, -1
-	}
 	switch {
-	case isRegular(e) && (!follower || len(s.alts) == 0):
+	case isRegular(e):
 		return s.regular(f, path, e, here, group)
-	case follower: // with alternate directories the first name leads
+	case follower && s.groups[group].state != groupAlt:
 		return s.follow(f, path, e, here, group)
 	default:
 		return s.special(f, path, e, here, group, cleared)
@@ -215,8 +212,10 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
 	}
-	if done, err := s.altFile(f, &w, e, here); done || err != nil {
-		return err
+	if !s.led(group) { // else it becomes a link
+		if done, err := s.altFile(f, &w, e, here); done || err != nil {
+			return err
+		}
 	}
 	if !w.hasOld && w.alt > 0 && s.o.Append && w.old.Size >= e.Size {
 		return nil // nothing could be appended to it
@@ -275,7 +274,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 			return err
 		}
 		if equal {
-			s.groupKept(group, here)
+			s.keeps(group, path, here)
 			return s.adjust(path, e, here)
 		}
 		if here.mount {
@@ -328,7 +327,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		}
 		s.leftOver(path, old, leftGone)
 	}
-	s.groupReplaced(group, at)
+	s.groupReplaced(group, path, at)
 	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }
 

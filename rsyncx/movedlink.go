@@ -10,7 +10,7 @@ import (
 // mayLink reports whether the staged file for w may be another name of a file
 // of the destination: it is nothing that is written to, and has no other names of its own.
 func (s *stager) mayLink(w *wish) bool {
-	return w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w)
+	return s.o.Times && w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w)
 }
 
 // takeOver makes the staged file another name of the basis, when that is a leftover that nobody

@@ -155,6 +155,11 @@ func TestContract(t *testing.T) {
 				e := l.engine(t)
 				return e, crashAt(e, n)
 			},
+			Watched: func(t testing.TB, at func()) dbrepl.Engine {
+				e := l.engine(t)
+				e.before = func(string) error { at(); return nil }
+				return e
+			},
 			Beside: func(testing.TB) string { return fmt.Sprintf("%s_beside_%d", l.name, beside.Add(1)) },
 			Look:   func(name, q string) ([]string, error) { return standby.Query(name, q) },
 		}

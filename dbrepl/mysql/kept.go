@@ -115,7 +115,7 @@ func (e *Engine) restore(ctx context.Context, dir string) (_ *generation, err er
 	defer switchBack()
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			err = errors.Join(err, e.dropStaging(ctx))
+			err = e.afterFailure(ctx, err)
 		}
 	}()
 	c := e.unpacker(k, e.stagingName(), local)

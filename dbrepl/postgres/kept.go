@@ -205,7 +205,7 @@ func (e *Engine) restore(ctx context.Context, dir string) (*generation, error) {
 		err = e.finish(ctx, &g)
 	}
 	if err != nil {
-		return nil, errors.Join(err, e.undo(ctx))
+		return nil, e.undo(ctx, err)
 	}
 	return &g, nil
 }

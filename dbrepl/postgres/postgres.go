@@ -86,6 +86,8 @@ type Engine struct {
 	during func(what string)
 	// alter changes what is known of the servers before it is judged.
 	alter func(p *pair)
+	// free is the room in a directory of the standby, in bytes; nil asks the system.
+	free func(dir string) (bytes int64, ok bool)
 }
 
 const (

@@ -46,7 +46,7 @@ func (e *Engine) publish(ctx context.Context, g *generation) error {
 	}
 	defer end(c)
 	p := &publisher{Engine: e, g: g, conn: c}
-	return e.standby.explain(ctx, p.run(ctx))
+	return adviseRoom(e.standby.explain(ctx, p.run(ctx)))
 }
 
 func (p *publisher) run(ctx context.Context) error {

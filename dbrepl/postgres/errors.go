@@ -20,6 +20,7 @@ const (
 	codeNoDatabase       = "3D000"
 	codeInUse            = "55006"
 	codeDiskFull         = "53100"
+	codeDatabaseExists   = "42P04"
 	codeStarting         = "57P03"
 	codeShutdown         = "57P01"
 	codeCrashed          = "57P02"

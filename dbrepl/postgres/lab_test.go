@@ -38,9 +38,7 @@ func newLab(t testing.TB, active, standby *testenv.PostgresServer) *lab {
 	active.Exec(t, "postgres", "CREATE DATABASE "+l.name)
 	t.Cleanup(func() {
 		for _, name := range []string{l.name, l.name + newSuffix, l.name + prevSuffix} {
-			if l.standby.PID() > 0 {
-				_, _ = standby.Query("postgres", "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-			}
+			_, _ = standby.Query("postgres", "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") // which may be gone
 		}
 		_, _ = active.Query("postgres", "DROP DATABASE IF EXISTS "+l.name+" WITH (FORCE)")
 	})

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -51,6 +52,37 @@ func TestStandbyIsFull(t *testing.T) {
 	}
 	_, err = l.engine(t).RestoreAs(t.Context(), l.dump, "beside")
 	must(t, err)
+}
+
+// scratchIsFull has the active dump into a full directory.
+func scratchIsFull(t *testing.T, l *lab) {
+	l.onActive(t, "CREATE TABLE t (id int PRIMARY KEY, pad text); INSERT INTO t VALUES (1, 'x')")
+	l.sync(t, l.engine(t))
+	l.onActive(t, "INSERT INTO t SELECT g, repeat(md5(g::text), 8) FROM generate_series(2, 20000) g")
+	in := filepath.Dir(l.scratch)
+	small := testenv.LimitRoom(t, in, plenty, func() {})
+	for _, kept := range []string{"", filepath.Join(in, "kept")} {
+		e := l.engine(t)
+		e.during = func(what string) {
+			if what == "snapshot" {
+				small.Leave(100 << 10)
+			}
+		}
+		_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Dump: kept})
+		if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "No space left") || !strings.Contains(hint.Of(err), "make room in "+l.scratch) {
+			t.Errorf("%v (%s)", err, hint.Of(err))
+		}
+		if _, err := os.Lstat(kept); kept != "" && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a dump is left: %v", err)
+		}
+		if rows := l.mustQuery(t, l.standby, "SELECT count(*) FROM t"); rows[0] != "1" {
+			t.Errorf("the standby shows %q rows", rows)
+		}
+		l.nothingLeft(t)
+		small.Leave(plenty)
+	}
+	l.sync(t, l.engine(t))
+	l.sameDatabases(t)
 }
 
 // nearlyFull takes the room away while drsync looks on.

@@ -190,6 +190,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"WhatCheckNames", whatCheckNames},
 		{"AnOrdinaryAccountSuffices", anOrdinaryAccountSuffices},
 		{"ThroughATunnel", throughATunnel},
+		{"ScratchIsFull", scratchIsFull},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
 	}

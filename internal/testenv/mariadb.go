@@ -188,7 +188,7 @@ func (m *MariaDBServer) PID() int { return m.cmd.Process.Pid }
 
 // Log returns what the server has written to its error log.
 func (m *MariaDBServer) Log() string {
-	data, err := os.ReadFile(filepath.Join(m.dir, "log"))
+	data, err := os.ReadFile(filepath.Join(m.dir, "log.err"))
 	if err != nil {
 		return err.Error()
 	}

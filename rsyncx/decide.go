@@ -145,6 +145,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		own := *here // the rest of the listing need not stay for it
 		c.dst = &own
 	}
+	c.owed = s.owes(f, e)
 	implied := s.implied(f, e)
 	if implied && here != nil {
 		c.set = attr{set: setMode, mode: here.Mode & 0o7777}

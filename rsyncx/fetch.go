@@ -356,8 +356,7 @@ func (s *stager) notRead(w *wish, err error) error {
 		return fmt.Errorf("read %s from the source: %w", Printable(w.path), err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		s.stats.Vanished++
-		s.warn(w.path, "vanished on the source before it was read")
+		s.vanished(w.path)
 		return nil
 	}
 	s.stats.Unreadable++

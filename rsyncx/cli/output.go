@@ -95,14 +95,16 @@ func (c *Command) Line(e event.Event) string {
 		return c.message(e)
 	}
 	// Without letters, a file whose attributes alone change is worth -vv only.
-	quiet := strings.HasPrefix(e.Itemize, ".") && !strings.HasPrefix(e.Itemize, ".d") && c.Info("NAME") < 2
+	quiet := strings.HasPrefix(e.Itemize, ".") && !strings.HasPrefix(e.Itemize, ".d") && !has(format, 'i')
 	switch {
 	case e.Itemize == deleting && format == "" && c.Info("DEL") == 0:
 		return ""
 	case e.Itemize == deleting && !has(format, 'i') && !has(format, 'o'):
 		return "deleting " + c.name(e.Name)
-	case format == "" || quiet && !has(format, 'i'):
+	case format == "" || quiet && c.Info("NAME") < 2:
 		return ""
+	case quiet:
+		return c.name(e.Name)
 	}
 	return c.change(format, e)
 }

@@ -53,13 +53,10 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	if err != nil {
 		return err
 	}
-	if follower && s.groups[group].state == groupAlt {
-		follower, group = false, -1
-	}
 	switch {
-	case isRegular(e) && (!follower || len(s.alts) == 0):
+	case isRegular(e):
 		return s.regular(f, path, e, here, group)
-	case follower: // with alternate directories the first name leads
+	case follower && s.groups[group].state != groupAlt:
 		return s.follow(f, path, e, here, group)
 	default:
 		return s.special(f, path, e, here, group, cleared)
@@ -155,7 +152,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	if here == nil {
 		acl := s.inherits(f)
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
-		c.acl = inheritedACL{known: true, list: acl}
+		c.acl = inheritedACL{known: true, list: s.cmp.handedDown(acl, c.set.xattrs)}
 		c.gid = int64(os.Getegid())
 		if implied && len(s.o.Chmod) > 0 {
 			c.set.mode = e.Mode & 0o7777 // that is for what is sent
@@ -193,6 +190,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
+	c.set = s.cmp.overMode(c.set)
 	c.quiet = c.set.only(ch)
 	if err := s.beforeBackups(path, c.quiet); err != nil {
 		return err
@@ -214,8 +212,10 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
 	}
-	if done, err := s.altFile(f, &w, e, here); done || err != nil {
-		return err
+	if !s.led(group) { // else it becomes a link
+		if done, err := s.altFile(f, &w, e, here); done || err != nil {
+			return err
+		}
 	}
 	if !w.hasOld && w.alt > 0 && s.o.Append && w.old.Size >= e.Size {
 		return nil // nothing could be appended to it
@@ -276,7 +276,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 			return err
 		}
 		if equal {
-			s.groupKept(group, here)
+			s.keeps(group, path, here)
 			return s.adjust(path, e, here)
 		}
 		if here.mount {
@@ -329,7 +329,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		}
 		s.leftOver(path, old, leftGone)
 	}
-	s.groupReplaced(group, at)
+	s.groupReplaced(group, path, at)
 	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }
 
@@ -366,7 +366,7 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	only := set.only(ch)
+	only := s.cmp.overMode(set.only(ch))
 	if s.cmp.exactly(e, here) {
 		only.set |= set.set & setTime
 	}

@@ -105,7 +105,7 @@ func (l *lister) selfXattrs(w *localWalk, d *walkDir, fd int) int {
 		return fd
 	}
 	var err error
-	l.xattrs.owners = &w.owners
+	l.xattrs.owners, l.xattrs.rules = &w.owners, xattrRules{d.scope, filter.Sender}
 	if d.dir.Self.Xattrs, err = l.xattrs.held(fd, w.o.Xattrs, w.o.ACLs); err != nil {
 		d.unreadable(d.path, err)
 		unix.Close(fd)
@@ -300,7 +300,7 @@ func (l *lister) xattrsOf(w *localWalk, d *walkDir, fd int, e *Entry, linked boo
 		held, err = openat(fd, e.Name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	}
 	if err == nil {
-		l.xattrs.owners = &w.owners
+		l.xattrs.owners, l.xattrs.rules = &w.owners, xattrRules{d.scope, filter.Sender}
 		e.Xattrs, err = l.xattrs.held(held, w.o.Xattrs, w.o.ACLs && !isSymlink(e))
 		unix.Close(held)
 	}

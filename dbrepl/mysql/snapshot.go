@@ -171,16 +171,37 @@ func ownPosition(ctx context.Context, c *sql.Conn) (string, error) {
 	return snapshotMark + file + ":" + offset, nil
 }
 
-// withGTID adds the GTID to a position of the binary log. The server reads the
-// log from its beginning for that, so it is asked once, and not while sessions
-// are lined up.
+// withGTID adds the GTID to a position of the binary log. Nothing can have been
+// written while that is still the end of the log; else the server has to read
+// the log from its beginning, so it is asked once, and not while sessions are
+// lined up.
 func withGTID(ctx context.Context, c *sql.Conn, position string) (string, error) {
-	i := strings.LastIndexByte(position, ':')
-	r, err := one(ctx, c, "SELECT BINLOG_GTID_POS(?, ?) g", position[:i], position[i+1:])
+	r, err := one(ctx, c, "SELECT @@GLOBAL.gtid_binlog_pos g")
 	if err != nil {
 		return "", err
 	}
+	if end, err := logEnd(ctx, c, "SHOW MASTER STATUS"); err != nil {
+		return "", err
+	} else if end != position {
+		i := strings.LastIndexByte(position, ':')
+		if r, err = one(ctx, c, "SELECT BINLOG_GTID_POS(?, ?) g", position[:i], position[i+1:]); err != nil {
+			return "", err
+		}
+	}
 	return strings.TrimSpace(position + " " + r.get("g")), nil
+}
+
+// logEnd is where the binary log ends, as show tells: "" without the right to
+// see it.
+func logEnd(ctx context.Context, c *sql.Conn, show string) (string, error) {
+	status, err := records(ctx, c, show)
+	if hasNumber(err, errAccessDeniedLocal) {
+		return "", nil
+	}
+	if err != nil || len(status) == 0 {
+		return "", err
+	}
+	return status[0].get("file") + ":" + status[0].get("position"), nil
 }
 
 // serverPosition is the server's position now: "" without a binary log or
@@ -196,19 +217,15 @@ func serverPosition(ctx context.Context, c *sql.Conn, id identity) (string, erro
 			show = "SHOW BINARY LOG STATUS"
 		}
 	}
-	status, err := records(ctx, c, show)
-	if hasNumber(err, errAccessDeniedLocal) {
-		return "", nil
-	}
-	if err != nil || len(status) == 0 {
+	end, err := logEnd(ctx, c, show)
+	if err != nil || end == "" {
 		return "", err
 	}
 	r, err := one(ctx, c, "SELECT "+set+" g")
 	if err != nil {
 		return "", err
 	}
-	gtid := strings.ReplaceAll(r.get("g"), "\n", "")
-	return strings.TrimSpace(fmt.Sprintf("%s:%s %s", status[0].get("file"), status[0].get("position"), gtid)), nil
+	return strings.TrimSpace(end + " " + strings.ReplaceAll(r.get("g"), "\n", "")), nil
 }
 
 // withLock runs do while no transaction of the active can commit. The lock is

@@ -143,3 +143,33 @@ func TestLockIsNotKept(t *testing.T) {
 	}
 	l.onActive(t, "SET lock_wait_timeout=1; INSERT INTO a VALUES (2)")
 }
+
+// TestSnapshotsGTID asks for the GTID of a snapshot while it is the end of the
+// log, and when the log has gone on.
+func TestSnapshotsGTID(t *testing.T) {
+	t.Parallel()
+	server := testenv.MariaDB(t)
+	l := newLab(t, server, server)
+	l.onActive(t, "CREATE TABLE a (n BIGINT) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
+	ctx := t.Context()
+	c, err := l.engine(t).active.session(ctx, l.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	want := l.mustQuery(t, server, "SELECT @@GLOBAL.gtid_binlog_pos")[0]
+	if _, err := c.ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"); err != nil {
+		t.Fatal(err)
+	}
+	for _, then := range []string{"DO 1", "INSERT INTO a VALUES (2)", "FLUSH BINARY LOGS"} {
+		l.onActive(t, then)
+		own, err := ownPosition(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := withGTID(ctx, c, strings.TrimPrefix(own, snapshotMark))
+		if err != nil || gtidOf(got) != want {
+			t.Errorf("after %s: %s, %v; want the GTID %s", then, got, err, want)
+		}
+	}
+}

@@ -11,7 +11,7 @@ import (
 // of the destination: it is nothing that is written to, has no other names of its own, and
 // no attributes that rules keep us from seeing.
 func (s *stager) mayLink(w *wish) bool {
-	return w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w) && !s.cmp.ruled
+	return s.o.Times && w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w) && !s.cmp.ruled
 }
 
 // takeOver makes the staged file another name of the basis, when that is a leftover that nobody

@@ -41,7 +41,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 		if err == nil {
 			return g, nil
 		}
-		err = errors.Join(err, e.undo(ctx))
+		err = e.undo(ctx, err)
 		if ctx.Err() != nil || !errors.Is(err, errInTheWay) {
 			return nil, err
 		}
@@ -53,13 +53,18 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 	}
 }
 
-// undo removes what a capture that failed has made. One that was cancelled
-// leaves its database to Recover.
-func (e *Engine) undo(ctx context.Context) error {
+// undo removes what a capture that failed with err has made, and returns err.
+// One that was cancelled leaves its database to Recover, and so does one that
+// the server did not survive: that it is gone is no second error.
+func (e *Engine) undo(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return e.clearScratch()
+		return errors.Join(err, e.clearScratch())
 	}
-	return e.dropStaging(ctx)
+	cleanup := e.dropStaging(ctx)
+	if cleanup != nil && !isServerError(cleanup) || hasCode(cleanup, codeStarting, codeShutdown, codeCrashed) {
+		return errors.Join(err, e.clearScratch())
+	}
+	return errors.Join(err, cleanup)
 }
 
 func (e *Engine) dumpDir() string { return filepath.Join(e.opt.Scratch, "dump") }

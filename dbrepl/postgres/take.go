@@ -17,6 +17,7 @@ import (
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // taken is what a capture has taken from the active.
@@ -148,9 +149,17 @@ func (e *Engine) dump(ctx context.Context, p programs, snapshot, name string, ke
 		"--compress="+level, "--no-sync", "--no-password", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8",
 		"--quote-all-identifiers", fmt.Sprintf("--lock-wait-timeout=%d", 3*e.opt.Lock.Milliseconds()), "--dbname="+conninfo(e.opt.Name))
 	if err != nil {
-		return 0, fmt.Errorf("dump: %w", err)
+		return 0, adviseDump(fmt.Errorf("dump: %w", err), e.dumpDir())
 	}
 	return sizeOf(e.dumpDir())
+}
+
+// adviseDump adds what can be done about an error of pg_dump.
+func adviseDump(err error, dir string) error {
+	if strings.Contains(err.Error(), "No space left on device") {
+		return hint.With(err, "make room in "+filepath.Dir(dir)+", where the dump lies until it is loaded, then run drsync again")
+	}
+	return err
 }
 
 // conninfo names a database to a client program, with the keepalives that

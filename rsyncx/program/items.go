@@ -25,6 +25,7 @@ type item struct {
 	// gone into, what is in it goes along.
 	content bool
 	arg     string // as the line names it
+	at      int    // its place among the sources
 	// entry is what is known of it without asking; nil is nothing.
 	entry *rsyncx.Entry
 }
@@ -141,7 +142,8 @@ func trailing(name string) string {
 func group(items []item) [][]item {
 	var groups [][]item
 	at := make(map[string]int)
-	for _, it := range items {
+	for n, it := range items {
+		it.at = n
 		i, ok := at[it.base]
 		if !ok {
 			i = len(groups)

@@ -261,7 +261,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 			t.path, _ = filepath.Abs(r.here(base))
 		}
 	}
-	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base)}
+	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base), places: placesOf(items)}
 	if r.c.Info("STATS") > 0 {
 		p.named = slices.Clone(paths)
 	}

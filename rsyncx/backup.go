@@ -132,14 +132,21 @@ func (s *stager) ruledXattrs(path string) string {
 	return chosen(list, setPlain)
 }
 
-// keepOld makes a backup of what is about to be replaced.
+// keepOld makes a backup of what is about to be replaced. Another name of a file may be
+// written to in its place, which a link to it would show.
 func (s *stager) keepOld(path string, here *info) error {
+	if s.o.Inplace && isRegular(&here.Entry) && here.Nlink != 1 {
+		return s.keepCopy(path, here)
+	}
+	return s.keepBy(backupLink, path, here)
+}
+
+// keepCopy makes a backup of what is about to be written to in its place.
+func (s *stager) keepCopy(path string, here *info) error { return s.keepBy(backupCopy, path, here) }
+
+func (s *stager) keepBy(how uint64, path string, here *info) error {
 	if !s.o.Backup || s.unsafeOld(path, here) {
 		return nil
-	}
-	how := uint64(backupLink)
-	if s.o.Inplace && isRegular(&here.Entry) {
-		how = backupCopy
 	}
 	o := s.backup(path, here, how)
 	o.size, o.attr.mtime = here.Size, here.Mtime

@@ -254,6 +254,8 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		// It is linked as it should be.
 	} else if group >= 0 && f.mount {
 		f.dirty = true // it may be
+	} else if s.inPlace(&w) && group < 0 && !f.mount {
+		// The names in f stay as they are, and so does its time.
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}

@@ -134,12 +134,16 @@ func (s *stager) ruledXattrs(path string) string {
 
 // keepOld makes a backup of what is about to be replaced.
 func (s *stager) keepOld(path string, here *info) error {
-	if !s.o.Backup || s.unsafeOld(path, here) {
-		return nil
-	}
 	how := uint64(backupLink)
 	if s.o.Inplace && isRegular(&here.Entry) {
 		how = backupCopy
+	}
+	return s.keepAs(path, here, how)
+}
+
+func (s *stager) keepAs(path string, here *info, how uint64) error {
+	if !s.o.Backup || s.unsafeOld(path, here) {
+		return nil
 	}
 	o := s.backup(path, here, how)
 	o.size, o.attr.mtime = here.Size, here.Mtime

@@ -324,7 +324,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		s.changed(path, e, change{update: 'c', isNew: true}, "")
 	}
 	if old != nil {
-		if err := s.keepOld(path, old); err != nil {
+		if err := s.keepAs(path, old, backupLink); err != nil { // it is of another type, and not written to
 			return err
 		}
 		s.leftOver(path, old, leftGone)

@@ -13,10 +13,12 @@ import (
 // attributes, with the options that they have to do with.
 func newRuledCase(seed uint64) diffCase {
 	g := &gen{Rand: rand.New(rand.NewPCG(seed, 0x78617474)), taken: map[string]bool{}}
-	g.attrs, g.symlinks = true, g.chance(40)
+	g.attrs = true
 	alt := pick(g, "", "", "", "--link-dest=@/alt", "--copy-dest=@/alt", "--compare-dest=@/alt")
 	// rsync gives these at times what the other tree has.
-	g.special, g.hard = alt == "" && g.chance(20), alt == "" && g.chance(25)
+	if alt == "" {
+		g.symlinks, g.special, g.hard = g.chance(40), g.chance(20), g.chance(25)
+	}
 	g.names = slices.Clone(plainNames)
 	g.links = []string{"a", "sub", "../a", "d/e.tmp"}
 	g.add(g.node("from", 'd'))

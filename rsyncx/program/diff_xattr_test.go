@@ -13,9 +13,12 @@ import (
 // attributes, with the options that they have to do with.
 func newRuledCase(seed uint64) diffCase {
 	g := &gen{Rand: rand.New(rand.NewPCG(seed, 0x78617474)), taken: map[string]bool{}}
-	g.attrs, g.hard, g.symlinks, g.fine = true, g.chance(25), g.chance(40), g.chance(20)
+	g.attrs = true
 	alt := pick(g, "", "", "", "--link-dest=@/alt", "--copy-dest=@/alt", "--compare-dest=@/alt")
-	g.special = alt == "" && g.chance(20) // rsync gives those at times what the other tree has
+	// rsync gives these at times what the other tree has.
+	if alt == "" {
+		g.symlinks, g.special, g.hard = g.chance(40), g.chance(20), g.chance(25)
+	}
 	g.names = slices.Clone(plainNames)
 	g.links = []string{"a", "sub", "../a", "d/e.tmp"}
 	g.add(g.node("from", 'd'))
@@ -50,11 +53,13 @@ func newRuledCase(seed uint64) diffCase {
 	g.add(g.node("to", 'd'))
 	switch g.IntN(6) {
 	case 0:
-		run.opts = append(run.opts, "--inplace")
+		if alt == "" {
+			run.opts = append(run.opts, "--inplace")
+		}
 	case 1:
 		run.opts = append(run.opts, "-b")
 	case 2:
-		if !run.has("-A") {
+		if !run.has("-A") && !g.hard && alt == "" {
 			run.opts = append(run.opts, "-b", "--inplace")
 		}
 	case 3:
@@ -72,7 +77,7 @@ func newRuledCase(seed uint64) diffCase {
 	if g.chance(15) {
 		run.opts = append(run.opts, pick(g, "--exclude=a", "--exclude=*.o", "--size-only", "--existing", "-u", "-I"))
 	}
-	if g.chance(30) {
+	if alt == "" && !g.special && g.chance(30) { // else rsync's dry run sets attributes, or sees those of what it would replace
 		dry := run
 		dry.opts = append([]string{"-n"}, run.opts...)
 		c.runs = append(c.runs, dry)

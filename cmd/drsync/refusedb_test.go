@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -90,7 +91,9 @@ func (p *pair) lockedOut(t *testing.T) {
 // wrong one.
 func TestMySQLRefused(t *testing.T) {
 	p := newPair(t, "local")
-	p.must(exitDone, "now")
+	if out, errs := p.must(exitDone, "now", "--json"); strings.Contains(out+errs, "locked") || strings.Contains(errs, "waited") {
+		t.Errorf("MariaDB was locked: %s%s", out, errs)
+	}
 	p.lockedOut(t)
 	weak := func(server *testenv.MariaDBServer, side string) func(t *testing.T) {
 		return func(t *testing.T) {
@@ -148,7 +151,22 @@ snapshots: {keep_last: 3, dumps: true}
 
 func TestPostgresRefused(t *testing.T) {
 	p, active, standby := postgresPair(t)
-	p.must(exitDone, "now")
+	out, errs := p.must(exitDone, "now", "--json")
+	var report struct {
+		Snapshot struct {
+			Databases []struct {
+				Seconds float64 `json:"locked_seconds"`
+				Against string  `json:"locked_against"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil || len(report.Snapshot.Databases) != 1 ||
+		report.Snapshot.Databases[0].Seconds <= 0 || report.Snapshot.Databases[0].Against != "changes of tables' definitions" {
+		t.Errorf("%v: the report does not say what was locked: %s", err, out)
+	}
+	if !strings.Contains(errs, "the active's changes of tables' definitions waited for") {
+		t.Errorf("neither do the lines of the run: %s", errs)
+	}
 	p.lockedOut(t)
 	active.Exec(t, "artifactory", "INSERT INTO t VALUES (2)") // which no refused run brings over
 	state := func() string {

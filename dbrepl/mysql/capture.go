@@ -134,6 +134,9 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 		return nil, fmt.Errorf("%w: %s", errChanged, what)
 	}
 	k.g = e.newGeneration(snap.point, now)
+	if k.g.Counts.Locked = snap.locked; snap.locked > 0 {
+		k.g.Counts.Against = lockedAgainst
+	}
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
 		func() error { return k.copyTables(ctx, &activeRows{copier: k, readers: snap.sessions}, now.tables) },

@@ -102,8 +102,11 @@ func (e *Engine) copyDatabase(ctx context.Context, p *pair, o dbrepl.CaptureOpti
 	}
 	g := &generation{
 		Format: tokenFormat, Engine: tokenEngine, Name: e.opt.Name, ID: rand.Text(), Point: t.point,
-		Counts:   dbrepl.Counts{Tables: t.contents.tables(), Rows: t.contents.rows(), Bytes: t.bytes},
+		Counts:   dbrepl.Counts{Tables: t.contents.tables(), Rows: t.contents.rows(), Bytes: t.bytes, Locked: t.locked},
 		ReadOnly: t.properties.value(fence),
+	}
+	if t.locked > 0 {
+		g.Counts.Against = "changes of tables' definitions"
 	}
 	if err := e.load(ctx, p.programs, t.properties, e.stagingName(), true); err != nil {
 		return nil, err

@@ -54,9 +54,12 @@ type Replica struct {
 	owner   owner
 	visible cluster
 	work    string // the engine's own directory
-	bin     string // of the server's programs, once they were found
+	bin     string // the directory of the server's programs, once they were found
+	major   int    // their version
 
 	server *stagingServer // that runs, nil if none does
+
+	careless bool // for tests: what a killed process has written stays, so nothing need be synced
 }
 
 var (

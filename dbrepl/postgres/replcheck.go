@@ -252,8 +252,7 @@ func (r *Replica) inspectHost(ctx context.Context, f *facts) error {
 	if err := r.findOwner(); err != nil {
 		broken("this host", err)
 	}
-	var err error
-	if r.bin, err = findServer(ctx, f.active.major()); err != nil {
+	if err := r.useServer(ctx, f.active.major()); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -65,6 +65,7 @@ func (l *replicaLab) engine(t testing.TB, adjust ...func(*ReplicaOptions)) *Repl
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.careless = true
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Errorf("close: %v", err)

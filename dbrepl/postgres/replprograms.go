@@ -64,7 +64,13 @@ func (r *Replica) programsOf(ctx context.Context, c cluster) error {
 	if err := r.findOwner(); err != nil {
 		return err
 	}
-	r.bin, err = findServer(ctx, major)
+	return r.useServer(ctx, major)
+}
+
+func (r *Replica) useServer(ctx context.Context, major int) (err error) {
+	if r.bin, err = findServer(ctx, major); err == nil {
+		r.major = major
+	}
 	return err
 }
 

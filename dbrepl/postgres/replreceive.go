@@ -157,11 +157,18 @@ func (w *walSession) start(ctx context.Context, slot string, timeline uint32, fr
 			case <-time.After(10 * look):
 			}
 			continue
-		case hasCode(err, codeUndefinedFile, codeNotInState, codeUndefinedObject):
-			return &lostError{"the active no longer has what the standby lacks: " + err.Error()}
 		}
-		return err
+		return refusal(err)
 	}
+}
+
+// refusal tells the errors by which an active says that it does not have the
+// log any more. They may come before the first of it, or instead.
+func refusal(err error) error {
+	if hasCode(err, codeUndefinedFile, codeNotInState, codeUndefinedObject) {
+		return &lostError{"the active no longer has what the standby lacks: " + err.Error()}
+	}
+	return err
 }
 
 func (w *walSession) tryStart(ctx context.Context, slot string, timeline uint32, from lsn) error {
@@ -194,7 +201,7 @@ func (w *walSession) tryStart(ctx context.Context, slot string, timeline uint32,
 func take(out *logWriter, m pgproto3.BackendMessage, end lsn) (asked, moved bool, err error) {
 	switch m := m.(type) {
 	case *pgproto3.ErrorResponse:
-		return false, false, pgconn.ErrorResponseToPgError(m)
+		return false, false, refusal(pgconn.ErrorResponseToPgError(m))
 	case *pgproto3.CopyDone, *pgproto3.CommandComplete:
 		return false, false, &lostError{"the active's timeline ended"}
 	case *pgproto3.CopyData:

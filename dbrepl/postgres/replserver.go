@@ -174,6 +174,12 @@ func (r *Replica) stagingSettings(needs map[string]int64) []string {
 		"hot_standby": "on", "archive_mode": "off", "recovery_min_apply_delay": "0", "update_process_title": "on",
 		"log_min_messages": "warning", "fsync": "on", "max_standby_archive_delay": "0",
 	}
+	if r.major >= 14 {
+		all["recovery_init_sync_method"] = "syncfs" // after a crash, instead of file by file
+	}
+	if r.careless {
+		all["fsync"] = "off"
+	}
 	for _, name := range following {
 		all[name] = ""
 	}

@@ -58,14 +58,18 @@ func (r *Root) setRuled(x *xattrReader, path string, a attr) error {
 			return err
 		}
 	}
-	for name, value := range Xattrs(chosen(a.xattrs, setPlain)) {
-		name = realXattr(name)
-		if now, err := x.get(path, name); err == nil && string(now) == value {
-			continue
-		}
-		b := []byte(value)
-		if err := r.changeXattr(path, name, &b); err != nil {
-			return err
+	for _, acls := range []bool{false, true} { // last of all, as in besides
+		for name, value := range Xattrs(chosen(a.xattrs, setPlain)) {
+			if name = realXattr(name); isACL(name) != acls {
+				continue
+			}
+			if now, err := x.get(path, name); err == nil && string(now) == value {
+				continue
+			}
+			b := []byte(value)
+			if err := r.changeXattr(path, name, &b); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

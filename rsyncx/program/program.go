@@ -281,7 +281,7 @@ func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
 // options completes those of the line with what the sources are.
 func (r *run) options(t *tree) rsyncx.Options {
 	o := r.c.Options
-	o.Only, o.Flat, o.KeepRoot = t.only, t.flat, t.keepRoot
+	o.Only, o.Flat, o.Shallow, o.KeepRoot = t.only, t.flat, t.shallow, t.keepRoot
 	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta && !o.Append
 	if t.failed && !o.IgnoreErrors && o.Delete {
 		r.problem("IO error encountered -- skipping file deletion")

@@ -24,6 +24,7 @@ type tree struct {
 	only     []string // what is sent; nil is all
 	named    []string // see part
 	flat     bool
+	shallow  bool // flat, which only and flat cannot say
 	keepRoot bool // no source is a directory's content
 
 	// single is the only thing that is sent, unless that is a directory's content.
@@ -168,6 +169,7 @@ func (t *tree) combine(parts []part, sums bool) {
 		t.source = m
 		t.single = nil
 		t.only, t.flat = union(parts)
+		t.shallow = t.only == nil && parts[0].flat
 	}
 }
 

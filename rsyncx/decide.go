@@ -152,11 +152,17 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	}
 	if here == nil {
 		acl := s.inherits(f)
+		if implied {
+			acl = s.defaultACL(f)
+		}
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
 		c.acl = inheritedACL{known: true, list: s.cmp.handedDown(acl, c.set.xattrs)}
 		c.gid = int64(os.Getegid())
 		if implied && len(s.o.Chmod) > 0 {
 			c.set.mode = e.Mode & 0o7777 // that is for what is sent
+		}
+		if implied && acl != "" { // which counts instead of the umask
+			c.set.mode = c.set.mode&^0o777 | aclPerms(acl)
 		}
 		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does

@@ -15,7 +15,15 @@ type inheritedACL struct {
 
 // inherits returns the list that new names in f get, when the source's lists do not count.
 func (s *stager) inherits(f *frame) string {
-	if s.cmp.acls || f.acl.known || f.fd < 0 || s.pretends() {
+	if s.cmp.acls {
+		return ""
+	}
+	return s.defaultACL(f)
+}
+
+// defaultACL is the default list of f, when nothing else says what new names in it get.
+func (s *stager) defaultACL(f *frame) string {
+	if f.acl.known || f.fd < 0 || s.pretends() {
 		return f.acl.list
 	}
 	f.acl.known = true

@@ -22,27 +22,40 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 		}
 		lines(func(l string) string {
 			name, _, _ := strings.Cut(strings.TrimSuffix(l, " is uptodate"), " => ")
-			if several[name] {
+			if several[name] || strings.HasPrefix(l, "h") && itemized.MatchString(l) && l[1] != 'f' {
 				return ""
 			}
 			return l
 		})
 	}
+	alternateExceptions(lines, run, rsync)
 	// Where one of the alternate directories is as the source's, rsync does not tell that it made DEST.
 	if _, there := rsync.before[path.Clean(run.dest)]; !there && alternates(run) {
 		lines(func(l string) string {
+			l = strings.TrimSuffix(l, " is uptodate")
 			if strings.HasSuffix(l, "./") && !strings.HasSuffix(l, "/./") || strings.HasPrefix(l, "Number of created files: ") {
 				return ""
 			}
 			return l
 		})
 	}
-	// A backup that is copied, since the file itself is written to, has in rsync no more than the
-	// options keep; drsync keeps the file as it was.
-	if inPlace(run) && !(run.keeps('t') && run.keeps('o') && run.keeps('g') && run.keeps('p')) {
-		eachBackup(ex, run, rsync, func(_, text string) string {
-			text = attributes.ReplaceAllString(text, "")
-			return ownFacts.ReplaceAllString(text[:strings.LastIndexByte(text, ' ')], "$1")
+	// Without -H rsync has changed a file by one of its names when it looks at the next.
+	if !run.has("-H") {
+		lines(func(l string) string {
+			if m := itemized.FindStringSubmatch(l); m != nil && l[0] == '.' && l[1] != 'd' && shares(printable(rsync.before), "to/"+m[2]) {
+				return ""
+			}
+			return l
+		})
+	}
+	// A name of a list that ends in a slash and is a link to a directory drsync sends as the link.
+	for _, name := range linksWithSlash(c.nodes) {
+		leaveOut(ex, func(n string) bool { return n == "to/"+name || strings.HasPrefix(n, "to/"+name+"/") })
+		lines(func(l string) string {
+			if strings.Contains(l, name) || strings.HasPrefix(l, "Number of ") {
+				return ""
+			}
+			return l
 		})
 	}
 	// Mode bits that come with an access list rsync's dry run shows, and the real run does not.
@@ -67,19 +80,106 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 	if run.hasPrefix("--files-from=") && run.hasPrefix("--del") && !run.recurses() && slices.ContainsFunc(c.nodes, namesDirectory) {
 		nothingDeleted(ex, lines, run, rsync, drsync)
 	}
-	// What is replaced is moved to its backup, with all attributes. Where other names of it may
-	// be written to drsync copies it, so that the backup stays what it was.
-	if inPlace(run) {
-		eachBackup(ex, run, rsync, func(old, text string) string {
-			if !shares(rsync.before, old) {
-				return text
+	backupExceptions(ex, lines, run, rsync)
+	// Where something is missing drsync deletes nothing, not even to make way.
+	if strings.Contains(drsync.stderr, "could not make way for") && (strings.Contains(rsync.stderr, "No such file or directory") || strings.Contains(rsync.stderr, "Not a directory")) {
+		for name := range rsync.before {
+			inTheWay := "warning: " + rsyncx.Printable(strings.TrimPrefix(name, "to/")) + ": could not make way for"
+			if !strings.Contains(drsync.stderr, inTheWay) {
+				continue
 			}
-			return attributes.ReplaceAllString(text, "")
+			leaveOut(ex, func(n string) bool { return n == name || strings.HasPrefix(n, name+"/") })
+			lines(func(l string) string {
+				if strings.Contains(l, rsyncx.Printable(strings.TrimPrefix(name, "to/"))) {
+					return ""
+				}
+				return l
+			})
+		}
+	}
+	// What is not there yet gets the mode of a similar file in rsync, where there are alternate directories.
+	if run.has("-y") && alternates(run) && !run.keeps('p') {
+		ex.then(func(tree map[string]string) map[string]string {
+			for name, text := range tree {
+				if rsync.before[name] == "" && strings.HasPrefix(text, "010") {
+					tree[name] = text[:3] + text[7:]
+				}
+			}
+			return tree
 		})
 	}
 	// It asks for the names of --usermap although it only lists.
 	if run.has("--list-only") && strings.Contains(rsync.stderr, "Unknown --usermap name on receiver") {
 		ex.warns = true
+	}
+}
+
+// backupExceptions are those about -b.
+func backupExceptions(ex *exception, lines func(func(string) string), run command, rsync outcome) {
+	// A backup that is copied, since the file itself is written to, has in rsync no more than the
+	// options keep; drsync keeps the file as it was.
+	if inPlace(run) && !(run.keeps('t') && run.keeps('o') && run.keeps('g') && run.keeps('p')) {
+		eachBackup(ex, run, rsync, func(_, text string) string {
+			text = attributes.ReplaceAllString(text, "")
+			return ownFacts.ReplaceAllString(text[:strings.LastIndexByte(text, ' ')], "$1")
+		})
+	}
+	// What is replaced is moved to its backup, with all attributes. Where other names of it may
+	// be written to drsync copies it, so that the backup stays what it was.
+	if inPlace(run) {
+		eachBackup(ex, run, rsync, func(old, text string) string {
+			if !shares(rsync.before, old) && !run.hasPrefix("-A") { // with -A rsync makes lists up
+				return text
+			}
+			return attributes.ReplaceAllString(text, "")
+		})
+	}
+	// rsync asks the rule that keeps earlier backups about what the source has, too.
+	if rule := " because of pattern *" + run.suffix(); run.hasPrefix("-b") || run.has("--backup") {
+		lines(func(l string) string {
+			if strings.HasPrefix(l, "[generator] protecting ") && strings.HasSuffix(l, rule) {
+				return ""
+			}
+			return l
+		})
+	}
+}
+
+func (c command) suffix() string {
+	if s := c.value("--suffix="); s != "" || c.hasPrefix("--backup-dir=") {
+		return s
+	}
+	return "~"
+}
+
+// alternateExceptions are those about --link-dest and the like.
+func alternateExceptions(lines func(func(string) string), run command, rsync outcome) {
+	if !alternates(run) {
+		return
+	}
+	several := 0
+	for _, o := range run.opts {
+		if strings.Contains(o, "-dest=") {
+			several++
+		}
+	}
+	// Of what several have rsync shows attributes of one and of another.
+	if several > 1 && (run.hasPrefix("-X") || run.hasPrefix("-A")) {
+		lines(func(l string) string {
+			if m := itemized.FindStringSubmatch(l); m != nil && (l[0] == 'c' || l[0] == 'h') {
+				return l[:9] + ".." + l[11:]
+			}
+			return l
+		})
+	}
+	// rsync tells of a directory that it does not make since only existing ones are updated.
+	if run.has("--existing") || run.has("--ignore-non-existing") {
+		lines(func(l string) string {
+			if m := itemized.FindStringSubmatch(l); m != nil && l[:2] == "cd" && !strings.HasPrefix(rsync.tree["to/"+strings.TrimSuffix(m[2], "/")], "004") {
+				return ""
+			}
+			return l
+		})
 	}
 }
 
@@ -89,6 +189,37 @@ func alternates(run command) bool {
 }
 
 func inPlace(run command) bool { return run.has("--inplace") || run.hasPrefix("--append") }
+
+// printable is a tree under the names that are shown.
+func printable(tree map[string]string) map[string]string {
+	shown := map[string]string{}
+	for name, text := range tree {
+		if i := strings.Index(text, " inode of "); i >= 0 {
+			if other, err := strconv.Unquote(text[i+len(" inode of "):]); err == nil {
+				text = text[:i] + " inode of " + strconv.Quote(rsyncx.Printable(other))
+			}
+		}
+		shown[rsyncx.Printable(name)] = text
+	}
+	return shown
+}
+
+// linksWithSlash returns the links of the source that a list names with a slash.
+func linksWithSlash(nodes []node) []string {
+	var names []string
+	for _, list := range nodes {
+		if !namesDirectory(list) {
+			continue
+		}
+		for name := range strings.FieldsFuncSeq(list.content[0].text, func(r rune) bool { return r == '\n' || r == 0 }) {
+			clean := path.Clean("/" + name)[1:]
+			if slices.ContainsFunc(nodes, func(n node) bool { return n.kind == 'l' && n.path == "from/"+clean }) && strings.HasSuffix(strings.TrimSuffix(name, "."), "/") {
+				names = append(names, clean)
+			}
+		}
+	}
+	return names
+}
 
 // recurses reports whether -r is among the options: with a list -a is not enough.
 func (c command) recurses() bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -241,6 +242,9 @@ func children(ctx context.Context, src rsyncx.Source, dir string, rules *filter.
 		if err != nil {
 			var one *rsyncx.PathError
 			if errors.As(err, &one) {
+				if one.Path != dir && path.Dir(below(".", one.Path)) == path.Clean(below(".", dir)) {
+					paths = append(paths, one.Path) // so that the walk tells of it
+				}
 				continue
 			}
 			return nil, err

@@ -8,6 +8,13 @@ import (
 	"github.com/drsync/drsync/rsyncx"
 )
 
+// onTheWay reports whether the directory path only leads to what is sent and, with
+// --no-implied-dirs, is not sent itself.
+func (r *run) onTheWay(t *tree, path string) bool {
+	u := unimplied{only: t.only}
+	return r.c.NoImplied && r.c.Relative && u.leads(path)
+}
+
 // list prints the entries of the sources.
 func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	if t.source == nil {
@@ -50,7 +57,7 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		for i := range d.Entries {
 			e := &d.Entries[i]
-			if isDir(e) && empty[below(d.Path, e.Name)] {
+			if isDir(e) && (empty[below(d.Path, e.Name)] || r.onTheWay(t, below(d.Path, e.Name))) {
 				continue
 			}
 			if !r.c.Options.Links {

@@ -280,8 +280,9 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		t.single = &first
 	}
 	p.only = only(paths, p.flat)
-	if len(r.c.Rules) > 0 && r.c.Relative {
-		// Rules do not apply to what leads to a name of the line.
+	if r.c.Relative {
+		// Rules do not apply to what leads to a name of the line, and what is missing in a
+		// directory that is sent as well is missing all the same.
 		p.only = slices.Compact(paths) // only has sorted them
 	}
 	if dot {

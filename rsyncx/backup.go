@@ -132,16 +132,19 @@ func (s *stager) ruledXattrs(path string) string {
 	return chosen(list, setPlain)
 }
 
-// keepOld makes a backup of what is about to be replaced.
+// keepOld makes a backup of what is about to be replaced. Another name of a file may be
+// written to in its place, which a link to it would show.
 func (s *stager) keepOld(path string, here *info) error {
-	how := uint64(backupLink)
-	if s.o.Inplace && isRegular(&here.Entry) {
-		how = backupCopy
+	if s.o.Inplace && isRegular(&here.Entry) && here.Nlink != 1 {
+		return s.keepCopy(path, here)
 	}
-	return s.keepAs(path, here, how)
+	return s.keepBy(backupLink, path, here)
 }
 
-func (s *stager) keepAs(path string, here *info, how uint64) error {
+// keepCopy makes a backup of what is about to be written to in its place.
+func (s *stager) keepCopy(path string, here *info) error { return s.keepBy(backupCopy, path, here) }
+
+func (s *stager) keepBy(how uint64, path string, here *info) error {
 	if !s.o.Backup || s.unsafeOld(path, here) {
 		return nil
 	}

@@ -145,6 +145,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		own := *here // the rest of the listing need not stay for it
 		c.dst = &own
 	}
+	c.owed = s.owes(f, e)
 	implied := s.implied(f, e)
 	if implied && here != nil {
 		c.set = attr{set: setMode, mode: here.Mode & 0o7777}
@@ -240,6 +241,10 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		s.blocked(path, e)
 		return nil
 	}
+	if here != nil && here.held && !w.compare && group < 0 && !s.o.DryRun {
+		s.holds(&w)
+		return nil
+	}
 	if here != nil && !w.hasOld && s.backsUp(path) {
 		if err := s.keepOld(path, here); err != nil {
 			return err
@@ -249,6 +254,8 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		// It is linked as it should be.
 	} else if group >= 0 && f.mount {
 		f.dirty = true // it may be
+	} else if s.inPlace(&w) && group < 0 && !f.mount {
+		// The names in f stay as they are, and so does its time.
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
@@ -324,7 +331,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		s.changed(path, e, change{update: 'c', isNew: true}, "")
 	}
 	if old != nil {
-		if err := s.keepAs(path, old, backupLink); err != nil { // it is of another type, and not written to
+		if err := s.keepOld(path, old); err != nil {
 			return err
 		}
 		s.leftOver(path, old, leftGone)
@@ -376,6 +383,15 @@ func (s *stager) adjust(path string, e *Entry, here *info) error {
 		return nil
 	}
 	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
+}
+
+// holds reports a file that Publish could not put in place, so that it is not fetched. As
+// in rsync it is itemized all the same.
+func (s *stager) holds(w *wish) {
+	s.itemized(w, &w.entry)
+	s.stats.Left++
+	s.notes.add(noteLeft)
+	s.warn(w.path, "left as it was: "+unix.EPERM.Error())
 }
 
 // blocked reports a name whose place cannot be cleared.

@@ -356,8 +356,7 @@ func (s *stager) notRead(w *wish, err error) error {
 		return fmt.Errorf("read %s from the source: %w", Printable(w.path), err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		s.stats.Vanished++
-		s.warn(w.path, "vanished on the source before it was read")
+		s.vanished(w.path)
 		return nil
 	}
 	s.stats.Unreadable++
@@ -371,17 +370,23 @@ func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
 	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
+	if w.dest() == nil {
+		s.created(e)
+	}
+	s.itemized(w, e)
+	s.told = s.stats.Reused
+	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
+		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
+}
+
+// itemized reports a file whose content travels.
+func (s *stager) itemized(w *wish, e *Entry) {
 	ch := change{update: '>', isNew: w.dest() == nil}
 	if w.dest() != nil {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
-	} else {
-		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
-	s.told = s.stats.Reused
-	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
-		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
 }
 
 func crossesMount(path string) error {

@@ -74,7 +74,8 @@ func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
 		for _, path := range d.only.only {
 			d.unreadable(path, fs.ErrNotExist)
 		}
-		return -1, nil // removed or replaced since it was listed
+		d.unreadable(d.path, fs.ErrNotExist) // removed or replaced since it was listed
+		return -1, nil
 	case err != nil:
 		d.unreadable(d.path, err)
 		return -1, nil

@@ -49,6 +49,10 @@ type Options struct {
 	OneFileSystem bool // -x
 	OmitMounts    bool // -x given twice
 
+	// Shallow says that the source does not go into all directories that it lists,
+	// whatever Only and Flat say. Otherwise one whose content does not come counts as unreadable.
+	Shallow bool
+
 	Checksum       bool    // -c: compare by content
 	ChecksumKind   SumKind // --checksum-choice: by which sum; a source that makes no sums is read in full instead
 	SizeOnly       bool    // --size-only

@@ -144,6 +144,8 @@ type stager struct {
 	gathers bool
 	whole   Dir
 	listed  int64 // names the source sent
+	// excused are the paths of which the source said what is wrong with them, and what leads there.
+	excused map[string]struct{}
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch

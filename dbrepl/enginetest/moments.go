@@ -83,8 +83,11 @@ func (m *moments) whole(at string) error {
 	}
 	defer v.Close()
 	got, err := refs(m.Context(), v, refsQuery)
-	if err != nil || len(got) != m.shown && len(got) != m.next {
-		return fmt.Errorf("%s: the visible database names %d blobs, %v; want %d or %d", at, len(got), err, m.shown, m.next)
+	if err != nil {
+		return fmt.Errorf("%s: refs of the visible database: %w", at, err)
+	}
+	if len(got) != m.shown && len(got) != m.next {
+		return fmt.Errorf("%s: the visible database names %d blobs, want %d or %d", at, len(got), m.shown, m.next)
 	}
 	return nil
 }

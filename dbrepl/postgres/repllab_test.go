@@ -115,8 +115,8 @@ func TestReplicaContract(t *testing.T) {
 	enginetest.Run(t, func(t testing.TB) enginetest.Fixture {
 		l := newReplicaLab(t, active)
 		return enginetest.Fixture{
-			Engine:  l.engine(t),
-			Active:  func(t testing.TB, s string) { t.Helper(); l.onActive(t, s) },
+			Engine: l.engine(t),
+			Active: func(t testing.TB, s string) { t.Helper(); l.onActive(t, s) },
 			// A publish that was cut short may have left the server stopped, which
 			// whoever takes over starts.
 			Standby: func(q string) ([]string, error) {

@@ -25,6 +25,12 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		Filter: set, Only: t.only, Flat: t.flat,
 		OneFileSystem: r.c.Options.OneFileSystem, OmitMounts: r.c.Options.OmitMounts,
 	}
+	var empty map[string]bool
+	if r.c.Options.PruneEmpty {
+		if empty, err = rsyncx.EmptyDirs(ctx, t.source, o); err != nil {
+			return err
+		}
+	}
 	var stats rsyncx.Stats
 	for d, err := range t.source.Walk(ctx, o) {
 		var one *rsyncx.PathError
@@ -44,6 +50,9 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		for i := range d.Entries {
 			e := &d.Entries[i]
+			if isDir(e) && empty[below(d.Path, e.Name)] {
+				continue
+			}
 			if !r.c.Options.Links {
 				e.Target = ""
 			}

@@ -22,6 +22,8 @@ type part struct {
 	root  bool   // the root itself is sent
 	path  string // of a directory of this host
 	places
+	// hidden says that there is no Source since rules leave out all that was named.
+	hidden bool
 }
 
 // merged shows several directories as one. Where two have a name, the first of the
@@ -101,8 +103,9 @@ func (m *merged) Lstat(ctx context.Context, path string) (rsyncx.Entry, error) {
 	if i := m.of(path); i >= 0 {
 		return m.parts[i].Lstat(ctx, path)
 	}
+	roots := slices.ContainsFunc(m.parts, func(p part) bool { return p.root })
 	for _, p := range m.parts {
-		if !p.sends(path) {
+		if !p.sends(path) || path == "" && roots && !p.root {
 			continue
 		}
 		e, err := p.Lstat(ctx, path)

@@ -152,11 +152,17 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	}
 	if here == nil {
 		acl := s.inherits(f)
+		if implied {
+			acl = s.defaultACL(f)
+		}
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
-		c.acl = inheritedACL{known: true, list: acl}
+		c.acl = inheritedACL{known: true, list: s.cmp.handedDown(acl, c.set.xattrs)}
 		c.gid = int64(os.Getegid())
 		if implied && len(s.o.Chmod) > 0 {
 			c.set.mode = e.Mode & 0o7777 // that is for what is sent
+		}
+		if implied && acl != "" { // which counts instead of the umask
+			c.set.mode = c.set.mode&^0o777 | aclPerms(acl)
 		}
 		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
@@ -191,6 +197,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
+	c.set = s.cmp.overMode(c.set)
 	c.quiet = c.set.only(ch)
 	if err := s.beforeBackups(path, c.quiet); err != nil {
 		return err
@@ -249,8 +256,12 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 			return err
 		}
 	}
-	if group >= 0 && f.mount {
-		f.dirty = true // it may be linked as it should be
+	if s.isKept(group, here) {
+		// It is linked as it should be.
+	} else if group >= 0 && f.mount {
+		f.dirty = true // it may be
+	} else if s.inPlace(&w) && group < 0 && !f.mount {
+		// The names in f stay as they are, and so does its time.
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
@@ -368,7 +379,7 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	only := set.only(ch)
+	only := s.cmp.overMode(set.only(ch))
 	if s.cmp.exactly(e, here) {
 		only.set |= set.set & setTime
 	}

@@ -83,6 +83,16 @@ func (s *stager) groupKept(id int, here *info) {
 // led reports whether the group has the name that others are linked to.
 func (s *stager) led(id int) bool { return id >= 0 && s.groups[id].found }
 
+// isKept reports whether here is another name of the destination's own file that the
+// group is linked to.
+func (s *stager) isKept(id int, here *info) bool {
+	if id < 0 || here == nil {
+		return false
+	}
+	g := &s.groups[id]
+	return g.state == groupKept && here.Dev == g.dev && here.Ino == g.ino
+}
+
 // keeps makes the destination's own file path the one that others are linked to.
 func (s *stager) keeps(id int, path string, here *info) {
 	if id >= 0 {
@@ -175,7 +185,7 @@ func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) 
 		s.blocked(path, e)
 		return nil
 	}
-	f.dirty = true
+	f.dirty = f.dirty || !s.isKept(group, here)
 	return s.linked.add(w.append)
 }
 

@@ -8,9 +8,10 @@ import (
 )
 
 // mayLink reports whether the staged file for w may be another name of a file
-// of the destination: it is nothing that is written to, and has no other names of its own.
+// of the destination: it is nothing that is written to, has no other names of its own, and
+// no attributes that rules keep us from seeing.
 func (s *stager) mayLink(w *wish) bool {
-	return w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w)
+	return s.o.Times && w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w) && !s.cmp.ruled
 }
 
 // takeOver makes the staged file another name of the basis, when that is a leftover that nobody

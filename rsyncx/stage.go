@@ -59,6 +59,7 @@ func stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 		return nil, err
 	}
 	s.cmp = newComparer(o, s.can)
+	s.xattrs.rules = s.cmp.rules
 	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, half: o.deleteOnly, sink: o.Event}
 	defer func() {
 		s.close()

@@ -202,6 +202,11 @@ func TestContract(t *testing.T) {
 				e := l.engine(t)
 				return e, crashAt(e, n)
 			},
+			Watched: func(t testing.TB, at func()) dbrepl.Engine {
+				e := l.engine(t)
+				e.before = func(string) error { at(); return nil }
+				return e
+			},
 		}
 	})
 }

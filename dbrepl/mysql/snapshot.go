@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 )
 
@@ -224,13 +225,14 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 	lock, unlock := lockStatements(id)
 	wait, cancel := context.WithTimeoutCause(ctx, 2*lockWait, errSilent)
 	defer cancel()
+	asked := time.Now()
 	err = execAll(wait, c, append([]string{fmt.Sprintf("SET SESSION lock_wait_timeout=%d", lockWait/time.Second)}, lock...)...)
 	if hasNumber(err, errAccessDeniedLocal) && len(tables) > 0 {
 		names := make([]string, len(tables))
 		for i, t := range tables {
 			names[i] = quote(t.name) + " READ"
 		}
-		unlock = "UNLOCK TABLES"
+		lock, unlock = []string{"LOCK TABLES … READ"}, "UNLOCK TABLES"
 		err = execAll(wait, c, "LOCK TABLES "+strings.Join(names, ", "))
 	}
 	if err != nil {
@@ -241,6 +243,7 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 		}
 		return err
 	}
+	given := time.Now()
 	expired := make(chan struct{})
 	watchdog := time.AfterFunc(lockHold, func() {
 		drop()
@@ -255,8 +258,12 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 		drop()
 		return errors.Join(err, e.active.explain(ctx, uerr))
 	}
+	e.opt.Event.Emit(event.Event{Kind: event.Info, Name: e.opt.Name,
+		Text: fmt.Sprintf("%s was held on the active database for %v, after a wait of %v", lock[len(lock)-1], since(given), given.Sub(asked).Round(time.Microsecond))})
 	return err
 }
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(time.Microsecond) }
 
 func lockStatements(id identity) (lock []string, unlock string) {
 	if id.MariaDB && id.atLeast(10, 4, 1) {

@@ -88,6 +88,7 @@ type copier struct {
 	keep    *keeper
 	look    *sql.Conn // the active, as it is now; nil without one
 	staging *sql.Conn // the target
+	full    fullness  // of the active's tables, in the snapshot; nil where the server tells that one was truncated
 	g       *generation
 }
 
@@ -117,6 +118,12 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	}
 	defer k.staging.Close()
 
+	var full fullness
+	if !active.MariaDB {
+		if full, err = lookFor(ctx, k.look, before.tables); err != nil {
+			return nil, e.active.explain(ctx, err)
+		}
+	}
 	if e.during != nil {
 		e.during("")
 	}
@@ -132,6 +139,11 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	}
 	if what := before.difference(now); what != "" {
 		return nil, fmt.Errorf("%w: %s", errChanged, what)
+	}
+	if full != nil {
+		if err := k.lookInside(ctx, snap, full, now.tables); err != nil {
+			return nil, err
+		}
 	}
 	k.g = e.newGeneration(snap.point, now)
 	if k.g.Counts.Locked = snap.locked; snap.locked > 0 {

@@ -56,7 +56,7 @@ func (l *lab) makeGeneration(t testing.TB, n int) {
 // a publish, and once in the middle of it.
 func TestServerKilledDuringPublish(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.makeGeneration(t, 1)
 	l.sync(t, l.engine(t))
 	shown := 1
@@ -125,7 +125,7 @@ func TestServerKilledDuringPublish(t *testing.T) {
 // TestRenameIsAllOrNothing kills the server at random moments of the swap.
 func TestRenameIsAllOrNothing(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.makeGeneration(t, 1)
 	l.sync(t, l.engine(t))
 	before, after := 0, 0
@@ -165,9 +165,10 @@ func TestRenameIsAllOrNothing(t *testing.T) {
 }
 
 // TestServerKilledDuringCapture kills either server while rows flow.
-func TestServerKilledDuringCapture(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestServerKilledDuringCapture(t *testing.T) { everywhere(t, serverKilledDuringCapture) }
+
+func serverKilledDuringCapture(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_100000")
 	l.sync(t, l.engine(t))
 	for _, m := range []*testenv.MariaDBServer{l.standby, l.active} {
@@ -204,7 +205,7 @@ func TestServerKilledDuringCapture(t *testing.T) {
 // it says that it is not whole, and the next restore takes its place.
 func TestServerKilledDuringRestoreAs(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, SHA2(seq, 512) FROM seq_1_to_30000; CREATE TABLE u (id INT) ENGINE=InnoDB; INSERT INTO u VALUES (1); CREATE VIEW v AS SELECT id FROM t")
 	e := l.engine(t)
 	dir, _ := l.keepDump(t, e)
@@ -369,9 +370,10 @@ func busy(t testing.TB, db *sql.DB) []string {
 	return rows
 }
 
-func TestCancelLeavesNothingRunning(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestCancelLeavesNothingRunning(t *testing.T) { everywhere(t, cancelLeavesNothingRunning) }
+
+func cancelLeavesNothingRunning(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_30000")
 	e := l.engine(t)
 	c := l.sync(t, e)
@@ -454,8 +456,10 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 
 // TestReaderBlocksPublish: a transaction that has only read from a visible
 // table makes the publish fail, and nothing changes, not even the triggers.
-func TestReaderBlocksPublish(t *testing.T) {
-	l := startLab(t)
+func TestReaderBlocksPublish(t *testing.T) { everywhere(t, readerBlocksPublish) }
+
+func readerBlocksPublish(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1); CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.id = NEW.id")
 	e := l.engine(t, func(o *Options) { o.Lock = time.Second })
 	l.sync(t, e)

@@ -28,7 +28,7 @@ const plenty = 512 << 20
 // captures and restores.
 func TestStandbyIsFull(t *testing.T) {
 	t.Parallel()
-	l := &fullLab{lab: startLab(t), shown: "100", dump: filepath.Join(t.TempDir(), "dump")}
+	l := &fullLab{lab: startLab(t, mariaDB), shown: "100", dump: filepath.Join(t.TempDir(), "dump")}
 	l.standby.Stop()
 	l.room = testenv.LimitRoom(t, l.standby.Datadir, plenty, l.standby.Kill)
 	l.standby.Start()

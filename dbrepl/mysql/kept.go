@@ -135,8 +135,8 @@ func (e *Engine) mayHold(ctx context.Context, p *pair, k *kept) error {
 		return err
 	}
 	defer c.Close()
-	if !p.standby.atomicRename() {
-		return fmt.Errorf("%s can lose the thread in the middle of a RENAME TABLE when it crashes", p.standby)
+	if err := e.mayRename(p.standby); err != nil {
+		return err
 	}
 	if _, err := e.inspectStandby(ctx, c, p, k.schema.objects); err != nil {
 		return e.standby.explain(ctx, err)

@@ -83,6 +83,8 @@ type Engine struct {
 	chunk int64
 	// free is the room in a directory of the standby, in bytes; nil asks the system.
 	free func(dir string) (bytes int64, ok bool)
+	// anyRename accepts servers that a crash can stop in the middle of a RENAME TABLE.
+	anyRename bool
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }

@@ -332,7 +332,7 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 		for i, t := range tables {
 			names[i] = quote(t.name) + " READ"
 		}
-		unlock = "UNLOCK TABLES"
+		lock, unlock = []string{"LOCK TABLES … READ"}, "UNLOCK TABLES"
 		err = execAll(wait, c, "LOCK TABLES "+strings.Join(names, ", "))
 	}
 	if err != nil {

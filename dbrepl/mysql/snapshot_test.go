@@ -15,9 +15,10 @@ import (
 
 // TestSessionsSeeOneMoment lines up sessions in every way there is while money
 // moves between tables: each must see the same sum and the same last transfer.
-func TestSessionsSeeOneMoment(t *testing.T) {
-	t.Parallel()
-	logged, unlogged := testenv.MariaDB(t), testenv.MariaDB(t, "--skip-log-bin")
+func TestSessionsSeeOneMoment(t *testing.T) { everywhere(t, sessionsSeeOneMoment) }
+
+func sessionsSeeOneMoment(t *testing.T, p product) {
+	logged, unlogged := p.start(t), p.unlogged(t)
 	for name, test := range map[string]struct {
 		server   *testenv.MariaDBServer
 		adjust   func(*identity)
@@ -30,7 +31,11 @@ func TestSessionsSeeOneMoment(t *testing.T) {
 		"read lock":     {server: unlogged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }, locks: true},
 		"table locks":   {server: unlogged, poor: true, locks: true},
 		"one, unlogged": {server: unlogged},
-		"server's own":  {server: logged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }, position: true},
+		"server's own": {server: logged, adjust: func(i *identity) {
+			if i.MariaDB {
+				i.Number = [3]int{10, 3, 0}
+			}
+		}, position: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, test.server, logged)
@@ -164,13 +169,14 @@ func TestLocksOnTheActive(t *testing.T) {
 	}
 }
 
-func TestPositionIsWhereTheSnapshotIs(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestPositionIsWhereTheSnapshotIs(t *testing.T) { everywhere(t, positionIsWhereTheSnapshotIs) }
+
+func positionIsWhereTheSnapshotIs(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
 	e := l.engine(t)
 	c := l.sync(t, e)
-	gtid := l.mustQuery(t, l.active, "SELECT @@gtid_binlog_pos")[0]
+	gtid := l.gtid(t)
 	if p := c.Point().Position; !strings.HasSuffix(p, " "+gtid) || !strings.HasPrefix(p, "binlog.0") {
 		t.Errorf("the position is %q, the server's GTID is %s", p, gtid)
 	}
@@ -181,9 +187,10 @@ func TestPositionIsWhereTheSnapshotIs(t *testing.T) {
 }
 
 // TestLockIsNotKept holds the lock for longer than is allowed.
-func TestLockIsNotKept(t *testing.T) {
-	t.Parallel()
-	server := testenv.MariaDB(t, "--skip-log-bin")
+func TestLockIsNotKept(t *testing.T) { everywhere(t, lockIsNotKept) }
+
+func lockIsNotKept(t *testing.T, p product) {
+	server := p.unlogged(t)
 	l := newLab(t, server, server)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
 	e := l.engine(t)

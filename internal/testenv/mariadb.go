@@ -11,12 +11,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
 )
+
+const mariadbd = "mariadbd"
 
 // MySQLServer is a MySQL or MariaDB server of one test, with an own data
 // directory. Its root account has no password and may connect through Socket
@@ -32,6 +35,7 @@ type MySQLServer struct {
 	opts    []string
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when cmd has ended
+	made    sync.Mutex    // while a table of numbers is made
 }
 
 // MariaDBServer is a MySQLServer that MariaDB started.
@@ -42,12 +46,12 @@ type MariaDBServer = MySQLServer
 // the ones given here: "--skip-log-bin" switches the binary log off.
 func MariaDB(t testing.TB, opts ...string) *MariaDBServer {
 	t.Helper()
-	Require(t, "mariadbd", "mariadb-install-db")
+	Require(t, mariadbd, "mariadb-install-db")
 	template, err := mariadbTemplate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startMySQL(t, "mariadbd", template, append([]string{
+	return startMySQL(t, mariadbd, template, append([]string{
 		// Nothing is synced to the disk: what a killed process has written stays.
 		"--debug-no-sync", "--aria-pagecache-buffer-size=1M"}, opts...))
 }
@@ -91,7 +95,7 @@ const mysqlLogSize = "--innodb-log-file-size=8M"
 // mariadbTemplate returns an initialised data directory that no server uses. It
 // is made once per version of the server and kept for later runs.
 func mariadbTemplate() (string, error) {
-	version, err := exec.Command("mariadbd", "--no-defaults", "--version").Output()
+	version, err := exec.Command(mariadbd, "--no-defaults", "--version").Output()
 	if err != nil {
 		return "", fmt.Errorf("mariadbd --version: %w", err)
 	}
@@ -238,9 +242,16 @@ func (m *MySQLServer) DB(t testing.TB, schema string) *sql.DB {
 	return db
 }
 
-// Exec runs statements (separated by ";") in schema as root.
+// IsMariaDB says whether it is a server of MariaDB.
+func (m *MySQLServer) IsMariaDB() bool { return m.program == mariadbd }
+
+// Exec runs statements (separated by ";") in schema as root. Some of MariaDB's
+// own mean the same on MySQL: see translate.
 func (m *MySQLServer) Exec(t testing.TB, schema, statements string) {
 	t.Helper()
+	if !m.IsMariaDB() {
+		statements = m.translate(t, statements)
+	}
 	db := m.open(schema)
 	defer db.Close()
 	if _, err := db.Exec(statements); err != nil {

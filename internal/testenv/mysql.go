@@ -57,7 +57,12 @@ func mysqlPaths(program string) []string {
 }
 
 func initialiseMySQL(program, datadir string, where []string) error {
-	args := append([]string{"--no-defaults", "--initialize-insecure", "--datadir=" + datadir, mysqlLogSize,
+	// Names of hosts are not looked up, so root@localhost is for the socket only.
+	first := datadir + ".sql"
+	if err := os.WriteFile(first, []byte("CREATE USER root@'127.0.0.1';\nGRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"), 0o600); err != nil {
+		return err
+	}
+	args := append([]string{"--no-defaults", "--initialize-insecure", "--init-file=" + first, "--datadir=" + datadir, mysqlLogSize,
 		"--innodb-flush-method=nosync", "--explicit-defaults-for-timestamp=1"}, where...)
 	if os.Geteuid() == 0 {
 		args = append(args, "--user=root")

@@ -68,7 +68,7 @@ func (l *lab) follow(t testing.TB, e *Engine) (fatal []dbrepl.Finding) {
 
 func TestMissingPrivilegesAreNamedAndTheGrantsSuffice(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE, FOREIGN KEY (u) REFERENCES t (id)) ENGINE=InnoDB; INSERT INTO t VALUES (1, NULL)")
 	e := l.granted(t)
 
@@ -124,7 +124,7 @@ func TestMissingPrivilegesAreNamedAndTheGrantsSuffice(t *testing.T) {
 
 func TestFindings(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, testenv.MariaDB(t, "--skip-log-bin"), testenv.MariaDB(t, "--skip-log-bin", "--local-infile=0"))
+	l := newLab(t, mariaDB.start(t, "--skip-log-bin"), mariaDB.start(t, "--skip-log-bin", "--local-infile=0"))
 	l.onActive(t, "CREATE TABLE old (x INT) ENGINE=MyISAM; CREATE TABLE aria (x INT) ENGINE=Aria; CREATE TABLE ver (x INT) ENGINE=InnoDB WITH SYSTEM VERSIONING")
 	l.active.Exec(t, "", "CREATE DATABASE other; CREATE TABLE other.p (id INT PRIMARY KEY) ENGINE=InnoDB")
 	l.onActive(t, "CREATE TABLE far (x INT, FOREIGN KEY (x) REFERENCES other.p (id)) ENGINE=InnoDB; CREATE TABLE cut (x INT) ENGINE=InnoDB PARTITION BY HASH (x) PARTITIONS 2")
@@ -285,7 +285,7 @@ func throughATunnel(t *testing.T, l *lab) {
 // TestSilentServer stops the active's process while it is asked: it keeps its
 // connections, so nothing but a question shows that it is gone.
 func TestSilentServer(t *testing.T) {
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1)")
 	e := l.engine(t, func(o *Options) { o.Quiet, o.Connect = 100*time.Millisecond, 300*time.Millisecond })
 	if _, err := e.Check(t.Context()); err != nil {

@@ -100,6 +100,15 @@ func (a *activeRows) readPart(ctx context.Context, reader *sql.Conn, p part, loa
 	if err := remarks(ctx, reader, "the active", 0); err != nil {
 		return a.active.explain(ctx, err)
 	}
+	if a.full != nil {
+		now, err := lookFor(ctx, reader, []table{p.table})
+		if err == nil {
+			err = a.full.still(now)
+		}
+		if err != nil {
+			return a.active.explain(ctx, err)
+		}
+	}
 	if err := execAll(ctx, reader, "ROLLBACK TO SAVEPOINT tables"); err != nil {
 		return a.active.explain(ctx, err)
 	}

@@ -44,7 +44,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 			return g, nil
 		}
 		if ctx.Err() == nil {
-			err = errors.Join(err, e.dropStaging(ctx))
+			err = e.afterFailure(ctx, err)
 		}
 		if ctx.Err() != nil || !errors.Is(err, errChanged) {
 			return nil, err
@@ -88,6 +88,7 @@ type copier struct {
 	keep    *keeper
 	look    *sql.Conn // the active, as it is now; nil without one
 	staging *sql.Conn // the target
+	full    fullness  // of the active's tables, in the snapshot; nil where the server tells that one was truncated
 	g       *generation
 }
 
@@ -117,6 +118,12 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	}
 	defer k.staging.Close()
 
+	var full fullness
+	if !active.MariaDB {
+		if full, err = lookFor(ctx, k.look, before.tables); err != nil {
+			return nil, e.active.explain(ctx, err)
+		}
+	}
 	if e.during != nil {
 		e.during("")
 	}
@@ -133,7 +140,15 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	if what := before.difference(now); what != "" {
 		return nil, fmt.Errorf("%w: %s", errChanged, what)
 	}
+	if full != nil {
+		if err := k.lookInside(ctx, snap, full, now.tables); err != nil {
+			return nil, err
+		}
+	}
 	k.g = e.newGeneration(snap.point, now)
+	if k.g.Counts.Locked = snap.locked; snap.locked > 0 {
+		k.g.Counts.Against = lockedAgainst
+	}
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
 		func() error { return k.copyTables(ctx, &activeRows{copier: k, readers: snap.sessions}, now.tables) },
@@ -230,7 +245,7 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 			ddl, _, _ = bare(ddl)
 		}
 		if _, err := k.staging.ExecContext(ctx, ddl); err != nil {
-			return fmt.Errorf("create table %s on the standby: %w", t.name, k.standby.explain(ctx, err))
+			return fmt.Errorf("create table %s on the standby: %w", t.name, adviseRoom(k.standby.explain(ctx, err)))
 		}
 		k.g.Tables = append(k.g.Tables, t.name)
 	}
@@ -253,6 +268,19 @@ func (k *copier) copySequence(ctx context.Context, from origin, t table) error {
 	}
 	k.g.Counts.Tables++
 	return nil
+}
+
+// afterFailure removes what was loaded in vain and returns err. What cannot be
+// removed now, since the server is gone or undoes for long what was cut short,
+// the next Recover removes: that is no second error.
+func (e *Engine) afterFailure(ctx context.Context, err error) error {
+	e.standby.kills.wait() // what was cut short lets go of its tables
+	cleanup := e.dropStaging(ctx)
+	gone := errors.Is(err, errLost) && cleanup != nil && !isServerError(cleanup)
+	if gone || hasNumber(cleanup, errLockWaitTimeout) {
+		return err
+	}
+	return errors.Join(err, cleanup)
 }
 
 // dropStaging removes what a capture left.

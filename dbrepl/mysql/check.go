@@ -115,12 +115,21 @@ func (e *Engine) compareServers(p *pair) {
 	if a, s := p.active.LowerCase, p.standby.LowerCase; a != s {
 		p.fatal("standby server", fmt.Sprintf("lower_case_table_names is %s, on the active it is %s", s, a), "start the standby's server with lower_case_table_names="+a)
 	}
-	if !p.standby.atomicRename() {
-		p.fatal("standby server", p.standby.String()+" can lose the thread in the middle of a RENAME TABLE when it crashes", "use MariaDB 10.6.1 or MySQL 8.0, or newer")
+	if err := e.mayRename(p.standby); err != nil {
+		p.fatal("standby server", err.Error(), hint.Of(err))
 	}
 	if !p.active.BinaryLog {
 		p.note("active server", "it has no binary log, so a snapshot's position is not known", "start the active's server with log_bin")
 	}
+}
+
+// mayRename refuses servers that cannot exchange two generations safely.
+func (e *Engine) mayRename(id identity) error {
+	if id.atomicRename() || e.anyRename {
+		return nil
+	}
+	return hint.With(fmt.Errorf("%s can leave a RENAME TABLE half done when it crashes, and not start again", id),
+		"use MariaDB 10.6.1 or MySQL 8.0, or newer, on both hosts")
 }
 
 // lacking finds which rights an account lacks on a schema, and says whether it lacks any.

@@ -50,7 +50,8 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 	if id.ReadOnly && !may(readOnlyRight(id)) {
 		p.fatal(account, "the server is read_only and the account may not write in spite of it", grantStatement([]string{readOnlyRight(id)}, "*.*", id.User))
 	}
-	if r := definerRight(id); !may(r) {
+	lacks := slices.DeleteFunc(definerRights(id), may)
+	if len(lacks) > 0 {
 		var others []string
 		for _, o := range objects {
 			if o.Definer != id.User {
@@ -58,7 +59,7 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 			}
 		}
 		if others != nil {
-			p.fatal(account, "it may not create what belongs to other accounts: "+someOf(others), grantStatement([]string{r}, "*.*", id.User))
+			p.fatal(account, "it may not create what belongs to other accounts: "+someOf(others), grantStatement(lacks, "*.*", id.User))
 		}
 	}
 	if err := e.inspectDefiners(ctx, c, p, objects, all); err != nil {

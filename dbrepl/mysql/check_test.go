@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/dbrepl/room"
 	"github.com/drsync/drsync/internal/testenv"
 )
 
@@ -41,7 +42,7 @@ type mended struct {
 func TestFindingsGoByTheirFix(t *testing.T) {
 	t.Parallel()
 	// Settings of the servers are provoked and mended one after the other.
-	active, standby := testenv.MariaDB(t, "--event-scheduler=ON"), testenv.MariaDB(t)
+	active, standby := mariaDB.start(t, "--event-scheduler=ON"), mariaDB.start(t)
 	active.Exec(t, "", "CREATE USER app@'10.%'; CREATE USER 'odd''one'@'%'; CREATE ROLE keeper")
 	enough := "GRANT ALL ON `art%`.* TO 'drs-ync'@'%'"
 	for name, m := range map[string]mended{
@@ -131,10 +132,10 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 // TestFindingsGoByARestart has what only a configuration file can mend.
 func TestFindingsGoByARestart(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, testenv.MariaDB(t, "--skip-log-bin", "--event-scheduler=ON"),
-		testenv.MariaDB(t, "--innodb-read-only=1", "--event-scheduler=DISABLED", "--lower-case-table-names=1"))
+	l := newLab(t, mariaDB.start(t, "--skip-log-bin", "--event-scheduler=ON"),
+		mariaDB.start(t, "--innodb-read-only=1", "--event-scheduler=DISABLED", "--lower-case-table-names=1"))
 	l.onActive(t, "CREATE EVENT ev ON SCHEDULE EVERY 1 DAY DO SELECT 1")
-	fixed := newLab(t, testenv.MariaDB(t, "--event-scheduler=ON"), testenv.MariaDB(t, "--event-scheduler=ON"))
+	fixed := newLab(t, mariaDB.start(t, "--event-scheduler=ON"), mariaDB.start(t, "--event-scheduler=ON"))
 	fixed.onActive(t, "CREATE EVENT ev ON SCHEDULE EVERY 1 DAY DO SELECT 1")
 	for want, fix := range map[string]string{
 		"it runs with innodb_read_only":                               "start the standby's server without innodb_read_only",
@@ -163,9 +164,10 @@ func TestFindingsGoByARestart(t *testing.T) {
 	}
 }
 
-func TestMissingSpaceIsFound(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestMissingSpaceIsFound(t *testing.T) { everywhere(t, missingSpaceIsFound) }
+
+func missingSpaceIsFound(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(200), KEY (v)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 200) FROM seq_1_to_5000; ANALYZE TABLE t")
 	r := l.mustQuery(t, l.active, "SELECT SUM(DATA_LENGTH+INDEX_LENGTH), MAX(INDEX_LENGTH) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()")
 	var size, index int64
@@ -177,10 +179,10 @@ func TestMissingSpaceIsFound(t *testing.T) {
 		data, sort int64
 		want       []string
 	}{
-		{size, size, []string{"fatal: has"}},
-		{2 * size, size, []string{"building indexes may need as much again"}},
-		{3 * size, index - 1, []string{"where it sorts, has"}},
-		{3 * size, index, nil},
+		{room.Reserve + size, size, []string{"fatal: has"}},
+		{room.Reserve + 2*size, size, []string{"building indexes may need as much again"}},
+		{room.Reserve + 3*size, index - 1, []string{"where it sorts, has"}},
+		{room.Reserve + 3*size, index, nil},
 	} {
 		e.free = func(dir string) (int64, bool) {
 			if strings.HasPrefix(dir, strings.TrimSuffix(l.standby.Datadir, "/")) {
@@ -213,7 +215,7 @@ func TestMissingSpaceIsFound(t *testing.T) {
 // one by one, and runs everything that an engine does.
 func TestNamedRightsSuffice(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, u INT, FOREIGN KEY (u) REFERENCES t (id)) ENGINE=InnoDB; INSERT INTO t VALUES (1, NULL)")
 	for _, m := range []*testenv.MariaDBServer{l.active, l.standby} {
 		m.Exec(t, "", "CREATE USER 'drs-ync'@'%'")

@@ -56,7 +56,7 @@ func (l *lab) makeGeneration(t testing.TB, n int) {
 // a publish, and once in the middle of it.
 func TestServerKilledDuringPublish(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.makeGeneration(t, 1)
 	l.sync(t, l.engine(t))
 	shown := 1
@@ -125,7 +125,7 @@ func TestServerKilledDuringPublish(t *testing.T) {
 // TestRenameIsAllOrNothing kills the server at random moments of the swap.
 func TestRenameIsAllOrNothing(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	l := startLab(t, mariaDB)
 	l.makeGeneration(t, 1)
 	l.sync(t, l.engine(t))
 	before, after := 0, 0
@@ -165,9 +165,10 @@ func TestRenameIsAllOrNothing(t *testing.T) {
 }
 
 // TestServerKilledDuringCapture kills either server while rows flow.
-func TestServerKilledDuringCapture(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestServerKilledDuringCapture(t *testing.T) { everywhere(t, serverKilledDuringCapture) }
+
+func serverKilledDuringCapture(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_100000")
 	l.sync(t, l.engine(t))
 	for _, m := range []*testenv.MariaDBServer{l.standby, l.active} {
@@ -198,6 +199,46 @@ func TestServerKilledDuringCapture(t *testing.T) {
 		}
 	}
 	l.sync(t, l.engine(t))
+}
+
+// TestServerKilledDuringRestoreAs leaves half of a schema beside the visible one:
+// it says that it is not whole, and the next restore takes its place.
+func TestServerKilledDuringRestoreAs(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, mariaDB)
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, SHA2(seq, 512) FROM seq_1_to_30000; CREATE TABLE u (id INT) ENGINE=InnoDB; INSERT INTO u VALUES (1); CREATE VIEW v AS SELECT id FROM t")
+	e := l.engine(t)
+	dir, _ := l.keepDump(t, e)
+	e.workers = 1
+	rows := 0
+	e.during = func(string) {
+		if rows++; rows == 20 {
+			l.standby.Kill()
+		}
+	}
+	if _, err := e.RestoreAs(t.Context(), dir, "beside"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Fatalf("restored without a server: %v", err)
+	}
+	l.standby.Start()
+	marked := "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'beside' AND TABLE_NAME = '" + unfinishedTable + "'"
+	if got, err := query(l.standby.DB(t, ""), marked); err != nil || got[0] != "1" {
+		t.Errorf("half of a schema does not say that it is: %s, %v", got, err)
+	}
+	heard, adjust := collect()
+	next := l.engine(t, adjust)
+	n, err := next.RestoreAs(t.Context(), dir, "beside")
+	if err != nil || n.Tables != 2 || n.Rows != 30001 {
+		t.Errorf("restored again: %+v, %v", n, err)
+	}
+	if got := heard.all(); !strings.Contains(got, "did not come to its end") {
+		t.Errorf("it warned %q", got)
+	}
+	if got, err := query(l.standby.DB(t, "beside"), "SELECT (SELECT COUNT(*) FROM v), ("+marked+")"); err != nil || got[0] != "30000|0" {
+		t.Errorf("the schema has %s, %v", got, err)
+	}
+	if _, err := next.RestoreAs(t.Context(), dir, "beside"); err == nil || !strings.Contains(err.Error(), "it exists") {
+		t.Errorf("into one that is whole: %v", err)
+	}
 }
 
 func definitionsThatChangeDuringACapture(t *testing.T, l *lab) {
@@ -329,9 +370,10 @@ func busy(t testing.TB, db *sql.DB) []string {
 	return rows
 }
 
-func TestCancelLeavesNothingRunning(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestCancelLeavesNothingRunning(t *testing.T) { everywhere(t, cancelLeavesNothingRunning) }
+
+func cancelLeavesNothingRunning(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, REPEAT('x', 250) FROM seq_1_to_30000")
 	e := l.engine(t)
 	c := l.sync(t, e)
@@ -414,8 +456,10 @@ func TestCancelLeavesNothingRunning(t *testing.T) {
 
 // TestReaderBlocksPublish: a transaction that has only read from a visible
 // table makes the publish fail, and nothing changes, not even the triggers.
-func TestReaderBlocksPublish(t *testing.T) {
-	l := startLab(t)
+func TestReaderBlocksPublish(t *testing.T) { everywhere(t, readerBlocksPublish) }
+
+func readerBlocksPublish(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1); CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.id = NEW.id")
 	e := l.engine(t, func(o *Options) { o.Lock = time.Second })
 	l.sync(t, e)

@@ -24,7 +24,7 @@ func bare(ddl string) (create string, keys, foreign []string) {
 	}
 	var stay []string
 	for _, line := range lines[1:end] {
-		def := strings.TrimSuffix(strings.TrimPrefix(line, "  "), ",")
+		def := strings.TrimRight(strings.TrimPrefix(line, "  "), ", ") // MySQL puts a blank behind a parser
 		switch {
 		case strings.HasPrefix(def, "CONSTRAINT ") && strings.Contains(def, "` FOREIGN KEY ("):
 			foreign = append(foreign, def)
@@ -115,7 +115,7 @@ func requireKeys(ctx context.Context, c asker, t table, defs []string) error {
 	}
 	have := make(map[string]bool)
 	for line := range strings.Lines(ddl) {
-		have[strings.TrimSuffix(strings.TrimSpace(line), ",")] = true
+		have[strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(line), ","))] = true
 	}
 	for _, d := range defs {
 		if !have[d] {

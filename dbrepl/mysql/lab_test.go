@@ -24,6 +24,46 @@ type lab struct {
 	name            string
 }
 
+// product starts servers of MariaDB or MySQL.
+type product struct {
+	name  string
+	start func(t testing.TB, opts ...string) *testenv.MySQLServer
+}
+
+var (
+	mariaDB = product{"MariaDB", testenv.MariaDB}
+	mySQL   = product{"MySQL", testenv.MySQL}
+)
+
+// withoutGTID starts a server that knows positions of its binary log only.
+func (p product) withoutGTID(t testing.TB) *testenv.MySQLServer {
+	t.Helper()
+	if p.name == mariaDB.name {
+		return p.start(t)
+	}
+	return p.start(t, "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF", "--skip-log-slave-updates")
+}
+
+// unlogged starts a server without a binary log.
+func (p product) unlogged(t testing.TB) *testenv.MySQLServer {
+	t.Helper()
+	if p.name == mariaDB.name {
+		return p.start(t, "--skip-log-bin")
+	}
+	return p.start(t, "--skip-log-bin", "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF", "--skip-log-slave-updates")
+}
+
+// everywhere runs a test with servers of either product.
+func everywhere(t *testing.T, test func(t *testing.T, p product)) {
+	t.Parallel()
+	for _, p := range []product{mariaDB, mySQL} {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, p)
+		})
+	}
+}
+
 var labs atomic.Int64
 
 // newLab makes a database on running servers.
@@ -34,9 +74,9 @@ func newLab(t testing.TB, active, standby *testenv.MariaDBServer) *lab {
 	return l
 }
 
-func startLab(t testing.TB) *lab {
+func startLab(t testing.TB, p product) *lab {
 	t.Helper()
-	return newLab(t, testenv.MariaDB(t), testenv.MariaDB(t))
+	return newLab(t, p.start(t), p.start(t))
 }
 
 func killPID(pid int) { _ = syscall.Kill(pid, syscall.SIGKILL) }
@@ -61,6 +101,7 @@ func (l *lab) engine(t testing.TB, adjust ...func(*Options)) *Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.anyRename = !l.standby.IsMariaDB()
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -141,6 +182,15 @@ func (l *lab) mustQuery(t testing.TB, m *testenv.MariaDBServer, q string) []stri
 	return rows
 }
 
+// gtid is what the active has committed.
+func (l *lab) gtid(t testing.TB) string {
+	t.Helper()
+	if l.active.IsMariaDB() {
+		return l.mustQuery(t, l.active, "SELECT @@gtid_binlog_pos")[0]
+	}
+	return l.mustQuery(t, l.active, "SELECT @@GLOBAL.gtid_executed")[0]
+}
+
 // events collects the warnings of an engine.
 type events struct{ warnings chan string }
 
@@ -181,9 +231,10 @@ func crashAt(e *Engine, n int) (reached func() bool) {
 	return func() bool { return seen.Load() >= int64(n) }
 }
 
-func TestContract(t *testing.T) {
-	t.Parallel()
-	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+func TestContract(t *testing.T) { everywhere(t, contract) }
+
+func contract(t *testing.T, p product) {
+	active, standby := p.start(t), p.start(t)
 	enginetest.Run(t, func(t testing.TB) enginetest.Fixture {
 		l := newLab(t, active, standby)
 		l.onActive(t, "ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci") // which sorts a before B
@@ -202,13 +253,20 @@ func TestContract(t *testing.T) {
 				e := l.engine(t)
 				return e, crashAt(e, n)
 			},
+			Watched: func(t testing.TB, at func()) dbrepl.Engine {
+				e := l.engine(t)
+				e.before = func(string) error { at(); return nil }
+				return e
+			},
 		}
 	})
 }
 
 // TestOnSharedServers runs the tests that leave the servers themselves as they are.
-func TestOnSharedServers(t *testing.T) {
-	active, standby := testenv.MariaDB(t), testenv.MariaDB(t)
+func TestOnSharedServers(t *testing.T) { everywhere(t, onSharedServers) }
+
+func onSharedServers(t *testing.T, p product) {
+	active, standby := p.start(t), p.start(t)
 	for name, run := range map[string]func(t *testing.T, l *lab){
 		"ValuesThatDoNotFitStopTheCapture":    valuesThatDoNotFitStopTheCapture,
 		"GreatBlob":                           greatBlob,

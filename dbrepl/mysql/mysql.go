@@ -73,6 +73,8 @@ type Engine struct {
 	// during is called before the snapshot, with "", and when rows of a table
 	// have been read.
 	during func(table string)
+	// between is called before each session of a snapshot begins it, one after the other.
+	between func()
 	// workers is how many tables are copied at once; 0 for workers().
 	workers int
 	// chunkBytes is from how many bytes on a table may be divided; 0 for chunkBytes.
@@ -81,6 +83,8 @@ type Engine struct {
 	chunk int64
 	// free is the room in a directory of the standby, in bytes; nil asks the system.
 	free func(dir string) (bytes int64, ok bool)
+	// anyRename accepts servers that a crash can stop in the middle of a RENAME TABLE.
+	anyRename bool
 	// neverLocal loads as if LOAD DATA LOCAL were refused.
 	neverLocal bool
 }

@@ -96,11 +96,15 @@ func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 			return nil, err
 		}
 		o.fill(shown)
-		o.SQL = shown.get("create " + strings.ToLower(o.Kind))
+		o.SQL = ended(shown.get("create " + strings.ToLower(o.Kind)))
 		objects = append(objects, o) // without the right to see it, SQL is empty
 	}
 	return objects, nil
 }
+
+// ended takes what ends a statement off: a server of MySQL keeps the ";" of one
+// that came together with others, and would not keep it again.
+func ended(statement string) string { return strings.TrimRight(statement, "; \t\r\n") }
 
 // hidden returns an error about definitions that exist and may not be read.
 func hidden(objects []object) error {
@@ -115,7 +119,7 @@ func hidden(objects []object) error {
 	}
 	return hint.With(
 		fmt.Errorf("the account on the active may not read the definition of %s", someOf(names)),
-		"grant it SELECT ON mysql.proc (MariaDB before 11.3), SHOW CREATE ROUTINE (MariaDB) or SHOW_ROUTINE (MySQL)")
+		"grant it SELECT ON mysql.proc (MariaDB before 11.3), SHOW CREATE ROUTINE (MariaDB) or SHOW_ROUTINE (MySQL, before 8.0.20: SELECT ON *.*)")
 }
 
 func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
@@ -138,7 +142,7 @@ func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 			return nil, fmt.Errorf("%s: %w", o, err)
 		}
 		o.SQL = fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s %s ON %s FOR EACH ROW %s",
-			definer(o.Definer), quote(o.Name), r.get("timing"), r.get("event"), quote(r.get("tab")), body)
+			definer(o.Definer), quote(o.Name), r.get("timing"), r.get("event"), quote(r.get("tab")), ended(body))
 		objects = append(objects, o)
 	}
 	return objects, nil
@@ -211,7 +215,7 @@ func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, 
 			return nil, fmt.Errorf("the definition of %s is not understood", o)
 		}
 		o.Enabled = statement[m[4]:m[5]] == "ENABLE"
-		o.SQL = statement[:m[4]] + "DISABLE" + statement[m[5]:]
+		o.SQL = ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
 		objects = append(objects, o)
 	}
 	return objects, nil

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/drsync/drsync/dbrepl"
-	"github.com/drsync/drsync/internal/testenv"
 )
 
 func TestBare(t *testing.T) {
@@ -94,9 +93,10 @@ func TestBounds(t *testing.T) {
 }
 
 // TestChunksAreWhole: whatever the key is, each row meets exactly one condition.
-func TestChunksAreWhole(t *testing.T) {
-	t.Parallel()
-	s := testenv.MariaDB(t)
+func TestChunksAreWhole(t *testing.T) { everywhere(t, chunksAreWhole) }
+
+func chunksAreWhole(t *testing.T, p product) {
+	s := p.start(t)
 	l := newLab(t, s, s)
 	l.onActive(t, `CREATE TABLE numbers (id BIGINT PRIMARY KEY) ENGINE=InnoDB;
 		INSERT INTO numbers SELECT CAST(seq*seq*seq AS SIGNED)-50000 FROM seq_1_to_1000;
@@ -146,9 +146,10 @@ func TestChunksAreWhole(t *testing.T) {
 }
 
 // TestDividedTable copies a table in chunks while money moves in it.
-func TestDividedTable(t *testing.T) {
-	t.Parallel()
-	l := startLab(t)
+func TestDividedTable(t *testing.T) { everywhere(t, dividedTable) }
+
+func dividedTable(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, `CREATE TABLE big (id INT AUTO_INCREMENT PRIMARY KEY, n BIGINT NOT NULL, pad CHAR(200) NOT NULL, u CHAR(40) NOT NULL,
 			UNIQUE KEY (u), KEY (n), FULLTEXT KEY (pad)) ENGINE=InnoDB;
 		INSERT INTO big SELECT seq, 100, REPEAT('x', 200), SHA1(seq) FROM seq_1_to_20000;

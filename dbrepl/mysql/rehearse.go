@@ -93,7 +93,7 @@ func (k *copier) objectError(ctx context.Context, err error) error {
 	case hasNumber(err, errNoSuchUser):
 		return hint.With(err, "create this account on the standby's server too")
 	case hasNumber(err, errAccessDeniedLocal):
-		return hint.With(err, "GRANT SET USER ON *.* to the account on the standby (MySQL: SET_USER_ID or SET_ANY_DEFINER)")
+		return hint.With(err, "GRANT SET USER ON *.* to the account on the standby (MySQL: SET_USER_ID, from 8.2 on SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER)")
 	}
 	return err
 }

@@ -173,6 +173,7 @@ type link struct {
 	conn *sql.Conn
 	id   identity
 	say  dialect
+	self string // the standby's name in its own GTIDs, where they are among those it has applied: on MySQL
 }
 
 func (r *Replica) link(ctx context.Context) (*link, error) {
@@ -185,7 +186,14 @@ func (r *Replica) link(ctx context.Context) (*link, error) {
 		c.Close()
 		return nil, err
 	}
-	return &link{Replica: r, conn: c, id: id, say: dialectOf(id)}, nil
+	l := &link{Replica: r, conn: c, id: id, say: dialectOf(id)}
+	if !l.say.mariaDB {
+		if l.self, err = l.ask(ctx, l.say.self()); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return l, nil
 }
 
 func (l *link) close() { l.conn.Close() }
@@ -207,7 +215,13 @@ func (l *link) applied(ctx context.Context) (text string, p position, err error)
 	return text, p, err
 }
 
-func (l *link) parse(text string) (position, error) { return parsePosition(l.say.mariaDB, text) }
+// parse reads a position. What the standby's server wrote by itself is left out:
+// it is looked for before each run, and after a promotion it is what the
+// application does.
+func (l *link) parse(text string) (position, error) {
+	p, err := parsePosition(l.say.mariaDB, text)
+	return p.without(l.self), err
+}
 
 // channel returns the state of drsync's channel, or nil if there is none.
 func (l *link) channel(ctx context.Context) (*channelStatus, error) {

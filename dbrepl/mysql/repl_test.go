@@ -19,14 +19,22 @@ import (
 const replPassword = "pass'word \\ of replication"
 
 // startReplicas starts a pair of servers between which replication works. A
-// server that starts also starts its replication, as most do.
-func startReplicas(t testing.TB) (active, standby *testenv.MariaDBServer) {
+// server of MariaDB that starts also starts its replication, as most do.
+func startReplicas(t testing.TB, p product) (active, standby *testenv.MySQLServer) {
 	t.Helper()
-	active = testenv.MariaDB(t, "--gtid-strict-mode=1")
-	standby = testenv.MariaDB(t, "--gtid-strict-mode=1", "--log-slave-updates=1")
+	if p.name == mariaDB.name {
+		active = p.start(t, "--gtid-strict-mode=1")
+		standby = p.start(t, "--gtid-strict-mode=1", "--log-slave-updates=1")
+	} else {
+		active = p.start(t)
+		standby = p.start(t, mysqlStandby...)
+	}
 	active.Exec(t, "", "CREATE USER repl@'127.0.0.1' IDENTIFIED BY "+text(replPassword)+"; GRANT REPLICATION SLAVE ON *.* TO repl@'127.0.0.1'")
 	return active, standby
 }
+
+// mysqlStandby is what check asks of a standby's server of MySQL.
+var mysqlStandby = []string{"--skip-slave-start", "--master-info-repository=TABLE", "--relay-log-info-repository=TABLE"}
 
 func (l *lab) replica(t testing.TB, adjust ...func(*ReplicaOptions)) *Replica {
 	t.Helper()
@@ -38,6 +46,7 @@ func (l *lab) replica(t testing.TB, adjust ...func(*ReplicaOptions)) *Replica {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.e.anyRename = !l.standby.IsMariaDB()
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -46,24 +55,42 @@ func (l *lab) replica(t testing.TB, adjust ...func(*ReplicaOptions)) *Replica {
 	return r
 }
 
-func replicaLab(t testing.TB) *lab {
+func replicaLab(t testing.TB, p product) *lab {
 	t.Helper()
-	active, standby := startReplicas(t)
+	active, standby := startReplicas(t, p)
 	return newLab(t, active, standby)
+}
+
+// showChannels words how the standby's server shows its channels.
+func (r *Replica) showChannels() string { return r.words().status() }
+
+func (r *Replica) words() dialect { return dialect{mariaDB: !r.e.anyRename} }
+
+// giveUp makes the standby forget where it was, as an administrator would.
+func (l *lab) giveUp(t testing.TB) {
+	t.Helper()
+	for _, s := range (dialect{mariaDB: l.standby.IsMariaDB()}).begin("") {
+		l.standby.Exec(t, "", s)
+	}
 }
 
 func continuous(o *ReplicaOptions) { o.Continuous = true }
 
-func TestReplicaContract(t *testing.T) {
-	t.Parallel()
+func TestReplicaContract(t *testing.T) { everywhere(t, replicaContract) }
+
+func replicaContract(t *testing.T, p product) {
 	for name, adjust := range map[string]func(*ReplicaOptions){"OnDemand": func(*ReplicaOptions) {}, "Continuous": continuous} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			active, standby := startReplicas(t)
+			active, standby := startReplicas(t, p)
 			enginetest.Run(t, func(t testing.TB) enginetest.Fixture {
 				l := newLab(t, active, standby)
 				l.onActive(t, "ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
-				standby.Exec(t, "", "STOP ALL SLAVES")
+				if p.name == mariaDB.name {
+					standby.Exec(t, "", "STOP ALL SLAVES")
+				} else {
+					standby.Exec(t, "", "STOP SLAVE; RESET SLAVE ALL")
+				}
 				return enginetest.Fixture{
 					Engine:  l.replica(t, adjust),
 					Active:  func(t testing.TB, s string) { t.Helper(); l.onActive(t, s) },
@@ -103,9 +130,10 @@ func (l *lab) count(t testing.TB, m *testenv.MariaDBServer, table string) string
 
 // TestReplicaAppliesUpToThePoint shows that 1,000 rows arrive, what was
 // written after the point does not, and of other databases nothing.
-func TestReplicaAppliesUpToThePoint(t *testing.T) {
-	t.Parallel()
-	l := replicaLab(t)
+func TestReplicaAppliesUpToThePoint(t *testing.T) { everywhere(t, replicaAppliesUpToThePoint) }
+
+func replicaAppliesUpToThePoint(t *testing.T, p product) {
+	l := replicaLab(t, p)
 	r := l.replica(t)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, n INT) ENGINE=InnoDB; INSERT INTO t SELECT seq, seq FROM seq_1_to_1000")
 	l.replicate(t, r)
@@ -147,7 +175,7 @@ func TestReplicaAppliesUpToThePoint(t *testing.T) {
 	if c, err := r.Compare(t.Context()); err != nil || c.Different != 0 || c.Rows == 0 {
 		t.Errorf("the comparison with the active finds %+v, %v", c, err)
 	}
-	if got, err := query(l.standby.DB(t, ""), "SHOW ALL SLAVES STATUS"); err != nil || len(got) != 0 {
+	if got, err := query(l.standby.DB(t, ""), r.showChannels()); err != nil || len(got) != 0 {
 		t.Errorf("between runs there is a replication channel: %q, %v", got, err)
 	}
 }
@@ -156,7 +184,7 @@ func TestReplicaAppliesUpToThePoint(t *testing.T) {
 // grants and no more, and keeps the application out until promotion.
 func TestReplicaWithFewRights(t *testing.T) {
 	t.Parallel()
-	l := replicaLab(t)
+	l := replicaLab(t, mariaDB)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1); CREATE EVENT ev ON SCHEDULE EVERY 1 DAY DO DELETE FROM t WHERE id < 0")
 	l.active.Exec(t, "", "CREATE USER reader@'127.0.0.1'; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES ON `"+l.name+"`.* TO reader@'127.0.0.1'; "+
 		"GRANT RELOAD, BINLOG MONITOR ON *.* TO reader@'127.0.0.1'; GRANT SELECT ON mysql.proc TO reader@'127.0.0.1'")
@@ -216,9 +244,10 @@ func TestReplicaWithFewRights(t *testing.T) {
 
 // TestReplicaCannotReceive is about what the active's server refuses: one clear
 // line, without the password, and nothing changed.
-func TestReplicaCannotReceive(t *testing.T) {
-	t.Parallel()
-	l := replicaLab(t)
+func TestReplicaCannotReceive(t *testing.T) { everywhere(t, replicaCannotReceive) }
+
+func replicaCannotReceive(t *testing.T, p product) {
+	l := replicaLab(t, p)
 	l.onActive(t, counterTable)
 	l.replicate(t, l.replica(t))
 	l.manyTransactions(t, 1)
@@ -234,6 +263,9 @@ func TestReplicaCannotReceive(t *testing.T) {
 	} {
 		r := l.replica(t, c.adjust, func(o *ReplicaOptions) { o.Quiet, o.Connect = 2*time.Second, 2*time.Second })
 		_, err := r.Capture(t.Context(), dbrepl.CaptureOptions{})
+		if p.name != mariaDB.name { // which says no more
+			c.says = strings.NewReplacer("Access denied", "(error 1045)", "SSL", "file of certificates").Replace(c.says)
+		}
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
 		} else if s := err.Error() + hint.Of(err); strings.Contains(s, "nonsense") || strings.Contains(s, "\n") {
@@ -265,9 +297,10 @@ func TestReplicaCannotReceive(t *testing.T) {
 }
 
 // TestReplicaSnapshotDies ends the sessions in which the point is read.
-func TestReplicaSnapshotDies(t *testing.T) {
-	t.Parallel()
-	l := replicaLab(t)
+func TestReplicaSnapshotDies(t *testing.T) { everywhere(t, replicaSnapshotDies) }
+
+func replicaSnapshotDies(t *testing.T, p product) {
+	l := replicaLab(t, p)
 	l.onActive(t, counterTable)
 	r := l.replica(t)
 	l.replicate(t, r)
@@ -300,9 +333,9 @@ func TestReplicaSnapshotDies(t *testing.T) {
 // TestReplicaCheck names what would stop or spoil replication.
 func TestReplicaCheck(t *testing.T) {
 	t.Parallel()
-	active := testenv.MariaDB(t, "--binlog-format=MIXED", "--expire-logs-days=1")
+	active := mariaDB.start(t, "--binlog-format=MIXED", "--expire-logs-days=1")
 	_, port, _ := strings.Cut(active.Addr, ":")
-	standby := testenv.MariaDB(t, "--server-id="+port, "--relay-log-recovery=1", "--slave-skip-errors=1062", "--slave-run-triggers-for-rbr=YES", "--skip-log-bin", "--event-scheduler=1")
+	standby := mariaDB.start(t, "--server-id="+port, "--relay-log-recovery=1", "--slave-skip-errors=1062", "--slave-run-triggers-for-rbr=YES", "--skip-log-bin", "--event-scheduler=1")
 	l := newLab(t, active, standby)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	want := func(wants ...string) {
@@ -322,7 +355,7 @@ func TestReplicaCheck(t *testing.T) {
 		t.Error("captured in spite of it")
 	}
 
-	standby = testenv.MariaDB(t, "--event-scheduler=1")
+	standby = mariaDB.start(t, "--event-scheduler=1")
 	l = newLab(t, active, standby)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	standby.Exec(t, "", "CREATE USER other@localhost; GRANT ALL ON *.* TO other@localhost; CREATE DATABASE mine; CREATE EVENT mine.ev ON SCHEDULE EVERY 1 DAY DO SELECT 1; "+

@@ -118,7 +118,7 @@ func (r *Replica) inspectSource(ctx context.Context, l *link, p *pair) error {
 // it apply something else, or forget what it received.
 func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
 	v, err := variables(ctx, l.conn, "log_bin", "gtid_strict_mode", "gtid_mode", "relay_log_recovery", "slave_skip_errors", "replica_skip_errors",
-		"slave_run_triggers_for_rbr", "slave_exec_mode", "replica_exec_mode", "skip_replica_start", "skip_slave_start", "log_slave_updates", "log_replica_updates")
+		"master_info_repository", "relay_log_info_repository", "slave_run_triggers_for_rbr", "slave_exec_mode", "replica_exec_mode", "skip_replica_start", "skip_slave_start", "log_slave_updates", "log_replica_updates")
 	if err != nil {
 		return r.e.standby.explain(ctx, err)
 	}
@@ -133,13 +133,23 @@ func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
 		must(prefix+"_exec_mode", "STRICT", "so rows that are missing would go unnoticed")
 	}
 	must("slave_run_triggers_for_rbr", "NO", "so what triggers did on the active would be done twice")
-	if l.say.mariaDB {
-		must("relay_log_recovery", "OFF", "so a server that starts throws away what it received, and a publish that a crash interrupted could only be finished with the active")
-	} else {
+	must("relay_log_recovery", "OFF", "so a server that starts throws away what it received, and a publish that a crash interrupted could only be finished with the active")
+	if !l.say.mariaDB {
 		must("gtid_mode", "ON", "so there are no positions to go by")
+		for _, repository := range []string{"master_info_repository", "relay_log_info_repository"} {
+			must(repository, "TABLE", "so a channel cannot have a name, and a crash can leave a wrong position")
+		}
 		must("skip_replica_start", "ON", "so a server that starts would apply more than the snapshot")
 		must("skip_slave_start", "ON", "so a server that starts would apply more than the snapshot")
-		p.note(standby, "replication between MySQL servers follows their documentation; tests run with MariaDB", "")
+		if _, told := v["skip_slave_start"]; !told && !p.standby.atLeast(8, 0, 24) {
+			p.note(standby, "it does not tell whether it was started with skip_slave_start; without, a server that starts applies more than the snapshot", "start it with skip_slave_start")
+		}
+		if !l.say.shared {
+			p.note(standby, "drsync's tests run with MySQL 5.7, whose statements for replication have other names: try a failover with this version", "")
+		}
+		if r.source.tls && r.source.ca == "" {
+			p.fatal(standby, "MySQL verifies the active's certificate with a file of certificates only", "set ca of database.replication to a file that the standby's server can read")
+		}
 	}
 	if v.get("log_bin") != "ON" {
 		p.note(standby, "it has no binary log, so what somebody writes here by mistake cannot be told from what was replicated", "start it with log_bin and log_slave_updates, which a failback needs as well")
@@ -272,8 +282,11 @@ func (r *Replica) inspectWriters(ctx context.Context, l *link, p *pair) error {
 			p.note("standby server", "event_scheduler is on, and events are enabled here: "+someOf(valuesOf(enabled, "n")), "ALTER EVENT … DISABLE, or SET GLOBAL event_scheduler=0 until promotion")
 		}
 	}
-	who := "SELECT GRANTEE n FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = ? AND GRANTEE NOT LIKE ? ORDER BY 1"
-	right := readOnlyRight(p.standby)
+	right, also := readOnlyRight(p.standby), ""
+	if !l.say.mariaDB {
+		also = ", 'SUPER'"
+	}
+	who := "SELECT DISTINCT GRANTEE n FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE IN (?" + also + ") AND GRANTEE NOT LIKE ? ORDER BY 1"
 	at := max(0, strings.LastIndexByte(p.standby.User, '@'))
 	all, err := records(ctx, l.conn, who, right, "'"+p.standby.User[:at]+"'@%")
 	if err != nil {

@@ -43,6 +43,7 @@ type place struct {
 // is text: nothing is asked and nothing is done here.
 type dialect struct {
 	mariaDB bool
+	shared  bool // MySQL 5.7, which only tests run with: a filter is for all channels
 	renamed bool // MySQL 8.0.23: source and replica
 	dropped bool // MySQL 8.2: RESET BINARY LOGS AND GTIDS
 }
@@ -51,7 +52,7 @@ func dialectOf(id identity) dialect {
 	if id.MariaDB {
 		return dialect{mariaDB: true}
 	}
-	return dialect{renamed: id.atLeast(8, 0, 23), dropped: id.atLeast(8, 2, 0)}
+	return dialect{shared: !id.atLeast(8, 0, 1), renamed: id.atLeast(8, 0, 23), dropped: id.atLeast(8, 2, 0)}
 }
 
 func (d dialect) replica() string {
@@ -105,10 +106,10 @@ func (d dialect) configure(s source) string {
 	switch {
 	case d.mariaDB:
 		settings = append(settings, "MASTER_USE_GTID=slave_pos", fmt.Sprintf("SOURCE_DELAY=%d", farAway))
-	case d.renamed:
-		settings = append(settings, "SOURCE_AUTO_POSITION=1", "GET_SOURCE_PUBLIC_KEY=1")
-	default:
+	case d.shared:
 		settings = append(settings, "SOURCE_AUTO_POSITION=1")
+	default:
+		settings = append(settings, "SOURCE_AUTO_POSITION=1", "GET_SOURCE_PUBLIC_KEY=1")
 	}
 	return d.change(settings...)
 }
@@ -119,7 +120,11 @@ func (d dialect) only(schema string) string {
 	if d.mariaDB {
 		return "SET GLOBAL " + channel + ".replicate_wild_do_table=" + pattern
 	}
-	return "CHANGE REPLICATION FILTER REPLICATE_WILD_DO_TABLE=(" + pattern + ") FOR CHANNEL '" + channel + "'"
+	filter := "CHANGE REPLICATION FILTER REPLICATE_WILD_DO_TABLE=(" + pattern + ")"
+	if d.shared {
+		return filter
+	}
+	return filter + " FOR CHANNEL '" + channel + "'"
 }
 
 // receive starts to receive and to apply nothing: until T, where MariaDB can

@@ -99,6 +99,17 @@ func joinSpans(all []span) []span {
 	return joined
 }
 
+// without leaves out what one server wrote, by whichever tags.
+func (p position) without(server string) position {
+	server = strings.ToLower(server)
+	for key := range p {
+		if server != "" && (key == server || strings.HasPrefix(key, server+":")) {
+			delete(p, key)
+		}
+	}
+	return p
+}
+
 // covers says whether every transaction of q is in p.
 func (p position) covers(q position) bool {
 	for key, want := range q {

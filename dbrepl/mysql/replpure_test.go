@@ -111,7 +111,7 @@ func TestDialects(t *testing.T) {
 		{identity{Number: [3]int{5, 7, 44}}, []string{
 			`CHANGE MASTER TO MASTER_HOST='db', MASTER_PORT=3306, MASTER_USER='r', MASTER_PASSWORD='p\'w', MASTER_CONNECT_RETRY=5, MASTER_HEARTBEAT_PERIOD=10, ` +
 				`MASTER_SSL=1, MASTER_SSL_VERIFY_SERVER_CERT=1, MASTER_SSL_CA='/ca.pem', MASTER_AUTO_POSITION=1 FOR CHANNEL 'drsync'`,
-			`CHANGE REPLICATION FILTER REPLICATE_WILD_DO_TABLE=('my\\_art.%') FOR CHANNEL 'drsync'`,
+			`CHANGE REPLICATION FILTER REPLICATE_WILD_DO_TABLE=('my\\_art.%')`,
 			`START SLAVE IO_THREAD FOR CHANNEL 'drsync'`,
 			`START SLAVE IO_THREAD FOR CHANNEL 'drsync'`,
 			`STOP SLAVE FOR CHANNEL 'drsync'`,
@@ -151,6 +151,10 @@ func TestDialects(t *testing.T) {
 		}
 	}
 	plain := dialectOf(identity{MariaDB: true, Number: [3]int{10, 11, 6}}).configure(source{host: "db", port: "1", user: "r", password: "p"})
+	old := dialectOf(identity{Number: [3]int{8, 0, 19}})
+	if got := old.configure(s) + old.only("x"); !strings.Contains(got, "CHANGE MASTER TO MASTER_HOST='db'") || !strings.Contains(got, "GET_MASTER_PUBLIC_KEY=1 FOR CHANNEL 'drsync'CHANGE REPLICATION FILTER REPLICATE_WILD_DO_TABLE=('x.%') FOR CHANNEL 'drsync'") {
+		t.Errorf("MySQL 8.0.19: %s", got)
+	}
 	if !strings.Contains(plain, "MASTER_SSL=0") || strings.Contains(plain, "VERIFY") {
 		t.Errorf("without TLS: %s", plain)
 	}
@@ -228,6 +232,24 @@ func TestRelayWalk(t *testing.T) {
 		if got := nextRelayLog(name); got != want {
 			t.Errorf("after %s comes %q, want %q", name, got, want)
 		}
+	}
+}
+
+func TestPositionWithoutAServer(t *testing.T) {
+	t.Parallel()
+	p, err := parsePosition(false, uuidA+":1-5,"+uuidB+":1-3,"+strings.ToUpper(uuidB)+":tag:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := parsePosition(false, uuidA+":1-5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.without(strings.ToUpper(uuidB)); !got.equal(want) || len(got) != 1 {
+		t.Errorf("left is %v", got)
+	}
+	if got := p.without(""); !got.equal(want) {
+		t.Errorf("without nothing: %v", got)
 	}
 }
 

@@ -78,6 +78,9 @@ func (r *Replica) describe(ctx context.Context, snap *snapshot) (*generation, er
 		Point: snap.point, Charset: defaults.get("cs"), Collation: defaults.get("co"), Tables: tables, Replicated: true,
 	}
 	g.Counts.Tables = len(tables)
+	if g.Counts.Locked = snap.locked; snap.locked > 0 {
+		g.Counts.Against = lockedAgainst
+	}
 	for _, o := range events {
 		if o.Enabled {
 			g.Events = append(g.Events, o.Name)
@@ -168,7 +171,7 @@ func (l *link) withoutPassword(err error) error {
 }
 
 // Errors of a receiving thread for which asking again is of no use.
-var receiveErrors = map[string]bool{"1045": true, "1130": true, "1227": true, "1142": true, "1593": true, "1698": true, "3159": true}
+var receiveErrors = map[string]bool{"1045": true, "1130": true, "1227": true, "1142": true, "1593": true, "1698": true, "2026": true, "3159": true}
 
 // await waits until everything up to a position was received.
 func (l *link) await(ctx context.Context, want position) (size int64, err error) {
@@ -199,7 +202,7 @@ func (l *link) await(ctx context.Context, want position) (size int64, err error)
 		if time.Since(moved) > max(l.e.opt.Quiet, l.e.opt.Connect) {
 			problem := fmt.Sprintf("nothing arrived for %v", max(l.e.opt.Quiet, l.e.opt.Connect))
 			if s.receiveError != "" {
-				problem = s.receiveError
+				problem = s.problem()
 			}
 			return 0, l.unreachable(problem)
 		}
@@ -217,6 +220,12 @@ func (l *link) unreachable(problem string) error {
 }
 
 func (s source) address() string { return s.host + ":" + s.port }
+
+// problem words an error of the receiving thread. Its number says what the text of
+// a server may leave out: 1045 is a wrong password, 2026 one of TLS.
+func (s *channelStatus) problem() string {
+	return fmt.Sprintf("%s (error %s)", s.receiveError, s.receiveNumber)
+}
 
 // has says whether everything up to want was received or applied.
 func (l *link) has(ctx context.Context, s *channelStatus, want position) (bool, error) {
@@ -241,10 +250,8 @@ func (l *link) receiveError(s *channelStatus) error {
 	switch {
 	case s.receiveNumber == "1236" || s.receiveNumber == "13114":
 		return &lostError{"the active cannot serve what comes next: " + s.receiveError}
-	case receiveErrors[s.receiveNumber]:
-		return l.unreachable(s.receiveError)
-	case s.receiving == "No" && s.receiveError != "":
-		return l.unreachable(s.receiveError)
+	case receiveErrors[s.receiveNumber], s.receiving == "No" && s.receiveError != "":
+		return l.unreachable(s.problem())
 	}
 	return nil
 }

@@ -31,8 +31,11 @@ func mayDo(all privileges, id identity, right string) bool {
 
 func seesRoutines(all privileges, id identity, name string) (sees bool, fix string) {
 	if !id.MariaDB {
-		return all.has("SHOW_ROUTINE", "*") || all.has("SELECT", "*"),
-			grantStatement([]string{"SHOW_ROUTINE"}, "*.*", id.User)
+		right := "SHOW_ROUTINE"
+		if !id.atLeast(8, 0, 20) {
+			right = "SELECT"
+		}
+		return all.has(right, "*") || all.has("SELECT", "*"), grantStatement([]string{right}, "*.*", id.User)
 	}
 	if all.hasTable("SELECT", "mysql", "proc") {
 		return true, ""
@@ -51,15 +54,15 @@ func readOnlyRight(id identity) string {
 	return "CONNECTION_ADMIN"
 }
 
-// The right to create objects of other accounts.
-func definerRight(id identity) string {
+// The rights to create objects of other accounts, also of such as do not exist.
+func definerRights(id identity) []string {
 	switch {
 	case id.MariaDB:
-		return "SET USER"
+		return []string{"SET USER"}
 	case id.atLeast(8, 2, 0):
-		return "SET_ANY_DEFINER"
+		return []string{"SET_ANY_DEFINER", "ALLOW_NONEXISTENT_DEFINER"}
 	}
-	return "SET_USER_ID"
+	return []string{"SET_USER_ID"}
 }
 
 // The right to switch sql_log_bin.

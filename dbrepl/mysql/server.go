@@ -24,6 +24,7 @@ type server struct {
 	db    *sql.DB
 	kills pending               // of sessions that were abandoned in the middle
 	given atomic.Pointer[error] // why a connection was last given up
+	noCTE atomic.Bool           // it knows no WITH: MySQL 5.7, which only tests run with
 }
 
 const maxIdle = 4 // sessions in the pool
@@ -167,6 +168,9 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 		return "", errors.New("malformed answer to the first question")
 	}
 	id = row[0]
+	if number, err := parseVersion(row[1]); err == nil {
+		s.noCTE.Store(!isMariaDB(row[1]) && number[0] < 8)
+	}
 	must := []string{
 		"SET SESSION time_zone='+00:00', sql_mode='" + sqlMode(s.role) + "', autocommit=1, foreign_key_checks=0, sql_quote_show_create=1",
 		fmt.Sprintf("SET SESSION wait_timeout=2147483, net_read_timeout=86400, net_write_timeout=86400, lock_wait_timeout=%d", max(1, int(s.limit.Lock/time.Second))),
@@ -175,12 +179,15 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 	if isMariaDB(row[1]) {
 		must = append(must, "SET SESSION max_statement_time=0, idle_transaction_timeout=0, idle_readonly_transaction_timeout=0, idle_write_transaction_timeout=0, check_constraint_checks=0")
 	} else {
-		must = append(must, "SET SESSION max_execution_time=0, information_schema_stats_expiry=0")
+		must = append(must, "SET SESSION max_execution_time=0")
 	}
 	// What the account may lack the right for. On the active sql_log_bin matters
 	// although nothing is written there: with it MariaDB holds on to every table
 	// that was read until the snapshot ends.
 	may := []string{"SET SESSION sql_log_bin=0"}
+	if !isMariaDB(row[1]) { // MySQL 8.0: sizes of tables as they are
+		may = append(may, "SET SESSION information_schema_stats_expiry=0")
+	}
 	if s.role == "active" {
 		must = append(must, "SET SESSION TRANSACTION READ ONLY")
 	} else {

@@ -6,8 +6,11 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
@@ -18,6 +21,8 @@ import (
 type snapshot struct {
 	sessions []*sql.Conn
 	point    dbrepl.Point
+	locked   time.Duration // how long commits were locked for it
+	between  func()        // for tests, called before each session begins
 }
 
 // How long a lock on the active may last, at the most.
@@ -25,6 +30,9 @@ const (
 	lockWait = 5 * time.Second // until it is given
 	lockHold = 2 * time.Second // until it is let go
 )
+
+// lockedAgainst is what such a lock keeps others from.
+const lockedAgainst = "commits"
 
 // tries is how often sessions are lined up anew while the active commits between them.
 const tries = 50
@@ -46,7 +54,7 @@ func (s *snapshot) close() {
 // snapshots; elsewhere a position that is the same before and after proves it;
 // and only if neither can, a lock stops commits for a moment.
 func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, n int) (_ *snapshot, err error) {
-	s := &snapshot{point: dbrepl.Point{Server: id.String()}}
+	s := &snapshot{point: dbrepl.Point{Server: id.String()}, between: e.between}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -86,20 +94,97 @@ func (s *snapshot) gather(ctx context.Context, e *Engine, id identity, tables []
 	done, err := false, error(nil)
 	switch {
 	case id.MariaDB && id.BinaryLog:
-		done, err = s.lineUp(ctx, ownPosition)
+		return s.lineUpUnlocked(ctx, e)
 	case len(s.sessions) == 1 || id.BinaryLog:
 		done, err = s.lineUp(ctx, server)
 	}
 	if err != nil || done {
 		return err
 	}
-	return e.withLock(ctx, id, tables, func() error {
+	s.locked, err = e.withLock(ctx, id, tables, func() error {
 		done, err := s.lineUp(ctx, server)
 		if err == nil && !done {
 			err = errors.New("the active database commits in spite of the lock")
 		}
 		return err
 	})
+	return err
+}
+
+// lineUpUnlocked starts a snapshot in all sessions at once, until each tells the
+// same position. Where so much is committed that it never comes to that, those
+// of the last attempt that are at one position must do: at least one, and no lock.
+func (s *snapshot) lineUpUnlocked(ctx context.Context, e *Engine) error {
+	for try := 1; ; try++ {
+		at, err := serverTime(ctx, s.sessions[0])
+		if err != nil {
+			return err
+		}
+		positions := make([]string, len(s.sessions))
+		var work errgroup.Group
+		for i, c := range s.sessions {
+			if s.between != nil {
+				s.between()
+			}
+			begin := func() (err error) {
+				if _, err = c.ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"); err == nil {
+					positions[i], err = ownPosition(ctx, c)
+				}
+				return err
+			}
+			if s.between == nil {
+				work.Go(begin)
+			} else if err := begin(); err != nil {
+				return err
+			}
+		}
+		if err := work.Wait(); err != nil {
+			return err
+		}
+		most := mostOf(positions)
+		same := !slices.ContainsFunc(positions, func(p string) bool { return p != most })
+		if try == tries && !same {
+			e.warn("the active database commits so often that only some sessions see one moment; the capture is slower, and locks nothing")
+			s.keep(func(i int) bool { return positions[i] == most })
+			same = true
+		}
+		if same {
+			s.point.Time = at
+			s.point.Position, err = withGTID(ctx, s.sessions[0], strings.TrimPrefix(most, snapshotMark))
+			return err
+		}
+		for _, c := range s.sessions {
+			if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// mostOf returns what is most often among all, which are not none.
+func mostOf(all []string) (most string) {
+	count := make(map[string]int)
+	for _, v := range all {
+		if count[v]++; count[v] > count[most] {
+			most = v
+		}
+	}
+	return most
+}
+
+// keep lets go of the sessions of which wanted does not say that they stay.
+func (s *snapshot) keep(wanted func(i int) bool) {
+	rest := &snapshot{}
+	var kept []*sql.Conn
+	for i, c := range s.sessions {
+		if wanted(i) {
+			kept = append(kept, c)
+		} else {
+			rest.sessions = append(rest.sessions, c)
+		}
+	}
+	s.sessions = kept
+	rest.close()
 }
 
 // lineUp starts a snapshot in each session until the position was the same for
@@ -130,12 +215,8 @@ func (s *snapshot) lineUp(ctx context.Context, position func(context.Context, *s
 			same = same && now == first
 		}
 		if same {
-			own, is := strings.CutPrefix(first, snapshotMark)
-			if is {
-				own, err = withGTID(ctx, s.sessions[0], own)
-			}
-			s.point.Time, s.point.Position = at, own
-			return true, err
+			s.point.Time, s.point.Position = at, first
+			return true, nil
 		}
 		for _, c := range s.sessions {
 			if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
@@ -171,16 +252,37 @@ func ownPosition(ctx context.Context, c *sql.Conn) (string, error) {
 	return snapshotMark + file + ":" + offset, nil
 }
 
-// withGTID adds the GTID to a position of the binary log. The server reads the
-// log from its beginning for that, so it is asked once, and not while sessions
-// are lined up.
+// withGTID adds the GTID to a position of the binary log. Nothing can have been
+// written while that is still the end of the log; else the server has to read
+// the log from its beginning, so it is asked once, and not while sessions are
+// lined up.
 func withGTID(ctx context.Context, c *sql.Conn, position string) (string, error) {
-	i := strings.LastIndexByte(position, ':')
-	r, err := one(ctx, c, "SELECT BINLOG_GTID_POS(?, ?) g", position[:i], position[i+1:])
+	r, err := one(ctx, c, "SELECT @@GLOBAL.gtid_binlog_pos g")
 	if err != nil {
 		return "", err
 	}
+	if end, err := logEnd(ctx, c, "SHOW MASTER STATUS"); err != nil {
+		return "", err
+	} else if end != position {
+		i := strings.LastIndexByte(position, ':')
+		if r, err = one(ctx, c, "SELECT BINLOG_GTID_POS(?, ?) g", position[:i], position[i+1:]); err != nil {
+			return "", err
+		}
+	}
 	return strings.TrimSpace(position + " " + r.get("g")), nil
+}
+
+// logEnd is where the binary log ends, as show tells: "" without the right to
+// see it.
+func logEnd(ctx context.Context, c *sql.Conn, show string) (string, error) {
+	status, err := records(ctx, c, show)
+	if hasNumber(err, errAccessDeniedLocal) {
+		return "", nil
+	}
+	if err != nil || len(status) == 0 {
+		return "", err
+	}
+	return status[0].get("file") + ":" + status[0].get("position"), nil
 }
 
 // serverPosition is the server's position now: "" without a binary log or
@@ -196,50 +298,50 @@ func serverPosition(ctx context.Context, c *sql.Conn, id identity) (string, erro
 			show = "SHOW BINARY LOG STATUS"
 		}
 	}
-	status, err := records(ctx, c, show)
-	if hasNumber(err, errAccessDeniedLocal) {
-		return "", nil
-	}
-	if err != nil || len(status) == 0 {
+	end, err := logEnd(ctx, c, show)
+	if err != nil || end == "" {
 		return "", err
 	}
 	r, err := one(ctx, c, "SELECT "+set+" g")
 	if err != nil {
 		return "", err
 	}
-	gtid := strings.ReplaceAll(r.get("g"), "\n", "")
-	return strings.TrimSpace(fmt.Sprintf("%s:%s %s", status[0].get("file"), status[0].get("position"), gtid)), nil
+	return strings.TrimSpace(end + " " + strings.ReplaceAll(r.get("g"), "\n", "")), nil
 }
 
 // withLock runs do while no transaction of the active can commit. The lock is
 // refused rather than waited for, and a watchdog drops its connection, and with
 // it the lock, when do takes too long.
-func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do func() error) error {
+//
+// It returns how long others had to wait at most: from when the lock was asked
+// for, since who comes after it waits already then, until it was let go.
+func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do func() error) (held time.Duration, err error) {
 	c, err := e.active.session(ctx, e.opt.Name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
 	drop := func() { _ = c.Raw(func(any) error { return driver.ErrBadConn }) }
 	lock, unlock := lockStatements(id)
 	wait, cancel := context.WithTimeoutCause(ctx, 2*lockWait, errSilent)
 	defer cancel()
+	began := time.Now()
 	err = execAll(wait, c, append([]string{fmt.Sprintf("SET SESSION lock_wait_timeout=%d", lockWait/time.Second)}, lock...)...)
 	if hasNumber(err, errAccessDeniedLocal) && len(tables) > 0 {
 		names := make([]string, len(tables))
 		for i, t := range tables {
 			names[i] = quote(t.name) + " READ"
 		}
-		unlock = "UNLOCK TABLES"
+		lock, unlock = []string{"LOCK TABLES … READ"}, "UNLOCK TABLES"
 		err = execAll(wait, c, "LOCK TABLES "+strings.Join(names, ", "))
 	}
 	if err != nil {
 		drop()
 		err = fmt.Errorf("lock for a moment: %w", e.active.explain(wait, err))
 		if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) {
-			return hint.With(err, fmt.Sprintf("GRANT RELOAD ON *.* TO %s", asAccount(id.User)))
+			return 0, hint.With(err, fmt.Sprintf("GRANT RELOAD ON *.* TO %s", asAccount(id.User)))
 		}
-		return err
+		return 0, err
 	}
 	expired := make(chan struct{})
 	watchdog := time.AfterFunc(lockHold, func() {
@@ -249,13 +351,18 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 	err = do()
 	if !watchdog.Stop() {
 		<-expired
-		return errors.Join(fmt.Errorf("the lock on the active database was given up after %v", lockHold), err)
+		return 0, errors.Join(fmt.Errorf("the lock on the active database was given up after %v", lockHold), err)
 	}
-	if uerr := execAll(ctx, c, unlock, fmt.Sprintf("SET SESSION lock_wait_timeout=%d", max(1, e.opt.Lock/time.Second))); uerr != nil {
+	uerr := execAll(ctx, c, unlock)
+	held = time.Since(began)
+	if uerr == nil {
+		uerr = execAll(ctx, c, fmt.Sprintf("SET SESSION lock_wait_timeout=%d", max(1, e.opt.Lock/time.Second)))
+	}
+	if uerr != nil {
 		drop()
-		return errors.Join(err, e.active.explain(ctx, uerr))
+		return held, errors.Join(err, e.active.explain(ctx, uerr))
 	}
-	return err
+	return held, err
 }
 
 func lockStatements(id identity) (lock []string, unlock string) {

@@ -4,30 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/testenv"
 )
 
 // TestSessionsSeeOneMoment lines up sessions in every way there is while money
 // moves between tables: each must see the same sum and the same last transfer.
-func TestSessionsSeeOneMoment(t *testing.T) {
-	t.Parallel()
-	logged, unlogged := testenv.MariaDB(t), testenv.MariaDB(t, "--skip-log-bin")
+func TestSessionsSeeOneMoment(t *testing.T) { everywhere(t, sessionsSeeOneMoment) }
+
+func sessionsSeeOneMoment(t *testing.T, p product) {
+	logged, unlogged := p.start(t), p.unlogged(t)
 	for name, test := range map[string]struct {
 		server   *testenv.MariaDBServer
 		adjust   func(*identity)
 		poor     bool // an account without RELOAD
 		position bool
+		locks    bool
 	}{
 		"own positions": {server: logged, position: true},
-		"backup stage":  {server: unlogged},
-		"read lock":     {server: unlogged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }},
-		"table locks":   {server: unlogged, poor: true},
+		"backup stage":  {server: unlogged, locks: true},
+		"read lock":     {server: unlogged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }, locks: true},
+		"table locks":   {server: unlogged, poor: true, locks: true},
 		"one, unlogged": {server: unlogged},
-		"server's own":  {server: logged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }, position: true},
+		"server's own": {server: logged, adjust: func(i *identity) {
+			if i.MariaDB {
+				i.Number = [3]int{10, 3, 0}
+			}
+		}, position: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, test.server, logged)
@@ -83,6 +91,9 @@ func TestSessionsSeeOneMoment(t *testing.T) {
 				if len(seen) != 1 || (s.point.Position != "") != test.position || s.point.Time.IsZero() {
 					t.Errorf("%d sessions see %v at %+v", sessions, seen, s.point)
 				}
+				if (s.locked > 0) != test.locks || s.locked > lockHold {
+					t.Errorf("locked for %v", s.locked)
+				}
 				s.close()
 			}
 			cancel()
@@ -95,13 +106,77 @@ func TestSessionsSeeOneMoment(t *testing.T) {
 	}
 }
 
-func TestPositionIsWhereTheSnapshotIs(t *testing.T) {
+// TestLocksOnTheActive reads what the active was asked for: MariaDB with a binary
+// log is not locked, even if it commits between any two sessions; elsewhere it is
+// measured how long it was.
+func TestLocksOnTheActive(t *testing.T) {
 	t.Parallel()
-	l := startLab(t)
+	logged, unlogged := testenv.MariaDB(t), testenv.MariaDB(t, "--skip-log-bin")
+	for name, test := range map[string]struct {
+		server *testenv.MariaDBServer
+		busy   bool
+		locks  string // with which statement
+	}{
+		"own positions":      {server: logged},
+		"busy":               {server: logged, busy: true},
+		"without binary log": {server: unlogged, locks: "BACKUP STAGE BLOCK_COMMIT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, test.server, logged)
+			if test.server == logged {
+				l.standby = unlogged
+			}
+			l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY, n BIGINT) ENGINE=InnoDB; CREATE TABLE b (n BIGINT) ENGINE=InnoDB; INSERT INTO a SELECT seq, seq FROM seq_1_to_1000; INSERT INTO b VALUES (0)")
+			heard, adjust := collect()
+			e := l.engine(t, adjust)
+			e.workers = 4
+			commits := 0
+			if test.busy {
+				db := l.active.DB(t, l.name)
+				e.between = func() {
+					commits++
+					if _, err := db.Exec("UPDATE b SET n = n + 1"); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			l.active.Exec(t, "", "TRUNCATE mysql.general_log; SET GLOBAL log_output='TABLE', general_log=1")
+			c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
+			l.active.Exec(t, "", "SET GLOBAL general_log=0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Publish(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			asked := l.mustQuery(t, l.active, "SELECT argument FROM mysql.general_log WHERE argument REGEXP '^ *(LOCK|FLUSH|BACKUP|SET GLOBAL|GET_LOCK|.*FOR UPDATE|.*IN SHARE MODE)'")
+			asked = slices.DeleteFunc(asked, func(s string) bool { return strings.Contains(s, "general_log") })
+			n := c.Counts()
+			if test.locks == "" {
+				if len(asked) > 0 || n.Locked != 0 || n.Against != "" {
+					t.Errorf("the active was asked for %q; locked %v against %q", asked, n.Locked, n.Against)
+				}
+			} else if !strings.Contains(strings.Join(asked, "\n"), test.locks) || n.Locked <= 0 || n.Locked > lockHold || n.Against != "commits" {
+				t.Errorf("the active was asked for %q; locked %v against %q", asked, n.Locked, n.Against)
+			}
+			if said := strings.Contains(heard.all(), "commits so often"); said != test.busy || test.busy && commits < 4*tries {
+				t.Errorf("it commits so often: %v, after %d", said, commits)
+			}
+			if got := l.mustQuery(t, l.standby, "SELECT COUNT(*), (SELECT n FROM b) FROM a"); test.busy != (got[0] != "1000|0") {
+				t.Errorf("the standby has %s", got)
+			}
+		})
+	}
+}
+
+func TestPositionIsWhereTheSnapshotIs(t *testing.T) { everywhere(t, positionIsWhereTheSnapshotIs) }
+
+func positionIsWhereTheSnapshotIs(t *testing.T, p product) {
+	l := startLab(t, p)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
 	e := l.engine(t)
 	c := l.sync(t, e)
-	gtid := l.mustQuery(t, l.active, "SELECT @@gtid_binlog_pos")[0]
+	gtid := l.gtid(t)
 	if p := c.Point().Position; !strings.HasSuffix(p, " "+gtid) || !strings.HasPrefix(p, "binlog.0") {
 		t.Errorf("the position is %q, the server's GTID is %s", p, gtid)
 	}
@@ -112,9 +187,10 @@ func TestPositionIsWhereTheSnapshotIs(t *testing.T) {
 }
 
 // TestLockIsNotKept holds the lock for longer than is allowed.
-func TestLockIsNotKept(t *testing.T) {
-	t.Parallel()
-	server := testenv.MariaDB(t, "--skip-log-bin")
+func TestLockIsNotKept(t *testing.T) { everywhere(t, lockIsNotKept) }
+
+func lockIsNotKept(t *testing.T, p product) {
+	server := p.unlogged(t)
 	l := newLab(t, server, server)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
 	e := l.engine(t)
@@ -130,7 +206,7 @@ func TestLockIsNotKept(t *testing.T) {
 	}
 	db := l.active.DB(t, l.name)
 	began := time.Now()
-	err = e.withLock(ctx, id, nil, func() error {
+	_, err = e.withLock(ctx, id, nil, func() error {
 		_, err := db.Exec("INSERT INTO a VALUES (1)") // waits for the lock to go
 		return err
 	})
@@ -138,8 +214,38 @@ func TestLockIsNotKept(t *testing.T) {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 	boom := errors.New("boom")
-	if err := e.withLock(ctx, id, nil, func() error { return boom }); !errors.Is(err, boom) {
+	if _, err := e.withLock(ctx, id, nil, func() error { return boom }); !errors.Is(err, boom) {
 		t.Errorf("an error under the lock: %v", err)
 	}
 	l.onActive(t, "SET lock_wait_timeout=1; INSERT INTO a VALUES (2)")
+}
+
+// TestSnapshotsGTID asks for the GTID of a snapshot while it is the end of the
+// log, and when the log has gone on.
+func TestSnapshotsGTID(t *testing.T) {
+	t.Parallel()
+	server := testenv.MariaDB(t)
+	l := newLab(t, server, server)
+	l.onActive(t, "CREATE TABLE a (n BIGINT) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
+	ctx := t.Context()
+	c, err := l.engine(t).active.session(ctx, l.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	want := l.mustQuery(t, server, "SELECT @@GLOBAL.gtid_binlog_pos")[0]
+	if _, err := c.ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"); err != nil {
+		t.Fatal(err)
+	}
+	for _, then := range []string{"DO 1", "INSERT INTO a VALUES (2)", "FLUSH BINARY LOGS"} {
+		l.onActive(t, then)
+		own, err := ownPosition(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := withGTID(ctx, c, strings.TrimPrefix(own, snapshotMark))
+		if err != nil || gtidOf(got) != want {
+			t.Errorf("after %s: %s, %v; want the GTID %s", then, got, err, want)
+		}
+	}
 }

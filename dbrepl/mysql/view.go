@@ -140,7 +140,11 @@ func refs(ctx context.Context, e *Engine, on asked, query string, yield func(blo
 	fail := func(err error) {
 		yield(blob.Ref{}, fmt.Errorf("list blobs of database %s: %w", e.opt.Name, on.server.explain(ctx, err)))
 	}
-	wrapped := "WITH refs (name, size) AS (\n" + trim(query) + "\n) SELECT CONVERT(name USING utf8mb4) n, size FROM refs ORDER BY CAST(CONVERT(name USING utf8mb4) AS BINARY)"
+	wrapped, err := on.wrap(ctx, trim(query))
+	if err != nil {
+		fail(err)
+		return
+	}
 	rows, done, err := on.ask(ctx, wrapped)
 	if err != nil {
 		fail(err)
@@ -178,6 +182,39 @@ func refs(ctx context.Context, e *Engine, on asked, query string, yield func(blo
 	if err := cmp.Or(rows.Err(), ctx.Err()); err != nil {
 		fail(err)
 	}
+}
+
+// wrap returns the query that sorts the rows of a query with two columns.
+func (a asked) wrap(ctx context.Context, query string) (string, error) {
+	if !question.MatchString(query) {
+		return "", errNoQuestion
+	}
+	name, size, from := "name", "size", "refs"
+	if !a.server.noCTE.Load() {
+		query = "WITH refs (name, size) AS (\n" + query + "\n) "
+	} else {
+		columns, err := a.columns(ctx, query)
+		if err != nil {
+			return "", err
+		}
+		if len(columns) != 2 {
+			return "", fmt.Errorf("the query has %d columns instead of a name and a length", len(columns))
+		}
+		name, size = quote(columns[0]), quote(columns[1])
+		from, query = "(\n"+query+"\n) refs", ""
+	}
+	text := "CONVERT(" + name + " USING utf8mb4)"
+	return query + "SELECT " + text + " n, " + size + " s FROM " + from + " ORDER BY CAST(" + text + " AS BINARY)", nil
+}
+
+// columns returns the names of a query's columns, without running it.
+func (a asked) columns(ctx context.Context, query string) ([]string, error) {
+	rows, done, err := a.ask(ctx, "SELECT * FROM (\n"+query+"\n) refs LIMIT 0")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return rows.Columns()
 }
 
 // joined runs a query with one parameter and yields each row as one string.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -491,4 +492,67 @@ func TestReplicaOfADamagedLog(t *testing.T) {
 		t.Errorf("captured %d rows", rows)
 	}
 	must(t, c.Publish(t.Context()))
+}
+
+// TestReplicaTimeIsBeforeThePlace shows that whatever was committed before T is
+// there, and that a publish which is over cannot be asked for again.
+func TestReplicaTimeIsBeforeThePlace(t *testing.T) {
+	t.Parallel()
+	l := newReplicaLab(t, testenv.Postgres(t, "synchronous_commit=off"))
+	l.onActive(t, "CREATE TABLE ticks (at timestamptz)")
+	r := l.engine(t)
+	l.sync(t, r)
+	ctx, cancel := context.WithCancel(t.Context())
+	var writer sync.WaitGroup
+	var after []time.Time // times right after each commit
+	writer.Go(func() {
+		c, err := l.active.Conn(context.Background(), l.name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close(context.Background())
+		for ctx.Err() == nil {
+			var at time.Time
+			if _, err := c.Exec(context.Background(), "INSERT INTO ticks VALUES (clock_timestamp())"); err != nil {
+				t.Error(err)
+				return
+			}
+			if err := c.QueryRow(context.Background(), "SELECT clock_timestamp()").Scan(&at); err != nil {
+				t.Error(err)
+				return
+			}
+			after = append(after, at)
+		}
+	})
+	var before, c dbrepl.Captured
+	for range 3 {
+		before, c = c, l.sync(t, r)
+	}
+	cancel()
+	writer.Wait()
+	committed := 0
+	for _, at := range after {
+		if at.Before(c.Point().Time) {
+			committed++
+		}
+	}
+	ticks := func() (n int) {
+		t.Helper()
+		rows, err := l.standby.Query(l.name, "SELECT count(*) FROM ticks")
+		must(t, err)
+		_, err = fmt.Sscan(rows[0], &n)
+		must(t, err)
+		return n
+	}
+	shown := ticks()
+	if shown < committed || shown > committed+20 {
+		t.Errorf("%d rows, %d were committed before T", shown, committed)
+	}
+	if err := r.Recover(t.Context(), before.Token()); !errors.Is(err, dbrepl.ErrCaptureGone) || hint.Of(err) == "" {
+		t.Errorf("an old publish: %v", err)
+	}
+	if n := ticks(); n != shown {
+		t.Errorf("after it %d rows, before %d", n, shown)
+	}
 }

@@ -151,7 +151,13 @@ func TestReplicaAtEdges(t *testing.T) {
 	t.Parallel()
 	l := newReplicaLab(t, testenv.Postgres(t))
 	l.onActive(t, "CREATE TABLE t (n int)")
-	r := l.engine(t)
+	r := l.engine(t, func(o *ReplicaOptions) {
+		o.Event = func(e event.Event) {
+			if e.Kind == event.Warning {
+				t.Errorf("warned: %s", e.Text) // that the server is copied anew, for instance
+			}
+		}
+	})
 	l.sync(t, r)
 	check := func(what string, n int) {
 		t.Helper()
@@ -184,8 +190,9 @@ func TestReplicaAtEdges(t *testing.T) {
 		if rest := logPage - place(); took > 1000 && rest > took {
 			fill(1000 + rest - took)
 			if place() == pageHeader {
-				edges++
-				check("at the end of a page", 2)
+				if at := l.sync(t, r).(*replica).p.end; at%logPage == 0 {
+					edges++
+				}
 			}
 		} else {
 			fill(800)

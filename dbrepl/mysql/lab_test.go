@@ -236,6 +236,7 @@ func TestOnSharedServers(t *testing.T) {
 		"CrashedRestores":                     crashedRestores,
 		"BrokenRestores":                      brokenRestores,
 		"RefusedDumps":                        refusedDumps,
+		"SessionsThatAreKilled":               sessionsThatAreKilled,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -289,6 +289,7 @@ func onSharedServers(t *testing.T, p product) {
 		"CrashedRestores":                     crashedRestores,
 		"BrokenRestores":                      brokenRestores,
 		"RefusedDumps":                        refusedDumps,
+		"SessionsThatAreKilled":               sessionsThatAreKilled,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -59,6 +59,7 @@ type Replica struct {
 
 	server *stagingServer // that runs, nil if none does
 
+	patience time.Duration
 	careless bool // for tests: what a killed process has written stays, so nothing need be synced
 }
 
@@ -90,7 +91,7 @@ func NewReplica(o ReplicaOptions) (*Replica, error) {
 	if o.Start == nil || o.Stop == nil {
 		errs = append(errs, errors.New("it is not said how the standby's server is started and stopped"))
 	}
-	r := &Replica{opt: o, visible: cluster{o.DataDirectory}, work: o.DataDirectory + workSuffix}
+	r := &Replica{opt: o, patience: patience, visible: cluster{o.DataDirectory}, work: o.DataDirectory + workSuffix}
 	o.Scratch = filepath.Join(r.work, "scratch")
 	var err error
 	r.e, err = New(o.Options)

@@ -21,23 +21,35 @@ const (
 	look      = 20 * time.Millisecond
 	endTime   = time.Minute      // to end
 	startTime = 2 * time.Minute  // to answer after a start, or to go on in the log
-	patience  = 15 * time.Second // at the end of the log, to let readers in
+	patience  = 10 * time.Second // at the end of the log, to let readers in
 )
 
 // running returns the process of the server that has the cluster, or 0. What
 // cannot be told counts as running.
 func (c cluster) running() (int, error) {
-	data, err := c.read("postmaster.pid")
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
+	pid := 0
+	// A server that begins makes the file first and writes it then.
+	told, err := until(context.Background(), time.Second, func() (bool, error) {
+		data, err := c.read("postmaster.pid")
+		if errors.Is(err, os.ErrNotExist) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		first, _, whole := strings.Cut(string(data), "\n")
+		pid, err = strconv.Atoi(strings.TrimSpace(first))
+		return whole && err == nil, nil
+	})
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	first, _, _ := strings.Cut(string(data), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("%s names no process", c.path("postmaster.pid"))
+	case pid < 0:
+		pid = -pid // of a server that was started for maintenance
+	case !told:
+		return 0, hint.With(fmt.Errorf("%s names no process", c.path("postmaster.pid")), "if no server runs there, remove it")
+	case pid == 0:
+		return 0, nil
 	}
 	if isServer(pid) {
 		return pid, nil
@@ -198,7 +210,8 @@ var errUnreadable = errors.New("the replica lets nobody read at this point")
 
 // reach waits until the server has replayed up to end.
 func (s *stagingServer) reach(ctx context.Context, end lsn) error {
-	moved, last := time.Now(), ""
+	p := progress{patience: s.r.patience}
+	var last lsn
 	for {
 		at, err := s.replayed(ctx)
 		switch {
@@ -209,17 +222,17 @@ func (s *stagingServer) reach(ctx context.Context, end lsn) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		doing := s.doing()
+		now := doing(s.cmd.Process.Pid)
 		if err == nil {
-			doing = at.String()
+			now = activity{} // it lets us in
+			if at != last {
+				p.moved, last = time.Now(), at
+			}
 		}
-		if doing != last {
-			moved, last = time.Now(), doing
-		}
-		switch {
-		case err != nil && strings.Contains(doing, " waiting for ") && time.Since(moved) > patience:
+		switch p.see(now) {
+		case closed:
 			return errUnreadable
-		case time.Since(moved) > startTime:
+		case stuck:
 			return fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, startTime, s.complaint())
 		}
 		select {
@@ -230,6 +243,44 @@ func (s *stagingServer) reach(ctx context.Context, end lsn) error {
 		case <-time.After(look):
 		}
 	}
+}
+
+// progress watches whether a server that is asked again and again gets on.
+type progress struct {
+	patience time.Duration
+	last     activity
+	moved    time.Time
+}
+
+// activity is what a server's process that replays is doing.
+type activity struct {
+	what string // "" if there is no such process
+	work int    // time on a processor, in hundredths of a second
+}
+
+// idle is how much a process does that looks now and then whether there is more to do.
+const idle = 5
+
+type gait int
+
+const (
+	moving gait = iota
+	closed      // it has replayed all it has, and lets nobody in
+	stuck
+)
+
+// see takes what the server is doing now.
+func (p *progress) see(now activity) gait {
+	if now.what != p.last.what || now.work-p.last.work > idle || p.moved.IsZero() {
+		p.last, p.moved = now, time.Now()
+	}
+	switch since := time.Since(p.moved); {
+	case now.what != "" && since > p.patience:
+		return closed
+	case since > startTime:
+		return stuck
+	}
+	return moving
 }
 
 // replayed asks the server how far it is.
@@ -246,20 +297,31 @@ func (s *stagingServer) replayed(ctx context.Context) (lsn, error) {
 	return parseLSN(text)
 }
 
-// doing is what the server's process that replays says of itself.
-func (s *stagingServer) doing() string {
-	pid := strconv.Itoa(s.cmd.Process.Pid)
+// doing finds the process of a server that replays, and what that does.
+func doing(server int) activity {
+	pid := strconv.Itoa(server)
 	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
 	if err != nil {
-		return ""
+		return activity{}
 	}
 	for _, child := range strings.Fields(string(children)) {
 		title, err := os.ReadFile("/proc/" + child + "/cmdline")
-		if text := strings.TrimRight(string(title), "\x00 "); err == nil && strings.Contains(text, "startup") {
-			return text
+		text := strings.TrimRight(string(title), "\x00 ")
+		if err != nil || !strings.Contains(text, ": startup ") {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + child + "/stat")
+		_, rest, ok := strings.Cut(string(stat), ") ")
+		// The 14th and 15th fields, of which the first two are before the bracket.
+		if all := strings.Fields(rest); err == nil && ok && len(all) > 12 {
+			user, uerr := strconv.Atoi(all[11])
+			system, serr := strconv.Atoi(all[12])
+			if uerr == nil && serr == nil {
+				return activity{text, user + system}
+			}
 		}
 	}
-	return ""
+	return activity{}
 }
 
 // complaint is the last thing that the server said, for an error.
@@ -349,30 +411,42 @@ func (r *Replica) startVisible(ctx context.Context) error {
 			return hint.With(fmt.Errorf("start the standby's server: %w", err), "its log says why; the database is at its snapshot and whole")
 		}
 	}
-	var last error
-	up, err := until(ctx, startTime, func() (bool, error) {
+	return r.await(ctx)
+}
+
+// await waits until the standby's server answers. One that lives and has
+// replayed its log is where it should be, whether it lets anybody read or not.
+func (r *Replica) await(ctx context.Context) error {
+	p := progress{patience: r.patience}
+	for {
 		c, err := r.e.standby.open(ctx, r.e.opt.Maintenance)
 		if err == nil {
 			end(c)
-			last = nil
-			return true, nil
+			return nil
 		}
-		last = r.e.standby.connectError(ctx, err)
-		return hasCode(err, codeWrongPassword, codeNotAllowed, codeNoDatabase, codeNoPrivilege), nil
-	})
-	switch {
-	case err != nil:
-		return err
-	case up && last == nil:
-		return nil
+		err = r.e.standby.connectError(ctx, err)
+		if ctx.Err() != nil || hasCode(err, codeWrongPassword, codeNotAllowed, codeNoDatabase, codeNoPrivilege) {
+			return err
+		}
+		pid, rerr := r.visible.running()
+		if rerr != nil {
+			return rerr
+		}
+		var now activity
+		if pid != 0 {
+			now = doing(pid)
+		}
+		switch p.see(now) {
+		case closed:
+			r.e.warn("the standby's server runs and is at its snapshot, but lets nobody read: %v", err)
+			return nil
+		case stuck:
+			return hint.With(fmt.Errorf("the standby's server does not answer after its start command: %w", err), "its log says why; the database is at its snapshot and whole")
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(look):
+		}
 	}
-	if pid, err := r.visible.running(); err != nil || pid == 0 {
-		return errors.Join(err, hint.With(errors.New("the standby's server does not run after its start command"), "its log says why; the database is at its snapshot and whole"))
-	}
-	if !up {
-		// It has what it needs and may be promoted all the same.
-		r.e.warn("the standby's server runs and is at its snapshot, but lets nobody read: %v", last)
-		return nil
-	}
-	return last
 }

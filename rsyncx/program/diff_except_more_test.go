@@ -79,8 +79,8 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 	}
 	// rsync deletes in a directory of a list whose name ends in a slash, into which it does not go.
 	if run.hasPrefix("--files-from=") && run.hasPrefix("--del") && !run.recurses() {
-		for _, dir := range namedDirectories(c.nodes) {
-			notDeletedIn(ex, lines, "to/"+dir+"/", run, rsync, drsync)
+		if dirs := namedDirectories(c.nodes); len(dirs) > 0 {
+			notDeletedIn(ex, lines, dirs, run, rsync, drsync)
 		}
 	}
 	backupExceptions(ex, lines, run, rsync)
@@ -266,11 +266,14 @@ func namedDirectories(nodes []node) []string {
 	return names
 }
 
-// notDeletedIn leaves out what rsync deleted below dir, and its backups, and sees that drsync did not.
-func notDeletedIn(ex *exception, lines func(func(string) string), dir string, run command, rsync, drsync outcome) {
+// notDeletedIn leaves out what rsync deleted below dirs, and its backups, and sees that drsync did not.
+func notDeletedIn(ex *exception, lines func(func(string) string), dirs []string, run command, rsync, drsync outcome) {
 	names := map[string]bool{}
+	below := func(name string) bool {
+		return slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(name, "to/"+dir+"/") })
+	}
 	for name := range gone(rsync) {
-		names[name] = strings.HasPrefix(name, dir)
+		names[name] = below(name)
 	}
 	for name := range rsync.tree {
 		_, before := rsync.before[name]
@@ -280,7 +283,7 @@ func notDeletedIn(ex *exception, lines func(func(string) string), dir string, ru
 	}
 	maps.DeleteFunc(names, func(_ string, is bool) bool { return !is })
 	for name := range gone(drsync) {
-		if strings.HasPrefix(name, dir) {
+		if below(name) {
 			ex.more = append(ex.more, "drsync deleted "+name)
 		}
 	}

@@ -88,6 +88,11 @@ type Counts struct {
 	Tables int
 	Rows   int64
 	Bytes  int64 // as transferred
+	// Locked is how long others on the active had to wait for the capture at most,
+	// as measured, and Against what they had to wait with: "commits", for instance.
+	// 0 is that nothing was locked.
+	Locked  time.Duration `json:"Locked,omitempty"`
+	Against string        `json:"Against,omitempty"`
 }
 
 // Token is what Recover needs to finish a publish: JSON, without secrets.

@@ -182,6 +182,9 @@ func (s *stager) altFile(f *frame, w *wish, e *Entry, here *info) (done bool, er
 	case w.hasOld && w.old.mount:
 		return false, nil
 	}
+	if f != nil && w.group >= 0 && m.rank == altExact && s.o.AltDest == CompareDest {
+		f.dirty = true // it may become a link
+	}
 	if f != nil && (m.rank != altExact || s.o.AltDest != CompareDest || here != nil) {
 		if err := s.touch(f, e); err != nil {
 			return false, err
@@ -249,9 +252,8 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 	}
 	ch := s.cmp.attrs(e, m.set, &m.info, '.')
 	if kind == CompareDest {
-		s.groupElsewhere(w.group)
 		s.altSaid(w.path, e, ch)
-		return true, s.altClear(w)
+		return true, s.leaveOut(w)
 	}
 	at := place{}
 	if kind == LinkDest {
@@ -269,7 +271,7 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 		s.stats.Linked++
 	}
 	s.altSaid(w.path, e, ch)
-	s.groupReplaced(w.group, at)
+	s.groupReplaced(w.group, w.path, at)
 	return true, s.placed(w.path, at, unix.S_IFREG, e.Size)
 }
 
@@ -390,7 +392,7 @@ func (s *stager) altNode(f *frame, path string, e *Entry, group int) (done bool,
 	}
 	s.stats.Linked++
 	s.altSaid(path, e, change{update: 'h'})
-	s.groupReplaced(group, at)
+	s.groupReplaced(group, path, at)
 	return true, nil, s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }
 

@@ -16,6 +16,9 @@ type attr struct {
 	// xattrs is a list as AppendXattr encodes it, with all that the name shall have
 	// of what setPlain and setACLs speak of.
 	xattrs string
+	// gone, with setRuled, are the attributes to remove, as AppendXattr encodes them
+	// without values.
+	gone string
 }
 
 type attrSet uint8
@@ -27,6 +30,7 @@ const (
 	setTime
 	setPlain // extended attributes that are no access control lists
 	setACLs
+	setRuled // beside setPlain: by rules xattrs are not all, and what it does not name stays unless it is in gone
 )
 
 // apply sets a on an open descriptor, which may be one of O_PATH: owner first,

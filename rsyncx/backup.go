@@ -92,6 +92,9 @@ func (s *stager) backup(path string, here *info, how uint64) op {
 	s.backedUp++
 	o := op{kind: opBackup, path: path, target: s.backupDir + path + s.o.Suffix, number: how,
 		kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: attr{set: s.cmp.copied()}}
+	if s.cmp.ruled {
+		o.attr.xattrs = s.ruledXattrs(path) // Publish has no rules
+	}
 	if s.backupOutside != "" {
 		o.number |= backupOutside
 	}
@@ -108,14 +111,42 @@ func (s *stager) backup(path string, here *info, how uint64) op {
 	return o
 }
 
-// keepOld makes a backup of what is about to be replaced.
+// ruledXattrs returns what a copy of a name of the destination gets of its attributes
+// by the rules, as far as they can be read.
+func (s *stager) ruledXattrs(path string) string {
+	d := descent{root: s.dst.fd}
+	defer d.close()
+	dir, name, err := d.parent(path)
+	if err != nil {
+		return ""
+	}
+	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	list, err := s.xattrs.held(fd, true, s.cmp.acls)
+	if err != nil {
+		return ""
+	}
+	return chosen(list, setPlain)
+}
+
+// keepOld makes a backup of what is about to be replaced. Another name of a file may be
+// written to in its place, which a link to it would show.
 func (s *stager) keepOld(path string, here *info) error {
+	if s.o.Inplace && isRegular(&here.Entry) && here.Nlink != 1 {
+		return s.keepCopy(path, here)
+	}
+	return s.keepBy(backupLink, path, here)
+}
+
+// keepCopy makes a backup of what is about to be written to in its place.
+func (s *stager) keepCopy(path string, here *info) error { return s.keepBy(backupCopy, path, here) }
+
+func (s *stager) keepBy(how uint64, path string, here *info) error {
 	if !s.o.Backup || s.unsafeOld(path, here) {
 		return nil
-	}
-	how := uint64(backupLink)
-	if s.o.Inplace && isRegular(&here.Entry) {
-		how = backupCopy
 	}
 	o := s.backup(path, here, how)
 	o.size, o.attr.mtime = here.Size, here.Mtime
@@ -126,7 +157,7 @@ func (s *stager) keepOld(path string, here *info) error {
 // what is in it: what is made for those takes over both. Others than root might
 // lock themselves out.
 func (s *stager) beforeBackups(path string, a attr) error {
-	if a.set &= setMode | setUID | setGID | setACLs; s.o.BackupDir == "" || a.set == 0 || !s.cmp.root {
+	if a.set, a.gone = a.set&(setMode|setUID|setGID|setACLs), ""; s.o.BackupDir == "" || a.set == 0 || !s.cmp.root {
 		return nil
 	}
 	if a.set&setACLs == 0 {

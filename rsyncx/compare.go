@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/drsync/drsync/rsyncx/filter"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,11 +20,15 @@ type comparer struct {
 	umask       uint32
 	xattrs      bool // they are asked for, and the source tells them
 	acls        bool
+	rules       xattrRules
+	ruled       bool // rules are filter rules
 }
 
 func newComparer(o Options, can Abilities) comparer {
 	c := comparer{o: o, nanoseconds: can.Nanoseconds, root: os.Geteuid() == 0, umask: currentUmask(),
 		xattrs: o.Xattrs && can.Xattrs, acls: o.ACLs && can.Xattrs}
+	c.rules = xattrRules{o.Filter.Root().For(filter.Receiver), filter.Receiver}
+	c.ruled = c.xattrs && c.rules.given()
 	if !c.root {
 		c.groups, _ = os.Getgroups() // without them only our own group is left
 		c.groups = append(c.groups, os.Getegid())
@@ -151,6 +156,12 @@ func (c *comparer) target(e *Entry, uid, gid uint32, d *info) attr {
 	if c.xattrs {
 		a.set, a.xattrs = a.set|setPlain, e.Xattrs
 	}
+	if c.ruled {
+		a.set |= setRuled
+		if d != nil {
+			a.gone = goneXattrs(d.Xattrs, e.Xattrs)
+		}
+	}
 	if c.acls && !isSymlink(e) {
 		a.set, a.xattrs = a.set|setACLs, e.Xattrs
 	}
@@ -170,6 +181,9 @@ func (c *comparer) copied() (set attrSet) {
 	}
 	if c.xattrs {
 		set |= setPlain
+	}
+	if c.ruled {
+		set |= setRuled
 	}
 	if c.acls {
 		set |= setACLs
@@ -198,6 +212,34 @@ func (c *comparer) attrs(e *Entry, a attr, d *info, update byte) change {
 	return ch
 }
 
+// handedDown is the default access control list of a new directory, which inherits
+// one and is given these attributes.
+func (c *comparer) handedDown(inherited, xattrs string) string {
+	if !c.ruled || c.acls {
+		return inherited
+	}
+	for name, value := range Xattrs(xattrs) {
+		if realXattr(name) == aclDefault {
+			return value
+		}
+	}
+	return ""
+}
+
+// overMode takes the mode out of a for something that is there: without Perms an
+// access control list that comes as an attribute brings its own.
+func (c *comparer) overMode(a attr) attr {
+	if !c.ruled || c.o.Perms || a.set&setPlain == 0 {
+		return a
+	}
+	for name := range Xattrs(a.xattrs) {
+		if name != aclAccess && realXattr(name) == aclAccess {
+			a.set &^= setMode
+		}
+	}
+	return a
+}
+
 func (c *comparer) permsDiffer(want, now uint32) bool {
 	if c.o.Perms {
 		return want != now
@@ -217,13 +259,16 @@ func (a attr) only(ch change) attr {
 		keep |= a.set & setTime
 	}
 	if ch.xattrs {
-		keep |= a.set & setPlain
+		keep |= a.set & (setPlain | setRuled)
 	}
 	if ch.acls {
 		keep |= a.set & setACLs
 	}
 	if a.set = keep; a.set&(setPlain|setACLs) == 0 {
 		a.xattrs = ""
+	}
+	if a.set&setRuled == 0 {
+		a.gone = ""
 	}
 	return a
 }

@@ -53,13 +53,10 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 	if err != nil {
 		return err
 	}
-	if follower && s.groups[group].state == groupAlt {
-		follower, group = false, -1
-	}
 	switch {
-	case isRegular(e) && (!follower || len(s.alts) == 0):
+	case isRegular(e):
 		return s.regular(f, path, e, here, group)
-	case follower: // with alternate directories the first name leads
+	case follower && s.groups[group].state != groupAlt:
 		return s.follow(f, path, e, here, group)
 	default:
 		return s.special(f, path, e, here, group, cleared)
@@ -148,17 +145,24 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		own := *here // the rest of the listing need not stay for it
 		c.dst = &own
 	}
+	c.owed = s.owes(f, e)
 	implied := s.implied(f, e)
 	if implied && here != nil {
 		c.set = attr{set: setMode, mode: here.Mode & 0o7777}
 	}
 	if here == nil {
 		acl := s.inherits(f)
+		if implied {
+			acl = s.defaultACL(f)
+		}
 		c.set = s.bequeath(s.fresh(e, nil, f.gid), e, nil, acl)
-		c.acl = inheritedACL{known: true, list: acl}
+		c.acl = inheritedACL{known: true, list: s.cmp.handedDown(acl, c.set.xattrs)}
 		c.gid = int64(os.Getegid())
 		if implied && len(s.o.Chmod) > 0 {
 			c.set.mode = e.Mode & 0o7777 // that is for what is sent
+		}
+		if implied && acl != "" { // which counts instead of the umask
+			c.set.mode = c.set.mode&^0o777 | aclPerms(acl)
 		}
 		if f.gid >= 0 && (!s.o.Perms || implied) {
 			c.set.mode |= unix.S_ISGID // as mkdir does
@@ -193,6 +197,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 	c.gid = int64(here.GID)
 	c.mount = f.mount || here.mount || here.Dev != f.dev
 	ch := s.cmp.attrs(e, c.set, here, '.')
+	c.set = s.cmp.overMode(c.set)
 	c.quiet = c.set.only(ch)
 	if err := s.beforeBackups(path, c.quiet); err != nil {
 		return err
@@ -214,8 +219,10 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
 	}
-	if done, err := s.altFile(f, &w, e, here); done || err != nil {
-		return err
+	if !s.led(group) { // else it becomes a link
+		if done, err := s.altFile(f, &w, e, here); done || err != nil {
+			return err
+		}
 	}
 	if !w.hasOld && w.alt > 0 && s.o.Append && w.old.Size >= e.Size {
 		return nil // nothing could be appended to it
@@ -240,13 +247,21 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		s.blocked(path, e)
 		return nil
 	}
+	if here != nil && here.held && !w.compare && group < 0 && !s.o.DryRun {
+		s.holds(&w)
+		return nil
+	}
 	if here != nil && !w.hasOld && s.backsUp(path) {
 		if err := s.keepOld(path, here); err != nil {
 			return err
 		}
 	}
-	if group >= 0 && f.mount {
-		f.dirty = true // it may be linked as it should be
+	if s.isKept(group, here) {
+		// It is linked as it should be.
+	} else if group >= 0 && f.mount {
+		f.dirty = true // it may be
+	} else if s.inPlace(&w) && group < 0 && !f.mount {
+		// The names in f stay as they are, and so does its time.
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err
 	}
@@ -274,7 +289,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 			return err
 		}
 		if equal {
-			s.groupKept(group, here)
+			s.keeps(group, path, here)
 			return s.adjust(path, e, here)
 		}
 		if here.mount {
@@ -327,7 +342,7 @@ func (s *stager) special(f *frame, path string, e *Entry, here *info, group int,
 		}
 		s.leftOver(path, old, leftGone)
 	}
-	s.groupReplaced(group, at)
+	s.groupReplaced(group, path, at)
 	return s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }
 
@@ -364,7 +379,7 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 func (s *stager) adjust(path string, e *Entry, here *info) error {
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
-	only := set.only(ch)
+	only := s.cmp.overMode(set.only(ch))
 	if s.cmp.exactly(e, here) {
 		only.set |= set.set & setTime
 	}
@@ -374,6 +389,15 @@ func (s *stager) adjust(path string, e *Entry, here *info) error {
 		return nil
 	}
 	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
+}
+
+// holds reports a file that Publish could not put in place, so that it is not fetched. As
+// in rsync it is itemized all the same.
+func (s *stager) holds(w *wish) {
+	s.itemized(w, &w.entry)
+	s.stats.Left++
+	s.notes.add(noteLeft)
+	s.warn(w.path, "left as it was: "+unix.EPERM.Error())
 }
 
 // blocked reports a name whose place cannot be cleared.

@@ -203,7 +203,9 @@ func (e *Entry) setStatx(name string, st *unix.Statx_t) {
 func (i *info) setStatx(name string, st *unix.Statx_t) {
 	i.Entry.setStatx(name, st)
 	i.ctime = Time{Sec: st.Ctime.Sec, Nsec: int32(st.Ctime.Nsec)}
-	i.mount = st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0
+	known := st.Attributes & st.Attributes_mask
+	i.mount = known&unix.STATX_ATTR_MOUNT_ROOT != 0
+	i.held = known&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0
 }
 
 // of makes what read returns out of names that are known, ascending, without their types.

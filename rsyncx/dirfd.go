@@ -22,6 +22,7 @@ type info struct {
 	Entry
 	ctime Time
 	mount bool // a file system is mounted on it
+	held  bool // it is immutable, or can only be appended to: no rename replaces it
 	// hidden says that the sender's rules leave it out; known of listings for a
 	// digest only.
 	hidden bool

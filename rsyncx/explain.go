@@ -30,10 +30,13 @@ const (
 // ExplainLine returns rsync's line for a Skip event and the verbosity from which on
 // rsync writes it: how often -v is given. An event with an Itemize is shown with -i
 // by those letters instead, and one of a directory (its Name ends in '/') that is
-// up to date is shown no other way. The line is "" for other texts.
+// up to date is shown no other way, unless it is new and as an alternate directory
+// has it. The line is "" for other texts.
 func ExplainLine(e event.Event) (line string, verbosity int) {
 	name := Printable(strings.TrimSuffix(e.Name, "/"))
 	switch text := e.Text; {
+	case text == SkipUpToDate && strings.HasSuffix(e.Name, "/") && strings.HasPrefix(e.Itemize, "c"):
+		return name + "/ " + text, 2
 	case text == SkipUpToDate && strings.HasSuffix(e.Name, "/"):
 		return "", 2
 	case text == SkipUpToDate, text == SkipExists, text == SkipNewer, text == SkipOverMax, text == SkipUnderMin:

@@ -71,10 +71,14 @@ func (s *stager) extras(f *frame) error {
 
 func (s *stager) doomExtra(f *frame, here *info) error {
 	path := joinPath(f.path, here.Name)
+	dirty, doomed, backedUp := f.dirty, s.doomed, s.backedUp
 	if err := s.write(f); err != nil {
 		return s.shutOut(path, err)
 	}
 	_, err := s.doom(f.fd, path, here, f.guard, s.delete)
+	if s.doomed == doomed && s.backedUp == backedUp {
+		f.dirty = dirty // it stays, and so does the directory's time
+	}
 	return err
 }
 

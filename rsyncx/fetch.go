@@ -32,11 +32,13 @@ type wish struct {
 	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0
 	like    string // name of a file in the same directory that may have some of the content, or ""
 	left    int32  // number of old among the leftovers, or 0
+	// elsewhere says that it is left out, unless another name of its group is made.
+	elsewhere bool
 }
 
 func (w *wish) append(b []byte) []byte {
 	flags := byte(0)
-	for i, on := range []bool{w.compare, w.mount, w.hasOld} {
+	for i, on := range []bool{w.compare, w.mount, w.hasOld, w.elsewhere} {
 		if on {
 			flags |= 1 << i
 		}
@@ -73,7 +75,7 @@ func (d *decoder) entry() Entry {
 func parseWish(record []byte) (wish, error) {
 	d := decoder{b: record}
 	flags := d.byte()
-	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
+	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0, elsewhere: flags&8 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
 	w.alt = int(d.uint())
 	w.left = int32(d.uint32())
@@ -354,8 +356,7 @@ func (s *stager) notRead(w *wish, err error) error {
 		return fmt.Errorf("read %s from the source: %w", Printable(w.path), err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		s.stats.Vanished++
-		s.warn(w.path, "vanished on the source before it was read")
+		s.vanished(w.path)
 		return nil
 	}
 	s.stats.Unreadable++
@@ -365,21 +366,27 @@ func (s *stager) notRead(w *wish, err error) error {
 
 // fetched counts and reports a file that Publish will put in place.
 func (s *stager) fetched(w *wish, e *Entry, size int64, at place) {
-	s.groupReplaced(w.group, at)
+	s.groupReplaced(w.group, w.path, at)
 	s.racy.read(w.path, e)
 	s.stats.Transferred++
 	s.stats.TransferredBytes += size
+	if w.dest() == nil {
+		s.created(e)
+	}
+	s.itemized(w, e)
+	s.told = s.stats.Reused
+	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
+		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
+}
+
+// itemized reports a file whose content travels.
+func (s *stager) itemized(w *wish, e *Entry) {
 	ch := change{update: '>', isNew: w.dest() == nil}
 	if w.dest() != nil {
 		ch = s.cmp.attrs(e, s.attrs(e, &w.old), &w.old, '>')
 		ch.content = s.o.Checksum
-	} else {
-		s.created(e)
 	}
 	s.changed(w.path, e, ch, "")
-	s.told = s.stats.Reused
-	s.o.Event.Emit(event.Event{Kind: event.Progress, Items: s.stats.Transferred, Total: s.wanted.count,
-		Bytes: s.stats.TransferredBytes, Size: s.wantedBytes})
 }
 
 func crossesMount(path string) error {

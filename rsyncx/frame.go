@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ type frame struct {
 	extra  []info        // those that the source has not
 	gone   []uint32      // the same of long
 	early  bool          // they were decided about before everything else
+	srcDev uint64        // the source's number for the file system of its directory, or 0
 	rules  *filter.Scope // for what the source sends
 	guard  *filter.Scope // for what the destination would lose
 	only   Selection     // of what is looked at
@@ -56,6 +58,7 @@ type sub struct {
 	acl   inheritedACL
 	// ignored says that it stays out: its filter or what stands in its place says so.
 	ignored bool
+	owed    bool // the source has to list it too, or say why not
 }
 
 func (f *frame) close() {
@@ -118,9 +121,14 @@ func (s *stager) unreadable(e *PathError) error {
 	if err := CheckPath(e.Path); err != nil {
 		return err
 	}
-	if s.stats.Unreadable++; s.stats.Unreadable > s.o.MaxEntries {
+	if s.stats.Unreadable+s.stats.Vanished >= s.o.MaxEntries {
 		return fmt.Errorf("list the source: %w", ErrTooMany)
 	}
+	if s.excuses(e.Path) && errors.Is(e.Err, fs.ErrNotExist) {
+		s.vanished(e.Path)
+		return nil
+	}
+	s.stats.Unreadable++
 	s.warn(e.Path, "cannot be read on the source: "+Printable(e.Err.Error()))
 	return nil
 }
@@ -150,6 +158,9 @@ func (s *stager) arrive(ctx context.Context, d *Dir) error {
 		f, err := s.enter(d)
 		if s.at = f; err != nil || f == nil {
 			return err
+		}
+		if !d.Same { // of which Self is not told
+			f.srcDev = d.Self.Dev
 		}
 		s.frames = append(s.frames, f)
 	}
@@ -424,10 +435,15 @@ func (s *stager) unwind(keep int) error {
 
 // passed finishes a directory that the source listed and did not look into.
 func (s *stager) passed(f *frame, c *sub) error {
+	path := joinPath(f.path, c.name)
+	if _, excused := s.excused[path]; c.owed && !excused && len(s.excused) < maxExcused {
+		s.stats.Unreadable++
+		s.warn(path, "cannot be read on the source: it was listed, and what is in it was not")
+	}
 	if !c.needs {
 		return nil
 	}
-	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.quiet)
+	return s.dirAttrs(c.tree, path, c.quiet)
 }
 
 // dirAttrs puts the attributes of a directory aside until nothing changes in it any more.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/drsync/drsync/internal/event"
@@ -22,10 +21,12 @@ type linkKey struct {
 
 // linkGroup is one name of an inode that has several. The others become links to
 // it, when it is known what became of it. As in rsync it is, of regular files, the
-// first whose name the destination has, or else the last.
+// first whose name the destination has, or that an alternate directory helps to
+// make, or else the last.
 type linkGroup struct {
 	path     string
-	found    bool // the destination has a file of that name
+	found    bool // the destination has a file of that name, or will without it being fetched
+	again    bool // this is the second name that the others wait for
 	state    groupState
 	dev, ino uint64 // of the destination's file, when kept
 	at       place  // of the staged one, when replaced
@@ -37,7 +38,7 @@ const (
 	groupFailed   groupState = iota // not there, or not yet
 	groupKept                       // the destination's own file
 	groupReplaced                   // a new file
-	groupAlt                        // left out: an alternate directory has it
+	groupAlt                        // left out: an alternate directory has it; another name may be made
 )
 
 // group returns the group that e belongs to, or -1, and whether another name
@@ -82,6 +83,16 @@ func (s *stager) groupKept(id int, here *info) {
 // led reports whether the group has the name that others are linked to.
 func (s *stager) led(id int) bool { return id >= 0 && s.groups[id].found }
 
+// isKept reports whether here is another name of the destination's own file that the
+// group is linked to.
+func (s *stager) isKept(id int, here *info) bool {
+	if id < 0 || here == nil {
+		return false
+	}
+	g := &s.groups[id]
+	return g.state == groupKept && here.Dev == g.dev && here.Ino == g.ino
+}
+
 // keeps makes the destination's own file path the one that others are linked to.
 func (s *stager) keeps(id int, path string, here *info) {
 	if id >= 0 {
@@ -94,7 +105,7 @@ func (s *stager) keeps(id int, path string, here *info) {
 func (s *stager) mayLead(w *wish) {
 	if w.group >= 0 && !s.led(w.group) {
 		g := &s.groups[w.group]
-		g.path, g.found = w.path, w.hasOld
+		g.path, g.found = w.path, w.hasOld || w.compare && w.alt > 0
 	}
 }
 
@@ -137,16 +148,31 @@ func (s *stager) leaders() error {
 }
 
 func (s *stager) groupElsewhere(id int) {
-	if id >= 0 {
+	if id >= 0 && s.groups[id].state == groupFailed {
 		s.groups[id].state = groupAlt
 	}
 }
 
-func (s *stager) groupReplaced(id int, at place) {
+// groupReplaced makes the staged file path the one that others are linked to.
+func (s *stager) groupReplaced(id int, path string, at place) {
 	if id >= 0 {
 		g := &s.groups[id]
-		g.state, g.at = groupReplaced, at
+		g.path, g.found, g.state, g.at = path, true, groupReplaced, at
 	}
+}
+
+// there reports whether the others can be linked to the group's name.
+func (g *linkGroup) there() bool { return g.state == groupKept || g.state == groupReplaced }
+
+// leaveOut leaves out a file that an alternate directory has. One of several names is put
+// aside: as in rsync it becomes a link if another of them has to be made after all.
+func (s *stager) leaveOut(w *wish) error {
+	if w.group < 0 {
+		return s.altClear(w)
+	}
+	s.groupElsewhere(w.group)
+	w.elsewhere = true
+	return s.linked.add(w.append)
 }
 
 // follow puts a later name of a group aside that is no regular file.
@@ -159,41 +185,59 @@ func (s *stager) follow(f *frame, path string, e *Entry, here *info, group int) 
 		s.blocked(path, e)
 		return nil
 	}
-	f.dirty = true
+	f.dirty = f.dirty || !s.isKept(group, here)
 	return s.linked.add(w.append)
 }
 
-// links decides about the names put aside. A name whose first could not be had
-// is fetched by itself.
+// links decides about the names put aside. Where the first name could not be had, or was
+// left out, one of the others is fetched in its stead. Without that either, each is
+// fetched by itself.
 func (s *stager) links(ctx context.Context) error {
-	if err := s.linked.flush(); err != nil {
-		return err
-	}
 	alone, err := s.newSpool("alone")
 	if err != nil {
 		return err
 	}
 	defer alone.close()
-	for r := s.linked.records(); ; {
+	lead, err := s.newSpool("lead")
+	if err != nil {
+		return err
+	}
+	defer lead.close()
+	aside := s.linked
+	defer aside.close()
+	if s.linked, err = s.newSpool("later"); err != nil {
+		s.linked = nil
+		return err
+	}
+	if err := eachAside(aside, func(w *wish) error { return s.link(w, lead, alone) }); err != nil {
+		return err
+	}
+	if err := s.fetchAll(ctx, lead); err != nil {
+		return err
+	}
+	if err := eachAside(s.linked, func(w *wish) error { return s.link(w, nil, alone) }); err != nil {
+		return err
+	}
+	return s.fetchAll(ctx, alone)
+}
+
+func eachAside(list *spool, do func(*wish) error) error {
+	if err := list.flush(); err != nil {
+		return err
+	}
+	for r := list.records(); ; {
 		record, err := r.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
 		if err != nil {
-			return err
+			return endOf(err)
 		}
 		w, err := parseWish(record)
 		if err != nil {
 			return err
 		}
-		if err := s.link(&w, alone); err != nil {
+		if err := do(&w); err != nil {
 			return err
 		}
 	}
-	if alone.count > 0 {
-		s.notes.add("a hard link became a separate file: its other name could not be read")
-	}
-	return s.fetchAll(ctx, alone)
 }
 
 // linkedAlready is upToDate for a name of a group that is one at the destination.
@@ -203,19 +247,16 @@ func (s *stager) linkedAlready(w *wish) {
 	}
 }
 
-func (s *stager) link(w *wish, alone *spool) error {
+// link decides about one of several names. lead takes the one that the others of its group
+// wait for in the second place; it is nil when none comes any more.
+func (s *stager) link(w *wish, lead, alone *spool) error {
 	g := &s.groups[w.group]
 	switch {
-	case g.state == groupAlt && isRegular(&w.entry):
-		w.group = -1
-		if done, err := s.altFile(nil, w, &w.entry, nil); done || err != nil {
-			return err
-		}
-		return alone.add(w.append)
-	case g.state == groupFailed && isRegular(&w.entry):
-		w.group = -1
-		return alone.add(w.append)
-	case g.state == groupFailed:
+	case w.elsewhere && (w.mount || !g.there() && lead == nil):
+		return s.altClear(w)
+	case !g.there() && isRegular(&w.entry):
+		return s.unled(w, lead, alone)
+	case !g.there():
 		s.blocked(w.path, &w.entry)
 		return nil
 	case g.state == groupKept && w.hasOld && w.old.Dev == g.dev && w.old.Ino == g.ino:
@@ -253,6 +294,32 @@ func (s *stager) link(w *wish, alone *spool) error {
 	return s.op(partLinks, op{kind: opLink, path: w.path, target: g.path})
 }
 
+// unled is link for a regular file of a group whose name is not there.
+func (s *stager) unled(w *wish, lead, alone *spool) error {
+	g := &s.groups[w.group]
+	if lead == nil {
+		w.group = -1
+		if done, err := s.altFile(nil, w, &w.entry, nil); done || err != nil {
+			return err
+		}
+		if !w.compare { // which may leave it out
+			s.separate()
+		}
+		return alone.add(w.append)
+	}
+	// What was left out says that the content is elsewhere, so that one must lead which
+	// surely is not.
+	if w.elsewhere || g.again || g.state == groupAlt && s.alternate(w.path, &w.entry, w.own()).rank != altNone {
+		return s.linked.add(w.append)
+	}
+	g.again, g.path = true, w.path
+	return lead.add(w.append)
+}
+
+func (s *stager) separate() {
+	s.notes.add("a hard link became a separate file: its other name could not be read")
+}
+
 // linkNow makes a name in a new directory a link to the first of its group,
 // wherever that lies until Publish. When it cannot be, the name is left to alone.
 func (s *stager) linkNow(w *wish, g *linkGroup, alone *spool) (bool, error) {
@@ -273,5 +340,6 @@ func (s *stager) linkNow(w *wish, g *linkGroup, alone *spool) (bool, error) {
 		return false, nil
 	}
 	w.group = -1
+	s.separate()
 	return false, alone.add(w.append)
 }

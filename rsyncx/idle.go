@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/drsync/drsync/rsyncx/filter"
 )
 
 // findIdle looks once, before the real walk, at what leads to Only: as in rsync a
@@ -39,12 +41,32 @@ func (s *stager) findIdle(ctx context.Context) error {
 		}
 	}
 	for path := range idle {
+		if !s.o.Flat && sel.within(path, s.o.Filter.Root()) {
+			continue
+		}
 		if s.pruned == nil {
 			s.pruned = make(map[string]bool)
 		}
 		s.pruned[path] = true
 	}
 	return nil
+}
+
+// within reports whether path lies in a directory that was asked for and that no rule hides.
+func (s Selection) within(path string, rules *filter.Scope) bool {
+	for at := 0; ; {
+		name, _, more := strings.Cut(path[at:], "/")
+		if !more {
+			return false
+		}
+		if s.Asked(name) {
+			if hidden, _ := rules.Excluded(path[:at+len(name)], true, filter.Sender); !hidden {
+				return true
+			}
+		}
+		s, _ = s.Enter(name)
+		at += len(name) + 1
+	}
 }
 
 func leadsAnywhere(only []string) bool {

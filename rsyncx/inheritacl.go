@@ -15,7 +15,15 @@ type inheritedACL struct {
 
 // inherits returns the list that new names in f get, when the source's lists do not count.
 func (s *stager) inherits(f *frame) string {
-	if s.cmp.acls || f.acl.known || f.fd < 0 || s.pretends() {
+	if s.cmp.acls {
+		return ""
+	}
+	return s.defaultACL(f)
+}
+
+// defaultACL is the default list of f, when nothing else says what new names in it get.
+func (s *stager) defaultACL(f *frame) string {
+	if f.acl.known || f.fd < 0 || s.pretends() {
 		return f.acl.list
 	}
 	f.acl.known = true
@@ -37,7 +45,6 @@ func (s *stager) bequeath(a attr, e *Entry, here *info, list string) attr {
 	if !s.o.Perms && here == nil {
 		a.mode = a.mode&^0o777 | changeMode(s.o.Chmod, e.Mode)&0o777&aclPerms(list)
 	}
-	a.set |= setACLs
 	lists := chosen(a.xattrs, setPlain)
 	var access, dflt string
 	if !repeatsMode([]byte(list)) {
@@ -46,6 +53,17 @@ func (s *stager) bequeath(a attr, e *Entry, here *info, list string) attr {
 	if isDir(e) {
 		dflt = list
 	}
+	if s.cmp.ruled {
+		// What the rules do not protect goes again, for what the source has.
+		for _, l := range []heldXattr{{aclAccess, access}, {aclDefault, dflt}} {
+			if l.value != "" && !s.cmp.rules.carry(l.name) {
+				lists = insertXattr(lists, rawXattr+l.name[len(systemXattr):], l.value)
+			}
+		}
+		a.xattrs = lists
+		return a
+	}
+	a.set |= setACLs
 	a.xattrs = withACLs(lists, access, dflt)
 	return a
 }

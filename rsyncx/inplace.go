@@ -101,7 +101,11 @@ func (s *stager) inPlace(w *wish) bool { return s.o.Inplace && w.hasOld && w.tre
 func (s *stager) put(w *wish, e *Entry, at place, size int64, form uint32) error {
 	inPlace := s.inPlace(w)
 	if w.hasOld {
-		if err := s.keepOld(w.path, &w.old); err != nil {
+		keep := s.keepOld
+		if inPlace {
+			keep = s.keepCopy
+		}
+		if err := keep(w.path, &w.old); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 
 	"github.com/drsync/drsync/rsyncx/filter"
 	"golang.org/x/sys/unix"
@@ -74,7 +76,8 @@ func (l *lister) open(w *localWalk, d *walkDir) (int, error) {
 		for _, path := range d.only.only {
 			d.unreadable(path, fs.ErrNotExist)
 		}
-		return -1, nil // removed or replaced since it was listed
+		d.unreadable(d.path, fs.ErrNotExist) // removed or replaced since it was listed
+		return -1, nil
 	case err != nil:
 		d.unreadable(d.path, err)
 		return -1, nil
@@ -105,7 +108,7 @@ func (l *lister) selfXattrs(w *localWalk, d *walkDir, fd int) int {
 		return fd
 	}
 	var err error
-	l.xattrs.owners = &w.owners
+	l.xattrs.owners, l.xattrs.rules = &w.owners, xattrRules{d.scope, filter.Sender}
 	if d.dir.Self.Xattrs, err = l.xattrs.held(fd, w.o.Xattrs, w.o.ACLs); err != nil {
 		d.unreadable(d.path, err)
 		unix.Close(fd)
@@ -159,6 +162,9 @@ func (l *lister) entries(w *localWalk, d *walkDir, fd int) error {
 	if err != nil {
 		d.unreadable(d.path, err)
 		return nil
+	}
+	if d.only.All() {
+		l.absent(d, fd, names, long)
 	}
 	d.dir.Path, d.dir.Partial = d.path, !d.only.All()
 	if long == nil {
@@ -244,6 +250,25 @@ func (l *lister) names(d *walkDir, fd int) ([]dirent, *longNames, error) {
 	return names, long, nil
 }
 
+// absent tells of what was asked for in a directory of which all is looked at, and is
+// not among its names.
+func (l *lister) absent(d *walkDir, fd int, names []dirent, long *longNames) {
+	for _, name := range d.only.Expected() {
+		there := false
+		if long == nil {
+			_, there = slices.BinarySearchFunc(names, name, func(n dirent, name string) int { return strings.Compare(n.name, name) })
+		} else {
+			_, err := statAt(fd, name)
+			there = !errors.Is(err, fs.ErrNotExist)
+		}
+		if !there {
+			for _, path := range d.only.Missing(name, false) {
+				d.unreadable(path, fs.ErrNotExist)
+			}
+		}
+	}
+}
+
 // entry describes one name, and reports whether it was seen through a link and
 // whether it is one of the listing.
 func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (linked, ok bool) {
@@ -253,7 +278,7 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 			linked, err = l.through(w, d, fd, e)
 		}
 	}
-	if !d.only.All() && (err != nil || !isDir(e)) {
+	if err != nil || !isDir(e) {
 		for _, path := range d.only.Missing(n.name, !errors.Is(err, fs.ErrNotExist)) {
 			d.unreadable(path, fs.ErrNotExist)
 		}
@@ -300,7 +325,7 @@ func (l *lister) xattrsOf(w *localWalk, d *walkDir, fd int, e *Entry, linked boo
 		held, err = openat(fd, e.Name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	}
 	if err == nil {
-		l.xattrs.owners = &w.owners
+		l.xattrs.owners, l.xattrs.rules = &w.owners, xattrRules{d.scope, filter.Sender}
 		e.Xattrs, err = l.xattrs.held(held, w.o.Xattrs, w.o.ACLs && !isSymlink(e))
 		unix.Close(held)
 	}

@@ -5,10 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
+	"github.com/drsync/drsync/rsyncx/filter"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +19,10 @@ const (
 	aclNames = "system.drsync_acl_names"
 	// rsyncXattr is the prefix of what rsync keeps for itself.
 	rsyncXattr = "user.rsync.%"
+	// rawXattr is put in place of systemXattr in the name of an access control list
+	// that rules make an attribute like any other, its numbers those of the source.
+	rawXattr    = "system.drsync_raw."
+	systemXattr = "system."
 )
 
 // xattrReader reads extended attributes. It belongs to one goroutine.
@@ -29,6 +32,7 @@ type xattrReader struct {
 	// owners, unless it is nil, knows the names of those in access control lists,
 	// which are then told in an attribute aclNames.
 	owners *ownerNames
+	rules  xattrRules
 }
 
 // held returns the encoded attributes of what is open at fd, which may be of
@@ -43,9 +47,10 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 		return "", err
 	}
 	var list, owners []byte
+	var raw []heldXattr
 	for _, name := range names {
-		acl := name == aclAccess || name == aclDefault
-		if acl && !acls || !acl && (!plain || !carriesXattr(name)) {
+		acl := isACL(name)
+		if !(acl && acls) && !(plain && r.rules.carry(name)) {
 			continue
 		}
 		value, err := r.get(path, name)
@@ -54,6 +59,10 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 		}
 		if err != nil {
 			return "", fmt.Errorf("read the extended attribute %s: %w", name, err)
+		}
+		if acl && !acls {
+			raw = append(raw, heldXattr{rawXattr + name[len(systemXattr):], string(value)})
+			continue
 		}
 		if name == aclAccess && repeatsMode(value) {
 			continue
@@ -66,43 +75,40 @@ func (r *xattrReader) held(fd int, plain, acls bool) (string, error) {
 			return "", errXattrsTooLong
 		}
 	}
+	all := string(list)
 	if n := len(list) + len(owners) + 64; owners != nil && n <= maxXattrs { // else they go by number
-		return insertXattr(string(list), aclNames, string(owners)), nil
+		all = insertXattr(all, aclNames, string(owners))
 	}
-	return string(list), nil
+	for _, x := range raw {
+		all = insertXattr(all, x.name, x.value)
+	}
+	if len(all) > maxXattrs {
+		return "", errXattrsTooLong
+	}
+	return all, nil
 }
+
+type heldXattr struct{ name, value string }
 
 var errXattrsTooLong = fmt.Errorf("more than %d bytes of extended attributes", maxXattrs)
 
 // XattrsOf returns the encoded extended attributes of path, a symbolic link not
-// being followed: those that rsync -X takes along when plain is set, the access
-// control lists when acls is.
-func XattrsOf(path string, plain, acls bool) (string, error) {
+// being followed: with o.Xattrs those that rsync -X would replace at a
+// destination by the rules of o.Filter, with o.ACLs the access control lists.
+func XattrsOf(path string, o *WalkOptions) (string, error) {
 	fd, err := openat(unix.AT_FDCWD, path, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return "", fmt.Errorf("open %s: %w", path, err)
 	}
 	defer unix.Close(fd)
-	var r xattrReader
-	return r.held(fd, plain, acls)
-}
-
-// carriesXattr tells which attributes rsync -X takes along: a user those of
-// users, root all but those of the system.
-func carriesXattr(name string) bool {
-	switch {
-	case strings.HasPrefix(name, rsyncXattr):
-		return false
-	case os.Geteuid() == 0:
-		return !strings.HasPrefix(name, "system.")
-	}
-	return strings.HasPrefix(name, "user.")
+	r := xattrReader{rules: xattrRules{o.Filter.Root(), filter.Receiver}}
+	return r.held(fd, o.Xattrs, o.ACLs)
 }
 
 // list returns the names, ascending.
 func (r *xattrReader) list(path string) ([]string, error) {
 	if r.names == nil {
-		r.names, r.value = make([]byte, 64<<10), make([]byte, 64<<10) // as much as Linux allows
+		r.names = make([]byte, 64<<10) // as much as Linux allows
 	}
 	var n int
 	err := retry(func() (err error) { n, err = unix.Listxattr(path, r.names); return err })
@@ -124,6 +130,9 @@ func (r *xattrReader) list(path string) ([]string, error) {
 
 // get returns a value that is valid until the next call.
 func (r *xattrReader) get(path, name string) ([]byte, error) {
+	if r.value == nil {
+		r.value = make([]byte, 64<<10) // as much as Linux allows
+	}
 	var n int
 	err := retry(func() (err error) { n, err = unix.Getxattr(path, name, r.value); return err })
 	if err != nil {

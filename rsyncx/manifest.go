@@ -46,7 +46,7 @@ type op struct {
 }
 
 const (
-	maxRecord     = 16<<10 + 2*maxXattrs // bytes: two paths and more, two lists of extended attributes
+	maxRecord     = 16<<10 + 3*maxXattrs // bytes: two paths and more, lists of extended attributes
 	stageDir      = "stage"
 	contentDir    = "content"
 	formatVersion = 2
@@ -68,6 +68,9 @@ func (o op) append(b []byte) []byte {
 	if o.attr.set&(setPlain|setACLs) != 0 {
 		b = appendText(b, o.attr.xattrs)
 	}
+	if o.attr.set&setRuled != 0 {
+		b = appendText(b, o.attr.gone)
+	}
 	return b
 }
 
@@ -82,12 +85,15 @@ func parseOp(record []byte) (op, error) {
 	if o.attr.set&(setPlain|setACLs) != 0 {
 		o.attr.xattrs = d.text()
 	}
+	if o.attr.set&setRuled != 0 {
+		o.attr.gone = d.text()
+	}
 	switch {
 	case d.bad || len(d.b) > 0:
 		return op{}, errFormat
-	case o.kind == 0 || o.kind > opLast, o.attr.set > setMode|setUID|setGID|setTime|setPlain|setACLs, o.attr.mode > 0o7777, o.size < 0:
+	case o.kind == 0 || o.kind > opLast, o.attr.set > setMode|setUID|setGID|setTime|setPlain|setACLs|setRuled, o.attr.mode > 0o7777, o.size < 0:
 		return op{}, errFormat
-	case CheckXattrs(o.attr.xattrs) != nil:
+	case CheckXattrs(o.attr.xattrs) != nil, CheckXattrs(o.attr.gone) != nil, o.attr.set&setRuled != 0 && o.attr.set&setPlain == 0:
 		return op{}, errFormat
 	case CheckPath(o.path) != nil, o.path == "" && o.kind != opDirAttr && o.kind != opEnter && o.kind != opBackupDir && o.kind != opOldBackups:
 		return op{}, errFormat

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -216,5 +217,62 @@ func TestCopyOwn(t *testing.T) {
 	}
 	if _, err := c.copyOwn(f, int64(len(content))+1, tree{}, "y", attr{}); err == nil {
 		t.Error("a file that is too short was copied")
+	}
+}
+
+// TestMovedFromWhereItStays: where the old name of a moved file cannot be removed, the new
+// one is a file of its own, as rsync leaves it, and not a second name of the old.
+func TestMovedFromWhereItStays(t *testing.T) {
+	testenv.Require(t, "chattr")
+	testenv.RequireRoot(t)
+	scene := func(t *testing.T, hold func(dir string)) {
+		dir := tempDir(t)
+		must(t, os.Chmod(dir, 0o777))
+		data := string(noise(3, 50_000))
+		write(t, dir+"/from/shut/x", "x")
+		write(t, dir+"/from/fresh", data)
+		write(t, dir+"/to/shut/x", "x")
+		write(t, dir+"/to/shut/old", data)
+		for _, name := range []string{"from/shut/x", "to/shut/x", "from/fresh", "to/shut/old", "from/shut", "to/shut"} {
+			setMtime(t, dir+"/"+name, 1_000_000_000)
+		}
+		for _, name := range []string{"to", "to/shut/old", "to/shut/x"} {
+			must(t, os.Chown(dir+"/"+name, 65534, 65534))
+		}
+		hold(dir)
+	}
+	check := func(t *testing.T, dir string, o Options) {
+		src, dst := open(t, dir+"/from", dir+"/to")
+		defer dst.Close()
+		o.Renames, o.Delete, o.WholeFile = true, true, false
+		stats, err := Sync(t.Context(), src, dst, o)
+		if err != nil || stats.Left == 0 {
+			t.Errorf("%v, %+v", err, stats)
+		}
+		var old, fresh unix.Stat_t
+		must(t, unix.Lstat(dir+"/to/shut/old", &old))
+		must(t, unix.Lstat(dir+"/to/fresh", &fresh))
+		if old.Ino == fresh.Ino || old.Nlink != 1 || fresh.Nlink != 1 {
+			t.Errorf("they are one file of %d names", old.Nlink)
+		}
+		if stats.Reused < 50_000 {
+			t.Errorf("it was fetched: %+v", stats)
+		}
+	}
+	for _, letter := range []string{"i", "a"} {
+		t.Run(letter, func(t *testing.T) {
+			scene(t, func(dir string) {
+				flag := func(sign string) {
+					if out, err := exec.Command("chattr", sign+letter, dir+"/to/shut").CombinedOutput(); err != nil {
+						t.Fatalf("chattr: %v: %s", err, out)
+					}
+				}
+				flag("+")
+				defer flag("-")
+				o := Archive()
+				o.Owner, o.Group = false, false
+				check(t, dir, o)
+			})
+		})
 	}
 }

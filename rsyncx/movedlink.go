@@ -8,9 +8,10 @@ import (
 )
 
 // mayLink reports whether the staged file for w may be another name of a file
-// of the destination: it is nothing that is written to, and has no other names of its own.
+// of the destination: it is nothing that is written to, has no other names of its own, and
+// no attributes that rules keep us from seeing.
 func (s *stager) mayLink(w *wish) bool {
-	return w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w)
+	return s.o.Times && w.group < 0 && w.acl == "" && !w.mount && !s.inPlace(w) && !s.cmp.ruled
 }
 
 // takeOver makes the staged file another name of the basis, when that is a leftover that nobody
@@ -18,7 +19,7 @@ func (s *stager) mayLink(w *wish) bool {
 // leftover stays after all, apart makes two files of them.
 func (a *assembly) takeOver() (done bool, err error) {
 	w, p := &a.d.wish, a.p
-	if !a.d.mine {
+	if !a.d.mine || !p.removable(a.d.basis) {
 		return false, nil
 	}
 	at, err := p.content.linkOwn(p.dst.fd, a.d.basis, w.tree, w.path)
@@ -43,6 +44,21 @@ func (a *assembly) takeOver() (done bool, err error) {
 	}
 	a.place = at
 	return true, p.shares(a.d.left, at, w.path)
+}
+
+// removable reports whether Publish will be able to take the name path of the destination away,
+// as far as the kernel holds its directory. Where only our rights are missing what is in it is no leftover. A
+// second name of what then stays would make one file of two.
+func (s *stager) removable(path string) bool {
+	at := &s.content.from
+	at.start(s.dst.fd)
+	dir, _, err := at.parent(path)
+	if err != nil {
+		return false
+	}
+	var st unix.Statx_t
+	err = unix.Statx(dir, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &st)
+	return err != nil || st.Attributes&st.Attributes_mask&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) == 0
 }
 
 // shares notes that what is staged at a place is one file with a leftover.

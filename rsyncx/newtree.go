@@ -172,7 +172,7 @@ func (f freshAttr) without(a attr) attr {
 		a.set &^= setGID
 	}
 	if a.xattrs == "" {
-		a.set &^= setPlain | setACLs
+		a.set &^= setPlain | setACLs | setRuled
 	}
 	return a
 }

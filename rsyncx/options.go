@@ -32,7 +32,7 @@ type Options struct {
 	Devices   bool // --devices, half of -D; as root only
 	Specials  bool // --specials: named pipes and sockets, the other half of -D
 	HardLinks bool // -H
-	Xattrs    bool // -X; as root all but those of the system, otherwise those of users. Filter must have no rules for their names
+	Xattrs    bool // -X; as root all but those of the system, otherwise those of users, unless Filter has rules for their names
 	ACLs      bool // -A; implies Perms
 
 	Executability bool // -E: without Perms
@@ -48,6 +48,10 @@ type Options struct {
 
 	OneFileSystem bool // -x
 	OmitMounts    bool // -x given twice
+
+	// Shallow says that the source does not go into all directories that it lists,
+	// whatever Only and Flat say. Otherwise one whose content does not come counts as unreadable.
+	Shallow bool
 
 	Checksum       bool    // -c: compare by content
 	ChecksumKind   SumKind // --checksum-choice: by which sum; a source that makes no sums is read in full instead
@@ -196,7 +200,6 @@ func (o *Options) honoured() error {
 		on         bool
 		name, hint string
 	}{
-		{o.Xattrs && o.Filter.NamesXattrs(), "filter rules for names of extended attributes (the modifier x)", "leave out the rules that have it"},
 		{o.Append && o.WholeFile, "Append with WholeFile", "a file that is appended to is not sent whole: leave out one of the two"},
 		{o.Inplace && o.PartialDir != "", "Inplace with PartialDir", "what is written in place is its own half file: leave out the partial directory"},
 		{o.PartialDir != "" && CheckPath(o.PartialDir) != nil, "a partial directory that is not a relative path of plain names",

@@ -20,38 +20,51 @@ func (s *stager) prunes(dir string, e *Entry) bool {
 
 // findEmpty walks the source once before the real walk, for whether a directory
 // stays depends on what the walk meets after it.
-func (s *stager) findEmpty(ctx context.Context) error {
-	if !s.o.PruneEmpty {
-		return nil
+func (s *stager) findEmpty(ctx context.Context) (err error) {
+	if s.o.PruneEmpty {
+		p := pruner{guard: s.o.Filter.Root().For(filter.Receiver), backups: s.backups.Root()}
+		s.pruned, err = p.walk(ctx, s.src, s.walkOptions())
 	}
-	p := pruner{guard: s.o.Filter.Root().For(filter.Receiver), pruned: make(map[string]bool)}
-	for d, err := range s.src.Walk(ctx, s.walkOptions()) {
+	return err
+}
+
+// EmptyDirs returns the directories that -m leaves out of a walk: a directory that a
+// rule of o.Filter keeps at the destination is none of them.
+func EmptyDirs(ctx context.Context, src Source, o WalkOptions) (map[string]bool, error) {
+	p := pruner{guard: o.Filter.Root().For(filter.Receiver)}
+	return p.walk(ctx, src, o)
+}
+
+func (p *pruner) walk(ctx context.Context, src Source, o WalkOptions) (map[string]bool, error) {
+	p.pruned = make(map[string]bool)
+	for d, err := range src.Walk(ctx, o) {
 		var unread *PathError
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case errors.As(err, &unread):
 			continue // the real walk meets it too
 		case err != nil:
-			return fmt.Errorf("list the source: %w", err)
+			return nil, fmt.Errorf("list the source: %w", err)
 		}
 		if err := checkDir(&d); err != nil {
-			return err
+			return nil, err
 		}
 		if p.arrive(&d); len(p.pruned) > maxPruned {
-			return fmt.Errorf("list the source: %w: more than %d empty directories", ErrTooMany, maxPruned)
+			return nil, fmt.Errorf("list the source: %w: more than %d empty directories", ErrTooMany, maxPruned)
 		}
 	}
 	p.leave(0)
-	s.pruned = p.pruned
-	return nil
+	return p.pruned, nil
 }
 
 // pruner finds the directories without anything but directories in them.
 type pruner struct {
-	guard  *filter.Scope
-	open   []prunable
-	pruned map[string]bool
+	guard *filter.Scope
+	// backups is the rule that keeps earlier backups from being deleted, or nil.
+	backups *filter.Scope
+	open    []prunable
+	pruned  map[string]bool
 }
 
 // prunable is one directory on the way from the root to the one looked at.
@@ -96,7 +109,10 @@ func (at *prunable) take(p *pruner, d *Dir) {
 // protected reports whether a rule keeps the directory path at the destination:
 // such a one is listed even when it is empty.
 func (p *pruner) protected(path string) bool {
-	kept, _ := p.guard.Excluded(path, true, filter.Receiver)
+	kept, rule := p.guard.Excluded(path, true, filter.Receiver)
+	if !kept && rule == "" {
+		kept, _ = p.backups.Excluded(path, true, filter.Receiver)
+	}
 	return kept
 }
 

@@ -148,12 +148,14 @@ func (p *publisher) once(o *op) error {
 	if slices.ContainsFunc(placeErrors, func(e error) bool { return errors.Is(err, e) }) {
 		p.stats.Skipped++
 		p.stats.Left++
-		p.notes.add("an entry was left as it was: the destination changed meanwhile, or refused")
+		p.notes.add(noteLeft)
 		p.sink.Emit(event.Event{Kind: event.Warning, Name: o.path, Text: "left as it was: " + Printable(err.Error())})
 		return nil
 	}
 	return fmt.Errorf("%s: %w", Printable(o.path), err)
 }
+
+const noteLeft = "an entry was left as it was: the destination changed meanwhile, or refused"
 
 // leave keeps later operations from the name path.
 func (p *publisher) leave(path string) {

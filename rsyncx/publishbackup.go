@@ -95,7 +95,7 @@ func (p *publisher) keep(dir int, name string, st *info, o *op) error {
 			return errors.Join(err, notThere(p.root.unlink(p.stage, as)))
 		}
 	}
-	if err := p.duplicate(dir, name, st, to, toName, o.attr.set); err != nil || how != backupMove {
+	if err := p.duplicate(dir, name, st, to, toName, o.attr); err != nil || how != backupMove {
 		return err
 	}
 	return notThere(p.root.unlink(dir, name))
@@ -174,7 +174,7 @@ func (p *publisher) backupDir(parent int, name, like string, keep attrSet) (int,
 	defer d.close()
 	if dir, err := d.dir(like); err == nil {
 		if st, err := statFd(dir); err == nil {
-			_ = p.root.apply(fd, withXattrs(likeAttr(&st, fd, keep), dir, ".", keep&setACLs)) // as good as it goes
+			_ = p.root.apply(fd, withXattrs(likeAttr(&st, fd, keep), dir, ".", attr{set: keep & setACLs})) // as good as it goes
 		}
 	}
 	return fd, nil
@@ -205,8 +205,9 @@ func ownAttr(st *info) attr {
 
 // withXattrs adds to a the extended attributes of name in dir that keep speaks of,
 // as far as they can be read.
-func withXattrs(a attr, dir int, name string, keep attrSet) attr {
-	keep &= setPlain | setACLs
+// Those that rules let pass are told by like.
+func withXattrs(a attr, dir int, name string, like attr) attr {
+	keep := like.set & (setPlain | setACLs)
 	if a.set&setMode == 0 {
 		keep &^= setACLs // a symbolic link
 	}
@@ -219,14 +220,23 @@ func withXattrs(a attr, dir int, name string, keep attrSet) attr {
 	}
 	defer unix.Close(fd)
 	var r xattrReader
-	if list, err := r.held(fd, keep&setPlain != 0, keep&setACLs != 0); err == nil {
-		a.set, a.xattrs = a.set|keep, list
+	ruled := like.set&setRuled != 0
+	list, err := r.held(fd, keep&setPlain != 0 && !ruled, keep&setACLs != 0)
+	if err != nil {
+		return a
 	}
+	if ruled {
+		for name, value := range Xattrs(like.xattrs) {
+			list = insertXattr(list, name, value)
+		}
+		keep |= setRuled
+	}
+	a.set, a.xattrs = a.set|keep, list
 	return a
 }
 
 // duplicate copies a name that cannot be linked, under another name first.
-func (p *publisher) duplicate(dir int, name string, st *info, to int, toName string, keep attrSet) error {
+func (p *publisher) duplicate(dir int, name string, st *info, to int, toName string, like attr) error {
 	const as = ".drsync-backup"
 	if err := notThere(p.root.unlink(to, as)); err != nil {
 		return err
@@ -251,7 +261,7 @@ func (p *publisher) duplicate(dir int, name string, st *info, to int, toName str
 		return err
 	}
 	defer unix.Close(fd)
-	if err := p.root.apply(fd, withXattrs(ownAttr(st), dir, name, keep)); err != nil {
+	if err := p.root.apply(fd, withXattrs(ownAttr(st), dir, name, like)); err != nil {
 		return err
 	}
 	return p.replacing(to, toName, func() error { return p.root.rename(to, as, to, toName) })

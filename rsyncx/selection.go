@@ -47,10 +47,16 @@ func (s Selection) Rules() bool { return s.all || s.cut > 0 && !s.flat }
 
 // Names returns what to look at unless All, ascending.
 func (s Selection) Names() []string {
-	var names []string
 	if s.all {
 		return nil
 	}
+	return s.Expected()
+}
+
+// Expected returns the names in the directory that were asked for or lead to what was,
+// ascending, whether All or not.
+func (s Selection) Expected() []string {
+	var names []string
 	for _, path := range s.only {
 		name, _, _ := strings.Cut(path[s.cut:], "/")
 		if len(names) == 0 || names[len(names)-1] != name {
@@ -99,9 +105,6 @@ func (s Selection) entered(name, path string, rules *filter.Scope) (Selection, b
 // Missing returns the paths that were asked for and are not there, when name is
 // not, or is there and no directory.
 func (s Selection) Missing(name string, there bool) []string {
-	if s.all {
-		return nil
-	}
 	missing := s.below(name)
 	if i, found := s.find(name); found && !there && s.Asked(name) {
 		return s.only[i : i+1+len(missing)]

@@ -29,27 +29,64 @@ func (r *Root) setXattrs(fd int, a attr) error {
 	if err := r.readable(fd); err != nil {
 		return err
 	}
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
+	if a.set&setRuled != 0 {
+		if err := r.setRuled(x, path, a); err != nil {
+			return err
+		}
+		if a.set &^= setPlain | setRuled; a.set&setACLs == 0 {
+			return nil
+		}
+	}
 	now, err := x.held(fd, a.set&setPlain != 0, a.set&setACLs != 0)
 	if err != nil {
 		return r.refuses(err)
 	}
-	path := fmt.Sprintf("/proc/self/fd/%d", fd)
 	want := chosen(a.xattrs, a.set)
 	for name, value := range besides(now, want) {
-		err := r.do("setxattr", func() error {
-			if value == nil {
-				return unix.Removexattr(path, name)
-			}
-			return unix.Setxattr(path, name, *value, 0)
-		})
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err := r.refuses(wrapXattr(name, err)); err != nil {
+		if err := r.changeXattr(path, name, value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// setRuled removes the attributes of a.gone and sets the plain ones of a.xattrs.
+func (r *Root) setRuled(x *xattrReader, path string, a attr) error {
+	for name := range Xattrs(a.gone) {
+		if err := r.changeXattr(path, realXattr(name), nil); err != nil {
+			return err
+		}
+	}
+	for _, acls := range []bool{false, true} { // last of all, as in besides
+		for name, value := range Xattrs(chosen(a.xattrs, setPlain)) {
+			if name = realXattr(name); isACL(name) != acls {
+				continue
+			}
+			if now, err := x.get(path, name); err == nil && string(now) == value {
+				continue
+			}
+			b := []byte(value)
+			if err := r.changeXattr(path, name, &b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// changeXattr sets or, without a value, removes one attribute of what is open at path.
+func (r *Root) changeXattr(path, name string, value *[]byte) error {
+	err := r.do("setxattr", func() error {
+		if value == nil {
+			return unix.Removexattr(path, name)
+		}
+		return unix.Setxattr(path, name, *value, 0)
+	})
+	if errors.Is(err, unix.ENODATA) {
+		return nil
+	}
+	return r.refuses(wrapXattr(name, err))
 }
 
 func wrapXattr(name string, err error) error {
@@ -275,7 +312,7 @@ func (s *stager) bearings(path string, e *Entry) error {
 	var names aclOwners
 	user := func(id uint32) uint32 { return s.ids.user(id, names.users[id]) }
 	group := func(id uint32) uint32 { return s.ids.group(id, names.groups[id]) }
-	var list []byte
+	var list []heldXattr
 	for name, value := range Xattrs(e.Xattrs) {
 		switch {
 		case name == aclNames: // it comes before the lists
@@ -295,12 +332,16 @@ func (s *stager) bearings(path string, e *Entry) error {
 			if name == aclAccess && repeatsMode([]byte(value)) {
 				continue
 			}
-		case !s.cmp.xattrs || !carriesXattr(name):
+		case !s.cmp.xattrs:
 			continue
+		default:
+			if name = s.cmp.rules.takes(name); name == "" {
+				continue
+			}
 		}
-		list = AppendXattr(list, name, value)
+		list = append(list, heldXattr{name, value})
 	}
-	e.Xattrs = string(list)
+	e.Xattrs = encodeXattrs(list)
 	return nil
 }
 

@@ -4,9 +4,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -90,8 +92,12 @@ func TestLockedOut(t *testing.T) {
 func TestImmutable(t *testing.T) {
 	testenv.RequireRoot(t)
 	testenv.Require(t, "chattr")
-	for name, backup := range map[string]bool{"plain": false, "backup": true} {
+	for name, backup := range map[string]bool{"plain": false, "backup": true, "append only": false} {
 		t.Run(name, func(t *testing.T) {
+			letter := "i"
+			if name == "append only" {
+				letter = "a"
+			}
 			dir := tempDir(t)
 			from, to := dir+"/from", dir+"/to"
 			write(t, from+"/c", "new content")
@@ -104,8 +110,8 @@ func TestImmutable(t *testing.T) {
 					t.Fatalf("chattr: %v: %s", err, out)
 				}
 			}
-			hold("+i")
-			t.Cleanup(func() { hold("-i") })
+			hold("+" + letter)
+			t.Cleanup(func() { hold("-" + letter) })
 			src, dst := open(t, from, to)
 			o := sceneOptions()
 			o.Backup = backup
@@ -115,8 +121,13 @@ func TestImmutable(t *testing.T) {
 			var said eventLog
 			o.Event = said.add
 			stats, err := Sync(t.Context(), src, dst, o)
-			if err != nil || stats.Left != 2 {
+			if err != nil || stats.Left != 2 || stats.Transferred != 1 {
 				t.Errorf("%v: %+v", err, stats)
+			}
+			if !slices.ContainsFunc(said.other, func(e event.Event) bool {
+				return e.Kind == event.Warning && e.Name == "c" && e.Text == "left as it was: operation not permitted"
+			}) {
+				t.Errorf("said %v", said.other)
 			}
 			for path, want := range map[string]string{"/c": "old", "/k": "old", "/d": "new content"} {
 				if got, err := os.ReadFile(to + path); err != nil || string(got) != want {

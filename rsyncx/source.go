@@ -39,7 +39,9 @@ type Source interface {
 	// pieces: several Dirs with its path, one directly after the other and before its
 	// subdirectories; see Piece. A directory that is
 	// listed in its parent but whose content was not looked at (unreadable, on
-	// another file system with OneFileSystem) is not yielded. An error that is a *PathError says
+	// another file system with OneFileSystem) is not yielded; unless it is another file
+	// system's, or Only and Flat keep the walk out, a *PathError with its path says why, and
+	// wraps fs.ErrNotExist when it is gone. An error that is a *PathError says
 	// that one name could not be read, and the walk goes on after it; any other
 	// error is the last thing yielded.
 	Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, error]

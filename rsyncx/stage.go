@@ -59,6 +59,7 @@ func stage(ctx context.Context, src Source, dst *Root, o Options) (_ *Staged, er
 		return nil, err
 	}
 	s.cmp = newComparer(o, s.can)
+	s.xattrs.rules = s.cmp.rules
 	s.out = &Staged{root: dst, stage: -1, state: -1, dry: o.DryRun, noSync: o.NoSync, half: o.deleteOnly, sink: o.Event}
 	defer func() {
 		s.close()
@@ -143,6 +144,8 @@ type stager struct {
 	gathers bool
 	whole   Dir
 	listed  int64 // names the source sent
+	// excused are the paths of which the source said what is wrong with them, and what leads there.
+	excused map[string]struct{}
 	// ignored is the directory that was last kept out with all below it.
 	ignored string
 	names   []byte // scratch

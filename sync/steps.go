@@ -118,6 +118,7 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 	p.record.Databases = []snapshot.Database{{
 		Engine: p.EngineName, Mode: p.EngineMode, Name: p.DatabaseName, Server: point.Server,
 		Time: point.Time.UTC(), Position: point.Position, Tables: counts.Tables, Rows: counts.Rows, Bytes: counts.Bytes,
+		Locked: counts.Locked.Seconds(), LockedAgainst: counts.Against,
 	}}
 	if dumped != "" {
 		if err := p.keepDump(dumped); err != nil {
@@ -129,7 +130,15 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return fmt.Sprintf("%d tables, %d rows, %d bytes; T = %s", counts.Tables, counts.Rows, counts.Bytes, point.Time.UTC().Format(time.RFC3339Nano)), nil
+	return fmt.Sprintf("%d tables, %d rows, %d bytes; T = %s%s", counts.Tables, counts.Rows, counts.Bytes, point.Time.UTC().Format(time.RFC3339Nano), lockedFor(counts)), nil
+}
+
+// lockedFor says what the active had to wait with for the capture, and how long.
+func lockedFor(c dbrepl.Counts) string {
+	if c.Locked == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; the active's %s waited for %v at most", c.Against, c.Locked.Round(100*time.Microsecond))
 }
 
 // clockPoint is the point of a home without a database: the active's time

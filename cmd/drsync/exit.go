@@ -9,6 +9,7 @@ import (
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/show"
+	"github.com/drsync/drsync/rsyncx"
 )
 
 // Exit statuses, which scripts rely on.
@@ -66,7 +67,7 @@ func statusOf(err error) int {
 		return int(status)
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &locked):
+	case errors.As(err, &locked), errors.Is(err, rsyncx.ErrBusy):
 		return exitLocked
 	case errors.Is(err, role.ErrWrongRole):
 		return exitWrongRole

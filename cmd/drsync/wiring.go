@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/drsync/drsync/dbrepl/mysql"
 	"github.com/drsync/drsync/dbrepl/postgres"
 	"github.com/drsync/drsync/dbrepl/sqlite"
+	"github.com/drsync/drsync/failover"
 	"github.com/drsync/drsync/internal/app"
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/event"
@@ -193,9 +195,13 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		if d.Active.Via == config.ViaSSH {
 			there.Dial = active.DialContext
 		}
-		return postgres.New(postgres.Options{
+		options := postgres.Options{
 			Name: d.Name, Active: there, Standby: here, Scratch: filepath.Join(cfg.Standby.State, "postgres"), Event: sink,
-		})
+		}
+		if d.Mode == config.ModeReplication {
+			return newPostgresReplica(cfg, options)
+		}
+		return postgres.New(options)
 	case config.EngineMySQL:
 		there, errThere := mysqlServer(cfg, "database.active", d.Active)
 		here, errHere := mysqlServer(cfg, "database.standby", d.Standby)
@@ -223,6 +229,22 @@ func newReplica(cfg *config.Config, o mysql.Options) (dbrepl.Engine, error) {
 	return mysql.NewReplica(mysql.ReplicaOptions{
 		Options: o, Continuous: r.Continuous,
 		Source: mysql.ReplicaSource{Address: r.Address, User: r.User, Password: password, TLS: r.TLS == config.TLSVerify, CA: r.CA},
+	})
+}
+
+func newPostgresReplica(cfg *config.Config, o postgres.Options) (dbrepl.Engine, error) {
+	d := cfg.Database.Replica
+	command := func(argv []string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			output, err := failover.Command{Argv: argv}.Run(ctx)
+			if said := strings.TrimSpace(output); err != nil && said != "" {
+				err = fmt.Errorf("%w: %s", err, said)
+			}
+			return err
+		}
+	}
+	return postgres.NewReplica(postgres.ReplicaOptions{
+		Options: o, DataDirectory: d.DataDirectory, Account: d.Account, Slot: d.Slot, Start: command(d.Start), Stop: command(d.Stop),
 	})
 }
 

@@ -11,8 +11,10 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // Writer makes one dump. Several goroutines may begin and write chunks at once.
@@ -27,7 +29,7 @@ type Writer struct {
 // Create makes the directory of a dump, which must not exist yet.
 func Create(dir string) (*Writer, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create dump: %w", err)
+		return nil, (&Writer{dir: dir}).advise(fmt.Errorf("create dump: %w", err))
 	}
 	return &Writer{dir: dir}, nil
 }
@@ -69,7 +71,7 @@ func (w *Writer) Chunk(table string) (*ChunkWriter, error) {
 	c := &ChunkWriter{w: w, index: w.begin(table, packed), sum: xxh3.New128()}
 	var err error
 	if c.f, err = os.OpenFile(filepath.Join(w.dir, w.file(c.index)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return nil, fmt.Errorf("write dump: %w", err)
+		return nil, w.advise(fmt.Errorf("write dump: %w", err))
 	}
 	c.z, err = zstd.NewWriter(c.f, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithWindowSize(chunkWindow), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
@@ -90,9 +92,17 @@ func (c *ChunkWriter) Write(p []byte) (int, error) {
 	_, _ = c.sum.Write(p[:n]) // never fails
 	c.bytes += int64(n)
 	if err != nil {
-		err = fmt.Errorf("write dump: %w", err)
+		err = c.w.advise(fmt.Errorf("write dump: %w", err))
 	}
 	return n, err
+}
+
+// advise adds what can be done about an error.
+func (w *Writer) advise(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return hint.With(err, "make room in "+filepath.Dir(w.dir)+", or keep fewer dumps, then run drsync again")
+	}
+	return err
 }
 
 // Close ends a chunk that holds the given number of rows. Without it the dump
@@ -107,8 +117,11 @@ func (c *ChunkWriter) Close(rows int64) error {
 	if err == nil {
 		info, err = c.f.Stat()
 	}
-	if err = errors.Join(err, c.f.Close()); err != nil {
-		return fmt.Errorf("write dump: %w", err)
+	if cerr := c.f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return c.w.advise(fmt.Errorf("write dump: %w", err))
 	}
 	sum := c.sum.Sum128().Bytes()
 	c.w.end(c.index, Chunk{Rows: rows, Bytes: c.bytes, Sum: hex.EncodeToString(sum[:]), Stored: info.Size()})
@@ -160,7 +173,7 @@ func (w *Writer) Seal(m Manifest) error {
 	}
 	for _, c := range m.Chunks {
 		if err := syncFile(filepath.Join(w.dir, c.File)); err != nil {
-			return fmt.Errorf("seal dump: %w", err)
+			return w.advise(fmt.Errorf("seal dump: %w", err))
 		}
 	}
 	text, err := m.encode()
@@ -174,7 +187,7 @@ func (w *Writer) Seal(m Manifest) error {
 		err = durable.SyncDir(filepath.Dir(w.dir))
 	}
 	if err != nil {
-		return fmt.Errorf("seal dump %s: %w", w.dir, err)
+		return w.advise(fmt.Errorf("seal dump %s: %w", w.dir, err))
 	}
 	return nil
 }

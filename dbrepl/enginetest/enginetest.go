@@ -50,6 +50,11 @@ type Fixture struct {
 	// whether it has come that far. The suite tries every n until one is not
 	// reached.
 	Crash func(t testing.TB, n int) (e dbrepl.Engine, reached func() bool)
+
+	// Watched returns an engine as Open does that calls at before each of the
+	// points where Crash would stop it, and goes on. nil is for an engine whose
+	// readers may see states between two snapshots while it publishes.
+	Watched func(t testing.TB, at func()) dbrepl.Engine
 }
 
 // Run runs the suite; newFixture makes a fresh fixture for each of its tests.
@@ -68,6 +73,7 @@ func Run(t *testing.T, newFixture func(t testing.TB) Fixture) {
 		{"RecoverWithCommit", recoverWithCommit},
 		{"CrashDuringFirstPublish", crashDuringFirstPublish},
 		{"CrashDuringLaterPublish", crashDuringLaterPublish},
+		{"EveryMomentOfAPublish", everyMomentOfAPublish},
 		{"Promote", promote},
 		{"RefsOrder", refsOrder},
 		{"RefsLengths", refsLengths},
@@ -125,21 +131,30 @@ func sum(i int) blob.Sum { return blob.Sum(fmt.Sprintf("%040x", i)) }
 // of two generations ends the test.
 func (s *suite) visible() int {
 	s.Helper()
+	n, err := s.look()
+	if err != nil {
+		s.Fatal(err)
+	}
+	return n
+}
+
+// look is visible for any goroutine.
+func (s *suite) look() (int, error) {
 	rows, err := s.Standby("SELECT gen_a.n, gen_b.n, (SELECT COUNT(*) FROM binaries) FROM gen_a, gen_b")
 	if err != nil {
-		return 0
+		return 0, nil
 	}
 	var a, b, c int
 	if len(rows) != 1 {
-		s.Fatalf("the standby shows %q", rows)
+		return 0, fmt.Errorf("the standby shows %q", rows)
 	}
 	if _, err := fmt.Sscanf(rows[0], "%d|%d|%d", &a, &b, &c); err != nil {
-		s.Fatalf("the standby shows %q: %v", rows, err)
+		return 0, fmt.Errorf("the standby shows %q: %w", rows, err)
 	}
 	if a != b || b != c {
-		s.Fatalf("the standby shows a mix of generations %d, %d and %d", a, b, c)
+		return 0, fmt.Errorf("the standby shows a mix of generations %d, %d and %d", a, b, c)
 	}
-	return a
+	return a, nil
 }
 
 func (s *suite) wantVisible(n int) {

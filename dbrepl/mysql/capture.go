@@ -44,7 +44,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 			return g, nil
 		}
 		if ctx.Err() == nil {
-			err = errors.Join(err, e.dropStaging(ctx))
+			err = e.afterFailure(ctx, err)
 		}
 		if ctx.Err() != nil || !errors.Is(err, errChanged) {
 			return nil, err
@@ -146,6 +146,9 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 		}
 	}
 	k.g = e.newGeneration(snap.point, now)
+	if k.g.Counts.Locked = snap.locked; snap.locked > 0 {
+		k.g.Counts.Against = lockedAgainst
+	}
 	for _, step := range []func() error{
 		func() error { return k.createTables(ctx, now.tables) },
 		func() error { return k.copyTables(ctx, &activeRows{copier: k, readers: snap.sessions}, now.tables) },
@@ -242,7 +245,7 @@ func (k *copier) createTables(ctx context.Context, tables []table) error {
 			ddl, _, _ = bare(ddl)
 		}
 		if _, err := k.staging.ExecContext(ctx, ddl); err != nil {
-			return fmt.Errorf("create table %s on the standby: %w", t.name, k.standby.explain(ctx, err))
+			return fmt.Errorf("create table %s on the standby: %w", t.name, adviseRoom(k.standby.explain(ctx, err)))
 		}
 		k.g.Tables = append(k.g.Tables, t.name)
 	}
@@ -265,6 +268,19 @@ func (k *copier) copySequence(ctx context.Context, from origin, t table) error {
 	}
 	k.g.Counts.Tables++
 	return nil
+}
+
+// afterFailure removes what was loaded in vain and returns err. What cannot be
+// removed now, since the server is gone or undoes for long what was cut short,
+// the next Recover removes: that is no second error.
+func (e *Engine) afterFailure(ctx context.Context, err error) error {
+	e.standby.kills.wait() // what was cut short lets go of its tables
+	cleanup := e.dropStaging(ctx)
+	gone := errors.Is(err, errLost) && cleanup != nil && !isServerError(cleanup)
+	if gone || hasNumber(cleanup, errLockWaitTimeout) {
+		return err
+	}
+	return errors.Join(err, cleanup)
 }
 
 // dropStaging removes what a capture left.

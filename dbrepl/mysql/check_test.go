@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/dbrepl/room"
 	"github.com/drsync/drsync/internal/testenv"
 )
 
@@ -178,10 +179,10 @@ func missingSpaceIsFound(t *testing.T, p product) {
 		data, sort int64
 		want       []string
 	}{
-		{size, size, []string{"fatal: has"}},
-		{2 * size, size, []string{"building indexes may need as much again"}},
-		{3 * size, index - 1, []string{"where it sorts, has"}},
-		{3 * size, index, nil},
+		{room.Reserve + size, size, []string{"fatal: has"}},
+		{room.Reserve + 2*size, size, []string{"building indexes may need as much again"}},
+		{room.Reserve + 3*size, index - 1, []string{"where it sorts, has"}},
+		{room.Reserve + 3*size, index, nil},
 	} {
 		e.free = func(dir string) (int64, bool) {
 			if strings.HasPrefix(dir, strings.TrimSuffix(l.standby.Datadir, "/")) {

@@ -67,6 +67,21 @@ func exactInUTF8(charset string) bool {
 	return false
 }
 
+// inUTF8 says whether the stored bytes of a column are those that travel, so that
+// the server need not convert them. Of an address or UUID it would take the text
+// for the value.
+func (c column) inUTF8() bool {
+	switch c.kind {
+	case "inet4", "inet6", "uuid", "json":
+		return false
+	}
+	switch c.charset {
+	case "utf8mb4", "utf8mb3", "utf8", "":
+		return true
+	}
+	return false
+}
+
 // appendField appends a value, or nil for NULL, as a field of LOAD DATA.
 func appendField(line, value []byte, send encoding) []byte {
 	if value == nil {
@@ -97,18 +112,22 @@ type plan struct {
 	table table
 	send  []encoding
 	query string // reads the rows
+	set   string // the character set that LOAD DATA is told the lines are in
 	into  string // the column list of LOAD DATA, with its SET clause
 	names string // the column list of INSERT
 	store []string
 }
 
 func planOf(t table) (plan, error) {
-	p := plan{table: t}
+	p := plan{table: t, set: "binary"}
 	var reads, targets, sets, names []string
 	for i, c := range t.columns {
 		tr, err := c.transport()
 		if err != nil {
 			return plan{}, fmt.Errorf("table %s: %w", t.name, err)
+		}
+		if tr.send == plain && !c.inUTF8() {
+			p.set = "utf8mb4"
 		}
 		reads = append(reads, tr.read)
 		names = append(names, quote(c.name))

@@ -201,6 +201,46 @@ func serverKilledDuringCapture(t *testing.T, p product) {
 	l.sync(t, l.engine(t))
 }
 
+// TestServerKilledDuringRestoreAs leaves half of a schema beside the visible one:
+// it says that it is not whole, and the next restore takes its place.
+func TestServerKilledDuringRestoreAs(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, mariaDB)
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, pad CHAR(250)) ENGINE=InnoDB; INSERT INTO t SELECT seq, SHA2(seq, 512) FROM seq_1_to_30000; CREATE TABLE u (id INT) ENGINE=InnoDB; INSERT INTO u VALUES (1); CREATE VIEW v AS SELECT id FROM t")
+	e := l.engine(t)
+	dir, _ := l.keepDump(t, e)
+	e.workers = 1
+	rows := 0
+	e.during = func(string) {
+		if rows++; rows == 20 {
+			l.standby.Kill()
+		}
+	}
+	if _, err := e.RestoreAs(t.Context(), dir, "beside"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Fatalf("restored without a server: %v", err)
+	}
+	l.standby.Start()
+	marked := "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'beside' AND TABLE_NAME = '" + unfinishedTable + "'"
+	if got, err := query(l.standby.DB(t, ""), marked); err != nil || got[0] != "1" {
+		t.Errorf("half of a schema does not say that it is: %s, %v", got, err)
+	}
+	heard, adjust := collect()
+	next := l.engine(t, adjust)
+	n, err := next.RestoreAs(t.Context(), dir, "beside")
+	if err != nil || n.Tables != 2 || n.Rows != 30001 {
+		t.Errorf("restored again: %+v, %v", n, err)
+	}
+	if got := heard.all(); !strings.Contains(got, "did not come to its end") {
+		t.Errorf("it warned %q", got)
+	}
+	if got, err := query(l.standby.DB(t, "beside"), "SELECT (SELECT COUNT(*) FROM v), ("+marked+")"); err != nil || got[0] != "30000|0" {
+		t.Errorf("the schema has %s, %v", got, err)
+	}
+	if _, err := next.RestoreAs(t.Context(), dir, "beside"); err == nil || !strings.Contains(err.Error(), "it exists") {
+		t.Errorf("into one that is whole: %v", err)
+	}
+}
+
 func definitionsThatChangeDuringACapture(t *testing.T, l *lab) {
 	active, standby := l.active, l.standby
 	for name, ddl := range map[string]string{

@@ -15,6 +15,9 @@ import (
 
 // Numbers of server errors that mean something to us.
 const (
+	errWriting           = 3
+	errDiskFull          = 1021
+	errTableFull         = 1114
 	errAccessDenied      = 1045
 	errDatabaseExists    = 1007
 	errNoSuchDatabase    = 1049

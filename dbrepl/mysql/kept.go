@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -115,7 +114,7 @@ func (e *Engine) restore(ctx context.Context, dir string) (_ *generation, err er
 	defer switchBack()
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			err = errors.Join(err, e.dropStaging(ctx))
+			err = e.afterFailure(ctx, err)
 		}
 	}()
 	c := e.unpacker(k, e.stagingName(), local)
@@ -193,12 +192,18 @@ func (e *Engine) restoreAs(ctx context.Context, dir, name string) (_ dbrepl.Coun
 	c := e.unpacker(k, name, local)
 	c.lasting = true
 	c.renameObjects(k.def.LowerCase != "0")
-	there, err := e.mayCreate(ctx, name, p.standby)
+	there, half, err := e.mayCreate(ctx, name, p.standby)
 	if err != nil {
 		return dbrepl.Counts{}, err
 	}
 	exists := func() error { return hint.New("it exists", "name a database that does not exist") }
-	if there {
+	switch {
+	case half:
+		e.warn("the database %s, which a restore that did not come to its end has left, is made anew", name)
+		if err := e.dropLoaded(ctx, name); err != nil {
+			return dbrepl.Counts{}, err
+		}
+	case there:
 		return dbrepl.Counts{}, exists()
 	}
 	if err = c.createTarget(ctx, k.schema); hasNumber(err, errDatabaseExists) {
@@ -206,29 +211,38 @@ func (e *Engine) restoreAs(ctx context.Context, dir, name string) (_ dbrepl.Coun
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.dropLoaded(ctx, name))
+			err = e.undoLoaded(ctx, name, err)
 		}
 	}()
 	if err != nil {
 		return dbrepl.Counts{}, err
 	}
 	defer c.staging.Close()
+	if err := execAll(ctx, c.staging, "CREATE TABLE "+quote(unfinishedTable)+
+		" (n INT) ENGINE=InnoDB COMMENT='a restore by drsync has not come to its end: this database is not whole'"); err != nil {
+		return dbrepl.Counts{}, adviseRoom(e.standby.explain(ctx, err))
+	}
 	if err := c.unpack(ctx, k); err != nil {
 		return dbrepl.Counts{}, err
 	}
-	return c.g.Counts, nil
+	return c.g.Counts, e.standby.explain(ctx, execAll(ctx, c.staging, "DROP TABLE "+quote(unfinishedTable)))
 }
 
-// mayCreate asks whether a schema exists, and whether the account may make it.
-func (e *Engine) mayCreate(ctx context.Context, name string, id identity) (there bool, err error) {
+// unfinishedTable is the first table of a schema that a dump is loaded into
+// beside the visible one, and goes away when all the rest is there.
+const unfinishedTable = "drsync_unfinished"
+
+// mayCreate asks whether a schema exists, whether that is half of one that was
+// restored, and whether the account may make it.
+func (e *Engine) mayCreate(ctx context.Context, name string, id identity) (there, half bool, err error) {
 	c, err := e.standby.session(ctx, "")
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer c.Close()
 	all, err := readPrivileges(ctx, c)
 	if err != nil {
-		return false, e.standby.explain(ctx, err)
+		return false, false, e.standby.explain(ctx, err)
 	}
 	var missing []string
 	for _, right := range standbyRights {
@@ -237,11 +251,24 @@ func (e *Engine) mayCreate(ctx context.Context, name string, id identity) (there
 		}
 	}
 	if missing != nil {
-		return false, hint.With(fmt.Errorf("the account %s lacks %s on it", id.User, strings.Join(missing, ", ")),
+		return false, false, hint.With(fmt.Errorf("the account %s lacks %s on it", id.User, strings.Join(missing, ", ")),
 			grantStatement([]string{"ALL PRIVILEGES"}, asPattern(name)+".*", id.User))
 	}
-	found, err := records(ctx, c, "SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ?", name)
-	return len(found) > 0, e.standby.explain(ctx, err)
+	found, err := records(ctx, c, "SELECT (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = SCHEMA_NAME AND TABLE_NAME = ?) half FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = ?", unfinishedTable, name)
+	if err != nil || len(found) == 0 {
+		return false, false, e.standby.explain(ctx, err)
+	}
+	return true, found[0].get("half") != "0", nil
+}
+
+// undoLoaded drops what was loaded in vain and returns err. What cannot be
+// dropped now says that it is unfinished, and the next restore replaces it.
+func (e *Engine) undoLoaded(ctx context.Context, name string, err error) error {
+	cleanup := e.dropLoaded(ctx, name)
+	if cleanup != nil {
+		e.warn("the database %s is left, and is not whole: %v", name, cleanup)
+	}
+	return err
 }
 
 // dropLoaded drops what was loaded in vain, also when the command was interrupted.

@@ -253,6 +253,11 @@ func contract(t *testing.T, p product) {
 				e := l.engine(t)
 				return e, crashAt(e, n)
 			},
+			Watched: func(t testing.TB, at func()) dbrepl.Engine {
+				e := l.engine(t)
+				e.before = func(string) error { at(); return nil }
+				return e
+			},
 		}
 	})
 }

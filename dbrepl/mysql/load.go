@@ -180,7 +180,7 @@ func (l *loader) loadLocal(ctx context.Context, tx *sql.Tx, p plan, src *rowSour
 	gomysql.RegisterReaderHandler(name, func() io.Reader { return &lines{rowSource: src} })
 	defer gomysql.DeregisterReaderHandler(name)
 	res, err := tx.ExecContext(ctx, "LOAD DATA LOCAL INFILE 'Reader::"+name+"' INTO TABLE "+quote(p.table.name)+
-		` CHARACTER SET utf8mb4 FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n' `+p.into)
+		" CHARACTER SET "+p.set+` FIELDS TERMINATED BY '\t' ESCAPED BY '\\' LINES TERMINATED BY '\n' `+p.into)
 	if err != nil {
 		return 0, err
 	}

@@ -73,6 +73,8 @@ type Engine struct {
 	// during is called before the snapshot, with "", and when rows of a table
 	// have been read.
 	during func(table string)
+	// between is called before each session of a snapshot begins it, one after the other.
+	between func()
 	// workers is how many tables are copied at once; 0 for workers().
 	workers int
 	// chunkBytes is from how many bytes on a table may be divided; 0 for chunkBytes.

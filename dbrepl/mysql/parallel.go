@@ -63,6 +63,15 @@ type crew struct {
 // copyTables copies all rows, the largest table first, and then adds what the
 // tables lack.
 func (k *copier) copyTables(ctx context.Context, from origin, tables []table) error {
+	ctx, stop, err := k.watchRoom(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return adviseRoom(k.fillTables(ctx, from, tables))
+}
+
+func (k *copier) fillTables(ctx context.Context, from origin, tables []table) error {
 	c := &crew{copier: k, from: from}
 	all, err := c.divide(ctx, tables)
 	if err != nil {

@@ -49,7 +49,7 @@ func (e *Engine) publish(ctx context.Context, g *generation) error {
 	defer c.Close()
 	p := &publisher{Engine: e, g: g, conn: c}
 	if err := p.run(ctx); err != nil {
-		return e.standby.explain(ctx, err)
+		return adviseRoom(e.standby.explain(ctx, err))
 	}
 	return nil
 }

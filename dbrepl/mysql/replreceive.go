@@ -78,6 +78,9 @@ func (r *Replica) describe(ctx context.Context, snap *snapshot) (*generation, er
 		Point: snap.point, Charset: defaults.get("cs"), Collation: defaults.get("co"), Tables: tables, Replicated: true,
 	}
 	g.Counts.Tables = len(tables)
+	if g.Counts.Locked = snap.locked; snap.locked > 0 {
+		g.Counts.Against = lockedAgainst
+	}
 	for _, o := range events {
 		if o.Enabled {
 			g.Events = append(g.Events, o.Name)

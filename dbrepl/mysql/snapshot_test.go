@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/testenv"
 )
 
@@ -17,23 +18,26 @@ import (
 func TestSessionsSeeOneMoment(t *testing.T) { everywhere(t, sessionsSeeOneMoment) }
 
 func sessionsSeeOneMoment(t *testing.T, p product) {
-	logged, unlogged := p.start(t), p.unlogged(t)
+	logged, unlogged, numbered := p.start(t), p.unlogged(t), p.withoutGTID(t)
+	if p.name != mariaDB.name {
+		for _, m := range []*testenv.MySQLServer{logged, numbered} { // what is in the binary log is committed so much later
+			m.Exec(t, "", "SET GLOBAL binlog_group_commit_sync_delay=3000")
+		}
+	}
 	for name, test := range map[string]struct {
 		server   *testenv.MariaDBServer
 		adjust   func(*identity)
 		poor     bool // an account without RELOAD
 		position bool
+		locks    bool
+		may      bool // or not
 	}{
-		"own positions": {server: logged, position: true},
-		"backup stage":  {server: unlogged},
-		"read lock":     {server: unlogged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }},
-		"table locks":   {server: unlogged, poor: true},
+		"own positions": {server: logged, position: true, may: p.name != mariaDB.name},
+		"without GTIDs": {server: numbered, position: true, locks: p.name != mariaDB.name},
+		"backup stage":  {server: unlogged, locks: true},
+		"read lock":     {server: unlogged, adjust: func(i *identity) { i.Number = [3]int{10, 3, 0} }, locks: true},
+		"table locks":   {server: unlogged, poor: true, locks: true},
 		"one, unlogged": {server: unlogged},
-		"server's own": {server: logged, adjust: func(i *identity) {
-			if i.MariaDB {
-				i.Number = [3]int{10, 3, 0}
-			}
-		}, position: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, test.server, logged)
@@ -70,7 +74,7 @@ func sessionsSeeOneMoment(t *testing.T, p product) {
 			if name == "one, unlogged" {
 				sessions = 1
 			}
-			for range 5 {
+			for range 10 {
 				s, err := e.openSnapshot(ctx, id, []table{{name: "a"}, {name: "b"}}, sessions)
 				if err != nil {
 					t.Fatal(err)
@@ -89,6 +93,9 @@ func sessionsSeeOneMoment(t *testing.T, p product) {
 				if len(seen) != 1 || (s.point.Position != "") != test.position || s.point.Time.IsZero() {
 					t.Errorf("%d sessions see %v at %+v", sessions, seen, s.point)
 				}
+				if (s.locked > 0) != test.locks && !test.may || s.locked > lockHold {
+					t.Errorf("locked for %v", s.locked)
+				}
 				s.close()
 			}
 			cancel()
@@ -97,6 +104,69 @@ func sessionsSeeOneMoment(t *testing.T, p product) {
 			}
 			// Nothing is locked any more.
 			l.onActive(t, "SET lock_wait_timeout=1; ALTER TABLE a ADD COLUMN x INT; UPDATE a SET n=0")
+		})
+	}
+}
+
+// TestLocksOnTheActive reads what the active was asked for: MariaDB with a binary
+// log is not locked, even if it commits between any two sessions; elsewhere it is
+// measured how long it was.
+func TestLocksOnTheActive(t *testing.T) {
+	t.Parallel()
+	logged, unlogged := testenv.MariaDB(t), testenv.MariaDB(t, "--skip-log-bin")
+	for name, test := range map[string]struct {
+		server *testenv.MariaDBServer
+		busy   bool
+		locks  string // with which statement
+	}{
+		"own positions":      {server: logged},
+		"busy":               {server: logged, busy: true},
+		"without binary log": {server: unlogged, locks: "BACKUP STAGE BLOCK_COMMIT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, test.server, logged)
+			if test.server == logged {
+				l.standby = unlogged
+			}
+			l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY, n BIGINT) ENGINE=InnoDB; CREATE TABLE b (n BIGINT) ENGINE=InnoDB; INSERT INTO a SELECT seq, seq FROM seq_1_to_1000; INSERT INTO b VALUES (0)")
+			heard, adjust := collect()
+			e := l.engine(t, adjust)
+			e.workers = 4
+			commits := 0
+			if test.busy {
+				db := l.active.DB(t, l.name)
+				e.between = func() {
+					commits++
+					if _, err := db.Exec("UPDATE b SET n = n + 1"); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			l.active.Exec(t, "", "TRUNCATE mysql.general_log; SET GLOBAL log_output='TABLE', general_log=1")
+			c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
+			l.active.Exec(t, "", "SET GLOBAL general_log=0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Publish(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			asked := l.mustQuery(t, l.active, "SELECT argument FROM mysql.general_log WHERE argument REGEXP '^ *(LOCK|FLUSH|BACKUP|SET GLOBAL|GET_LOCK|.*FOR UPDATE|.*IN SHARE MODE)'")
+			asked = slices.DeleteFunc(asked, func(s string) bool { return strings.Contains(s, "general_log") })
+			n := c.Counts()
+			if test.locks == "" {
+				if len(asked) > 0 || n.Locked != 0 || n.Against != "" {
+					t.Errorf("the active was asked for %q; locked %v against %q", asked, n.Locked, n.Against)
+				}
+			} else if !strings.Contains(strings.Join(asked, "\n"), test.locks) || n.Locked <= 0 || n.Locked > lockHold || n.Against != "commits" {
+				t.Errorf("the active was asked for %q; locked %v against %q", asked, n.Locked, n.Against)
+			}
+			if said := strings.Contains(heard.all(), "commits so often"); said != test.busy || test.busy && commits < 4*tries {
+				t.Errorf("it commits so often: %v, after %d", said, commits)
+			}
+			if got := l.mustQuery(t, l.standby, "SELECT COUNT(*), (SELECT n FROM b) FROM a"); test.busy != (got[0] != "1000|0") {
+				t.Errorf("the standby has %s", got)
+			}
 		})
 	}
 }
@@ -125,10 +195,7 @@ func lockIsNotKept(t *testing.T, p product) {
 	server := p.unlogged(t)
 	l := newLab(t, server, server)
 	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
-	var told []string
-	e := l.engine(t, func(o *Options) {
-		o.Event = func(e event.Event) { told = append(told, e.Text) }
-	})
+	e := l.engine(t)
 	ctx := t.Context()
 	look, err := e.active.session(ctx, l.name)
 	if err != nil {
@@ -141,7 +208,7 @@ func lockIsNotKept(t *testing.T, p product) {
 	}
 	db := l.active.DB(t, l.name)
 	began := time.Now()
-	err = e.withLock(ctx, id, nil, func() error {
+	_, err = e.withLock(ctx, id, nil, func() error {
 		_, err := db.Exec("INSERT INTO a VALUES (1)") // waits for the lock to go
 		return err
 	})
@@ -149,11 +216,38 @@ func lockIsNotKept(t *testing.T, p product) {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 	boom := errors.New("boom")
-	if err := e.withLock(ctx, id, nil, func() error { return boom }); !errors.Is(err, boom) {
+	if _, err := e.withLock(ctx, id, nil, func() error { return boom }); !errors.Is(err, boom) {
 		t.Errorf("an error under the lock: %v", err)
 	}
-	if len(told) != 1 || !strings.Contains(told[0], "was held on the active database for") {
-		t.Errorf("of the lock it said %q", told)
-	}
 	l.onActive(t, "SET lock_wait_timeout=1; INSERT INTO a VALUES (2)")
+}
+
+// TestSnapshotsGTID asks for the GTID of a snapshot while it is the end of the
+// log, and when the log has gone on.
+func TestSnapshotsGTID(t *testing.T) {
+	t.Parallel()
+	server := testenv.MariaDB(t)
+	l := newLab(t, server, server)
+	l.onActive(t, "CREATE TABLE a (n BIGINT) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
+	ctx := t.Context()
+	c, err := l.engine(t).active.session(ctx, l.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	want := l.mustQuery(t, server, "SELECT @@GLOBAL.gtid_binlog_pos")[0]
+	if _, err := c.ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"); err != nil {
+		t.Fatal(err)
+	}
+	for _, then := range []string{"DO 1", "INSERT INTO a VALUES (2)", "FLUSH BINARY LOGS"} {
+		l.onActive(t, then)
+		own, err := ownPosition(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := withGTID(ctx, c, strings.TrimPrefix(own, snapshotMark))
+		if err != nil || gtidOf(got) != want {
+			t.Errorf("after %s: %s, %v; want the GTID %s", then, got, err, want)
+		}
+	}
 }

@@ -1,11 +1,13 @@
 package mysql
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/drsync/drsync/dbrepl/room"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // inspectSpace compares the size of the tables to be loaded with the space where
@@ -13,44 +15,60 @@ import (
 // publish the tables are there twice or, until the ones before the last are
 // dropped, three times.
 func (e *Engine) inspectSpace(p *pair, s settings, k contents) {
-	if e.opt.Standby.Dial != nil || !isLocal(e.opt.Standby.Address) {
-		return
-	}
-	free := e.free
-	if free == nil {
-		free = freeSpace
-	}
-	room, ok := free(p.standby.Datadir)
+	free := e.freeIn
+	left, ok := free(p.standby.Datadir)
 	if !ok {
 		return // not visible to this user
 	}
-	problem := fmt.Sprintf("%s has %s free, and the tables take %s", p.standby.Datadir, megabytes(room), megabytes(k.size))
+	problem := fmt.Sprintf("%s has %s free, and the tables take %s, with %s that stay free", p.standby.Datadir, megabytes(left), megabytes(k.size), megabytes(room.Reserve))
 	fix := func(need int64) string {
-		return fmt.Sprintf("make %s more room in %s", megabytes(need-room), p.standby.Datadir)
+		return fmt.Sprintf("make %s more room in %s", megabytes(need-left), p.standby.Datadir)
 	}
 	switch {
-	case room < k.size/10*11:
-		p.fatal("standby server", problem, fix(k.size/10*11))
-	case room < k.size/10*22:
-		p.note("standby server", problem+"; building indexes may need as much again", fix(k.size/10*22))
+	case left < k.size/10*11+room.Reserve:
+		p.fatal("standby server", problem, fix(k.size/10*11+room.Reserve))
+	case left < k.size/10*22+room.Reserve:
+		p.note("standby server", problem+"; building indexes may need as much again", fix(k.size/10*22+room.Reserve))
 	}
 	// Indexes are sorted elsewhere.
 	dir := s["innodb_tmpdir"]
 	if dir == "" {
 		dir, _, _ = strings.Cut(s["tmpdir"], ":")
 	}
-	if room, ok := free(dir); ok && room < k.largest {
-		p.note("standby server", fmt.Sprintf("%s, where it sorts, has %s free, and the indexes of one table take %s", dir, megabytes(room), megabytes(k.largest)),
-			fmt.Sprintf("make %s more room in %s, or set innodb_tmpdir of the standby's server to a directory that has it", megabytes(k.largest-room), dir))
+	if left, ok := free(dir); ok && left < k.largest {
+		p.note("standby server", fmt.Sprintf("%s, where it sorts, has %s free, and the indexes of one table take %s", dir, megabytes(left), megabytes(k.largest)),
+			fmt.Sprintf("make %s more room in %s, or set innodb_tmpdir of the standby's server to a directory that has it", megabytes(k.largest-left), dir))
 	}
 }
 
-func freeSpace(dir string) (bytes int64, ok bool) {
-	var fs unix.Statfs_t
-	if dir == "" || unix.Statfs(dir, &fs) != nil {
+// freeIn returns the room in a directory of the standby's server, and whether
+// it can be seen from here.
+func (e *Engine) freeIn(dir string) (bytes int64, ok bool) {
+	switch {
+	case e.opt.Standby.Dial != nil || !isLocal(e.opt.Standby.Address):
 		return 0, false
+	case e.free != nil:
+		return e.free(dir)
 	}
-	return int64(fs.Bavail) * fs.Bsize, true
+	return room.Free(dir)
+}
+
+// watchRoom ends the context before the disk of the standby's server is full.
+func (k *copier) watchRoom(ctx context.Context) (_ context.Context, stop func(), err error) {
+	r, err := one(ctx, k.staging, "SELECT @@datadir d")
+	if err != nil {
+		return nil, nil, k.standby.explain(ctx, err)
+	}
+	ctx, stop = room.Watch(ctx, r.get("d"), k.freeIn)
+	return ctx, stop, nil
+}
+
+// adviseRoom adds what can be done when a server says that its disk is full.
+func adviseRoom(err error) error {
+	if hasNumber(err, errDiskFull, errTableFull) || hasNumber(err, errWriting) && strings.Contains(err.Error(), "No space left") {
+		return hint.With(err, room.Advice)
+	}
+	return err
 }
 
 func isLocal(address string) bool {

@@ -41,7 +41,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 		if err == nil {
 			return g, nil
 		}
-		err = errors.Join(err, e.undo(ctx))
+		err = e.undo(ctx, err)
 		if ctx.Err() != nil || !errors.Is(err, errInTheWay) {
 			return nil, err
 		}
@@ -53,13 +53,18 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 	}
 }
 
-// undo removes what a capture that failed has made. One that was cancelled
-// leaves its database to Recover.
-func (e *Engine) undo(ctx context.Context) error {
+// undo removes what a capture that failed with err has made, and returns err.
+// One that was cancelled leaves its database to Recover, and so does one that
+// the server did not survive: that it is gone is no second error.
+func (e *Engine) undo(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return e.clearScratch()
+		return errors.Join(err, e.clearScratch())
 	}
-	return e.dropStaging(ctx)
+	cleanup := e.dropStaging(ctx)
+	if cleanup != nil && !isServerError(cleanup) || hasCode(cleanup, codeStarting, codeShutdown, codeCrashed) {
+		return errors.Join(err, e.clearScratch())
+	}
+	return errors.Join(err, cleanup)
 }
 
 func (e *Engine) dumpDir() string { return filepath.Join(e.opt.Scratch, "dump") }
@@ -97,8 +102,11 @@ func (e *Engine) copyDatabase(ctx context.Context, p *pair, o dbrepl.CaptureOpti
 	}
 	g := &generation{
 		Format: tokenFormat, Engine: tokenEngine, Name: e.opt.Name, ID: rand.Text(), Point: t.point,
-		Counts:   dbrepl.Counts{Tables: t.contents.tables(), Rows: t.contents.rows(), Bytes: t.bytes},
+		Counts:   dbrepl.Counts{Tables: t.contents.tables(), Rows: t.contents.rows(), Bytes: t.bytes, Locked: t.locked},
 		ReadOnly: t.properties.value(fence),
+	}
+	if t.locked > 0 {
+		g.Counts.Against = "changes of tables' definitions"
 	}
 	if err := e.load(ctx, p.programs, t.properties, e.stagingName(), true); err != nil {
 		return nil, err

@@ -275,16 +275,9 @@ func (e *Engine) inspectLocale(ctx context.Context, c *pgx.Conn, p *pair) error 
 
 // inspectExtensions finds the extensions that the standby cannot create.
 func (e *Engine) inspectExtensions(ctx context.Context, a, s *pgx.Conn, p *pair) error {
-	used, err := column(ctx, a, "SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1")
+	used, err := e.missingExtensions(ctx, a, s, p)
 	if err != nil {
-		return e.active.explain(ctx, err)
-	}
-	missing, err := column(ctx, s, "SELECT n FROM unnest($1::text[]) n WHERE NOT EXISTS (SELECT FROM pg_available_extensions e WHERE e.name = n)", used)
-	if err != nil {
-		return e.standby.explain(ctx, err)
-	}
-	if missing != nil {
-		p.fatal("standby server", "it lacks the extension "+some(missing, "")+", which the active's database uses", "install on this host the package that the active has it from")
+		return err
 	}
 	if p.standby.Superuser || p.standby.major() < 13 || len(used) == 0 {
 		return nil
@@ -297,6 +290,23 @@ func (e *Engine) inspectExtensions(ctx context.Context, a, s *pgx.Conn, p *pair)
 		p.fatal("standby account "+p.standby.User, "only a superuser may create the extension "+some(powerful, ""), fmt.Sprintf("ALTER ROLE %s SUPERUSER", quote(p.standby.User)))
 	}
 	return nil
+}
+
+// missingExtensions finds the extensions that this host has no files of, and
+// returns all that the active's database uses.
+func (e *Engine) missingExtensions(ctx context.Context, a, s *pgx.Conn, p *pair) (used []string, err error) {
+	used, err = column(ctx, a, "SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1")
+	if err != nil {
+		return nil, e.active.explain(ctx, err)
+	}
+	missing, err := column(ctx, s, "SELECT n FROM unnest($1::text[]) n WHERE NOT EXISTS (SELECT FROM pg_available_extensions e WHERE e.name = n)", used)
+	if err != nil {
+		return nil, e.standby.explain(ctx, err)
+	}
+	if missing != nil {
+		p.fatal("standby server", "it lacks the extension "+some(missing, "")+", which the active's database uses", "install on this host the package that the active has it from")
+	}
+	return used, nil
 }
 
 // canRestore looks whether the standby can take a kept dump, without the active.

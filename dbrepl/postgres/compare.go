@@ -21,6 +21,11 @@ func (e *Engine) compare(parent context.Context) (dbrepl.Comparison, error) {
 		return dbrepl.Comparison{}, err
 	}
 	defer v.Close()
+	return e.compareVisible(parent)
+}
+
+// compareVisible compares a visible database that is known to be whole.
+func (e *Engine) compareVisible(parent context.Context) (dbrepl.Comparison, error) {
 	ctx, stop := e.active.guard(parent, e.opt.Name)
 	defer stop()
 	ctx, stopStandby := e.standby.guard(ctx, e.opt.Maintenance)

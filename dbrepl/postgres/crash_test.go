@@ -247,4 +247,30 @@ func TestKeptDumpsNeedNoActive(t *testing.T) {
 	if rows, err := elsewhere.Query("postgres", "SELECT datname FROM pg_database WHERE datname = 'other'"); err != nil || len(rows) > 0 {
 		t.Errorf("%q, %v", rows, err)
 	}
+	// One that is cut short in the middle has not got the name, and the next takes its place.
+	elsewhere.Exec(t, "postgres", "CREATE ROLE arty")
+	looks := 0
+	away.free = func(string) (int64, bool) {
+		if looks++; looks == 1 {
+			elsewhere.Kill()
+		}
+		return plenty, true
+	}
+	if _, err := away.RestoreAs(t.Context(), dir, "other"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("restored without a server: %v", err)
+	}
+	elsewhere.Start()
+	rows, err := elsewhere.Query("postgres", "SELECT datname FROM pg_database WHERE datname IN ('other', '"+away.draftName()+"')")
+	if err != nil || strings.Join(rows, " ") != away.draftName() {
+		t.Errorf("%q, %v", rows, err)
+	}
+	if n, err := away.RestoreAs(t.Context(), dir, "other"); err != nil || n.Rows != m.Rows() {
+		t.Errorf("%+v, %v, want %d rows", n, err, m.Rows())
+	}
+	if got := everything(t, elsewhere, "other"); got != want {
+		t.Errorf("the rows differ:\n%s", firstDifference(want, got))
+	}
+	if rows, err := elsewhere.Query("postgres", "SELECT datname FROM pg_database WHERE datname = '"+away.draftName()+"'"); err != nil || rows != nil {
+		t.Errorf("%q, %v", rows, err)
+	}
 }

@@ -205,7 +205,7 @@ func (e *Engine) restore(ctx context.Context, dir string) (*generation, error) {
 		err = e.finish(ctx, &g)
 	}
 	if err != nil {
-		return nil, errors.Join(err, e.undo(ctx))
+		return nil, e.undo(ctx, err)
 	}
 	return &g, nil
 }
@@ -227,26 +227,67 @@ func (e *Engine) restoreAs(ctx context.Context, dir, name string) (counts dbrepl
 	if err != nil {
 		return counts, err
 	}
+	if err := e.prepareDraft(ctx, name); err != nil {
+		return counts, err
+	}
+	n, err := e.loadKept(ctx, dir, d, m, e.draftName(), false)
+	if err = errors.Join(err, e.clearScratch()); err == nil {
+		err = e.nameDraft(ctx, name)
+	}
+	if err != nil {
+		// Even where ctx is over. What cannot be dropped now the next capture drops.
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opt.Connect+e.opt.Lock)
+		defer cancel()
+		if cleanup := e.dropDraft(after); cleanup != nil {
+			e.warn("the database %s is left, and is not whole: %v", e.draftName(), cleanup)
+		}
+		return counts, err
+	}
+	return dbrepl.Counts{Tables: n.tables(), Rows: n.rows(), Bytes: m.Stored()}, nil
+}
+
+// prepareDraft refuses a name that is in use, and removes what a restore that
+// was killed has left.
+func (e *Engine) prepareDraft(ctx context.Context, name string) error {
 	c, err := e.standby.connect(ctx, e.opt.Maintenance)
 	if err != nil {
-		return counts, err
+		return err
 	}
 	defer end(c)
 	oid, err := databaseID(ctx, c, name)
 	if err != nil {
-		return counts, e.standby.explain(ctx, err)
+		return e.standby.explain(ctx, err)
 	}
 	if oid != 0 {
-		return counts, hint.New("it exists", "name a database that does not exist")
+		return errExists()
 	}
-	n, err := e.loadKept(ctx, dir, d, m, name, false)
-	if err = errors.Join(err, e.clearScratch()); err != nil {
-		// Even where ctx is over: nobody else knows of this database.
-		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.opt.Connect+e.opt.Lock)
-		defer cancel()
-		return counts, errors.Join(err, e.dropDatabase(after, c, name, true))
+	return e.standby.explain(ctx, e.dropDatabase(ctx, c, e.draftName(), true))
+}
+
+func errExists() error { return hint.New("it exists", "name a database that does not exist") }
+
+// nameDraft gives a database that was restored its name: until then nobody can
+// take it for whole.
+func (e *Engine) nameDraft(ctx context.Context, name string) error {
+	c, err := e.standby.connect(ctx, e.opt.Maintenance)
+	if err != nil {
+		return err
 	}
-	return dbrepl.Counts{Tables: n.tables(), Rows: n.rows(), Bytes: m.Stored()}, nil
+	defer end(c)
+	_, err = c.Exec(ctx, rename(e.draftName(), name))
+	if hasCode(err, codeDatabaseExists) {
+		return errExists()
+	}
+	return e.standby.explain(ctx, err)
+}
+
+func (e *Engine) dropDraft(ctx context.Context) error {
+	c, err := e.standby.connect(ctx, e.opt.Maintenance)
+	if err != nil {
+		return err
+	}
+	defer end(c)
+	return e.standby.explain(ctx, e.dropDatabase(ctx, c, e.draftName(), true))
 }
 
 // loadKept loads a kept dump into a new database and counts it.

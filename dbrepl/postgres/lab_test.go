@@ -38,9 +38,7 @@ func newLab(t testing.TB, active, standby *testenv.PostgresServer) *lab {
 	active.Exec(t, "postgres", "CREATE DATABASE "+l.name)
 	t.Cleanup(func() {
 		for _, name := range []string{l.name, l.name + newSuffix, l.name + prevSuffix} {
-			if l.standby.PID() > 0 {
-				_, _ = standby.Query("postgres", "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-			}
+			_, _ = standby.Query("postgres", "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)") // which may be gone
 		}
 		_, _ = active.Query("postgres", "DROP DATABASE IF EXISTS "+l.name+" WITH (FORCE)")
 	})
@@ -155,6 +153,11 @@ func TestContract(t *testing.T) {
 				e := l.engine(t)
 				return e, crashAt(e, n)
 			},
+			Watched: func(t testing.TB, at func()) dbrepl.Engine {
+				e := l.engine(t)
+				e.before = func(string) error { at(); return nil }
+				return e
+			},
 			Beside: func(testing.TB) string { return fmt.Sprintf("%s_beside_%d", l.name, beside.Add(1)) },
 			Look:   func(name, q string) ([]string, error) { return standby.Query(name, q) },
 		}
@@ -187,6 +190,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"WhatCheckNames", whatCheckNames},
 		{"AnOrdinaryAccountSuffices", anOrdinaryAccountSuffices},
 		{"ThroughATunnel", throughATunnel},
+		{"ScratchIsFull", scratchIsFull},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
 	}

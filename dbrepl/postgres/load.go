@@ -2,21 +2,28 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/drsync/drsync/dbrepl/room"
 	"github.com/drsync/drsync/internal/hint"
 )
 
 // load makes the database name like the one that the dump in the scratch
 // directory was taken of, and loads that into it.
 func (e *Engine) load(parent context.Context, p programs, like properties, name string, fenced bool) error {
-	ctx, stop := e.standby.guard(parent, e.opt.Maintenance)
+	guarded, stop := e.standby.guard(parent, e.opt.Maintenance)
 	defer stop()
-	if err := e.create(ctx, like, name); err != nil {
-		return e.standby.explain(ctx, err)
+	datadir, err := e.create(guarded, like, name)
+	if err != nil {
+		return adviseRoom(e.standby.explain(guarded, err))
 	}
+	ctx, free := room.Watch(guarded, datadir, e.freeIn)
+	defer free()
 	a, err := e.standby.access(ctx)
 	if err != nil {
 		return err
@@ -33,24 +40,37 @@ func (e *Engine) load(parent context.Context, p programs, like properties, name 
 		return err
 	}
 	defer end(c)
-	return e.standby.explain(ctx, like.dress(ctx, c, name, fenced))
+	return adviseRoom(e.standby.explain(ctx, like.dress(ctx, c, name, fenced)))
 }
 
-// create makes an empty database.
-func (e *Engine) create(ctx context.Context, like properties, name string) error {
+// create makes an empty database, and returns where the server keeps it, "" if
+// the account may not know.
+func (e *Engine) create(ctx context.Context, like properties, name string) (datadir string, err error) {
 	c, err := e.standby.connect(ctx, e.opt.Maintenance)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer end(c)
 	statement, err := like.createStatement(name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if _, err := c.Exec(ctx, statement); err != nil {
-		return fmt.Errorf("create database %s: %w", name, err)
+		return "", fmt.Errorf("create database %s: %w", name, err)
 	}
-	return nil
+	err = c.QueryRow(ctx, "SELECT setting FROM pg_settings WHERE name = 'data_directory'").Scan(&datadir)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return datadir, err
+}
+
+// adviseRoom adds what can be done when the server says that its disk is full.
+func adviseRoom(err error) error {
+	if hasCode(err, codeDiskFull) {
+		return hint.With(err, room.Advice)
+	}
+	return err
 }
 
 // adviseLoad adds what can be done about an error of pg_restore.
@@ -63,7 +83,7 @@ func adviseLoad(err error) error {
 		strings.Contains(text, "must be member"):
 		return hint.With(err, "make drsync's account on the standby a superuser, or a member of the roles that own what the database holds")
 	case strings.Contains(text, "No space left on device"):
-		return hint.With(err, "make room on the standby")
+		return hint.With(err, room.Advice)
 	}
 	return err
 }

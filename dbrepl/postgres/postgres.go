@@ -11,8 +11,9 @@
 // standby after the load, and must be as many.
 //
 // For the database NAME the standby also has NAME__drsync_new while a capture
-// exists, and NAME__drsync_prev, the generation before. A published database
-// is read only by default until Promote.
+// exists, NAME__drsync_prev, the generation before, and NAME__drsync_draft while
+// a dump is restored beside it. A published database is read only by default
+// until Promote.
 //
 // The time T of a snapshot is that of the transaction's start, read before the
 // snapshot is taken and at most a round trip earlier: whatever was committed
@@ -86,11 +87,16 @@ type Engine struct {
 	during func(what string)
 	// alter changes what is known of the servers before it is judged.
 	alter func(p *pair)
+	// free is the room in a directory of the standby, in bytes; nil asks the system.
+	free func(dir string) (bytes int64, ok bool)
 }
 
 const (
 	newSuffix  = "__drsync_new"
 	prevSuffix = "__drsync_prev"
+	// draftSuffix is of the database that is restored beside the visible one, until
+	// it is whole and gets its name.
+	draftSuffix = "__drsync_draft"
 )
 
 // New makes an engine. It connects to nothing yet.
@@ -134,7 +140,7 @@ func (t *Timeouts) setDefaults() {
 }
 
 func validName(name string) error {
-	const longest = 63 - len(prevSuffix) // of 63 bytes that a name may have
+	const longest = 63 - len(draftSuffix) // of 63 bytes that a name may have
 	switch {
 	case name == "":
 		return errors.New("the database has no name")
@@ -144,7 +150,7 @@ func validName(name string) error {
 		return fmt.Errorf("the database name %q is not usable", name)
 	case name == "postgres" || name == "template0" || name == "template1":
 		return fmt.Errorf("the database %s belongs to the server itself", name)
-	case strings.HasSuffix(name, newSuffix) || strings.HasSuffix(name, prevSuffix):
+	case strings.HasSuffix(name, newSuffix) || strings.HasSuffix(name, prevSuffix) || strings.HasSuffix(name, draftSuffix):
 		return fmt.Errorf("the database %s is one of drsync's own", name)
 	}
 	return nil
@@ -160,6 +166,7 @@ func (e *Engine) Close() error { return nil }
 
 func (e *Engine) stagingName() string { return e.opt.Name + newSuffix }
 func (e *Engine) prevName() string    { return e.opt.Name + prevSuffix }
+func (e *Engine) draftName() string   { return e.opt.Name + draftSuffix }
 
 func (e *Engine) warn(format string, args ...any) {
 	e.opt.Event.Emit(event.Event{Kind: event.Warning, Name: e.opt.Name, Text: fmt.Sprintf(format, args...)})

@@ -91,13 +91,18 @@ const maxSaid = 16 << 10 // bytes
 // and returns its output. A program that the context ends takes its own
 // children with it, and none outlives this process.
 func run(ctx context.Context, env []string, path string, args ...string) ([]byte, error) {
+	return runAs(ctx, nil, env, path, args...)
+}
+
+// runAs is run under another account; nil is this process's.
+func runAs(ctx context.Context, who *syscall.Credential, env []string, path string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = env
 	cmd.Dir = "/"
 	var out bytes.Buffer
 	said := &tail{}
 	cmd.Stdout, cmd.Stderr = &out, said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: who}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = farewell
 	result := make(chan error, 1)

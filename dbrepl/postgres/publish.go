@@ -46,7 +46,7 @@ func (e *Engine) publish(ctx context.Context, g *generation) error {
 	}
 	defer end(c)
 	p := &publisher{Engine: e, g: g, conn: c}
-	return e.standby.explain(ctx, p.run(ctx))
+	return adviseRoom(e.standby.explain(ctx, p.run(ctx)))
 }
 
 func (p *publisher) run(ctx context.Context) error {
@@ -165,7 +165,8 @@ func inUse(name string, who []string, err error) error {
 	return hint.With(text, "stop the application on this host, or end the session with SELECT pg_terminate_backend(PROCESS)")
 }
 
-// dropStaging removes what a capture left, on the server and in the scratch directory.
+// dropStaging removes what a capture or a restore left, on the server and in the
+// scratch directory.
 func (e *Engine) dropStaging(ctx context.Context) error {
 	if err := e.clearScratch(); err != nil {
 		return err
@@ -175,5 +176,10 @@ func (e *Engine) dropStaging(ctx context.Context) error {
 		return err
 	}
 	defer end(c)
-	return e.standby.explain(ctx, e.dropDatabase(ctx, c, e.stagingName(), true))
+	for _, name := range []string{e.stagingName(), e.draftName()} {
+		if err := e.dropDatabase(ctx, c, name, true); err != nil {
+			return e.standby.explain(ctx, err)
+		}
+	}
+	return nil
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/drsync/drsync/dbrepl/room"
 )
 
 // inspectSpace compares the size of the active's database with the space where
@@ -14,12 +14,11 @@ import (
 // the dump goes. During a capture the database is there twice, or three times
 // with the generation before.
 func (e *Engine) inspectSpace(p *pair, size int64) {
-	enough := func(subject, path string, need int64) {
-		var fs unix.Statfs_t
-		if unix.Statfs(path, &fs) != nil {
+	enough := func(subject, path string, look func(string) (int64, bool), need int64) {
+		free, ok := look(path)
+		if !ok {
 			return // not visible to this user
 		}
-		free := int64(fs.Bavail) * fs.Bsize
 		problem := fmt.Sprintf("%s has %s free, and the active's database takes %s", path, megabytes(free), megabytes(size))
 		switch {
 		case free < need:
@@ -28,11 +27,21 @@ func (e *Engine) inspectSpace(p *pair, size int64) {
 			p.note(subject, problem, "make room")
 		}
 	}
-	if e.opt.Standby.Dial == nil && isLocal(e.opt.Standby.Address) && p.standby.Datadir != "" {
-		enough("standby server", p.standby.Datadir, size/10*11)
-	}
+	enough("standby server", p.standby.Datadir, e.freeIn, size/10*11+room.Reserve)
 	// A dump has no indexes, and may be as large as the rest.
-	enough("scratch directory", filepath.Dir(e.opt.Scratch), size/2)
+	enough("scratch directory", filepath.Dir(e.opt.Scratch), room.Free, size/2)
+}
+
+// freeIn returns the room in a directory of the standby's server, and whether
+// it can be seen from here.
+func (e *Engine) freeIn(dir string) (bytes int64, ok bool) {
+	switch {
+	case e.opt.Standby.Dial != nil || !isLocal(e.opt.Standby.Address):
+		return 0, false
+	case e.free != nil:
+		return e.free(dir)
+	}
+	return room.Free(dir)
 }
 
 func isLocal(address string) bool {

@@ -23,11 +23,11 @@ func (t table) String() string { return t.Schema + "." + t.Name }
 func (t table) quoted() string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
 
 // readTables lists the tables of the session's database that a dump holds rows
-// of, the biggest first.
+// of, the biggest first. A replica has nothing of unlogged ones.
 func readTables(ctx context.Context, c querier) ([]table, error) {
 	rows, err := c.Query(ctx, `SELECT c.oid, n.nspname::text, c.relname::text, pg_table_size(c.oid)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+		WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery()) AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 			AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 			AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e')
 		ORDER BY 4 DESC, 2, 3`)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // taken is what a capture has taken from the active.
@@ -25,7 +26,9 @@ type taken struct {
 	properties properties
 	tables     []table
 	contents   contents
-	bytes      int64 // of the dump
+	bytes      int64     // of the dump
+	began      time.Time // when the tables were locked; zero if there are none
+	locked     time.Duration
 }
 
 // errChanged says that tables came or went while the snapshot was being taken.
@@ -71,6 +74,10 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 	if err := work.Wait(); err != nil {
 		return nil, e.active.explain(ctx, err)
 	}
+	end(leader) // which lets the tables go
+	if !t.began.IsZero() {
+		t.locked = time.Since(t.began)
+	}
 	e.opt.Event.Emit(event.Event{Kind: event.Progress, Step: "capture", Name: e.opt.Name, Items: t.contents.rows(), Bytes: t.bytes})
 	return t, nil
 }
@@ -93,7 +100,9 @@ func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name stri
 	if _, err := leader.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return nil, "", err
 	}
+	t := &taken{point: dbrepl.Point{Skew: clock.skew, SkewError: clock.within}}
 	if len(before) > 0 {
+		t.began = time.Now()
 		names := make([]string, len(before))
 		for i, t := range before {
 			names[i] = t.quoted()
@@ -102,7 +111,6 @@ func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name stri
 			return nil, "", fmt.Errorf("lock the tables against changes of their definition: %w", err)
 		}
 	}
-	t := &taken{point: dbrepl.Point{Skew: clock.skew, SkewError: clock.within}}
 	var snapshot, micros string
 	// In one message, so that the statement's time is the one before its snapshot.
 	err = leader.QueryRow(ctx, "SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint::text, pg_export_snapshot(), 'WAL ' || pg_current_wal_lsn()",
@@ -148,9 +156,17 @@ func (e *Engine) dump(ctx context.Context, p programs, snapshot, name string, ke
 		"--compress="+level, "--no-sync", "--no-password", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8",
 		"--quote-all-identifiers", fmt.Sprintf("--lock-wait-timeout=%d", 3*e.opt.Lock.Milliseconds()), "--dbname="+conninfo(e.opt.Name))
 	if err != nil {
-		return 0, fmt.Errorf("dump: %w", err)
+		return 0, adviseDump(fmt.Errorf("dump: %w", err), e.dumpDir())
 	}
 	return sizeOf(e.dumpDir())
+}
+
+// adviseDump adds what can be done about an error of pg_dump.
+func adviseDump(err error, dir string) error {
+	if strings.Contains(err.Error(), "No space left on device") {
+		return hint.With(err, "make room in "+filepath.Dir(dir)+", where the dump lies until it is loaded, then run drsync again")
+	}
+	return err
 }
 
 // conninfo names a database to a client program, with the keepalives that

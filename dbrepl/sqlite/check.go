@@ -22,7 +22,11 @@ func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		return append(findings, fatal("active "+e.o.ActivePath, err)), nil
+		f := fatal("active "+e.o.ActivePath, err)
+		if f.Fix == "" {
+			f.Fix = "check that database.active.path names the database on the active, and that drsync's login there may read it"
+		}
+		return append(findings, f), nil
 	}
 	if h.JournalMode != "wal" {
 		findings = append(findings, dbrepl.Finding{

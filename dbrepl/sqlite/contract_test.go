@@ -74,6 +74,11 @@ func newFixture(t testing.TB, mode string) enginetest.Fixture {
 			}
 			return e, func() bool { return reached }
 		},
+		Watched: func(t testing.TB, at func()) dbrepl.Engine {
+			e := newEngine(t)
+			e.step = func(string) error { at(); return nil }
+			return e
+		},
 	}
 }
 

@@ -163,6 +163,9 @@ func copyInto(ctx context.Context, path, into string, h *header) (err error) {
 	if _, err := conn.ExecContext(ctx, "ROLLBACK"); err != nil {
 		return err
 	}
+	if h.JournalMode != "wal" {
+		h.Held = int64(time.Since(h.Time))
+	}
 	return leaveLog(ctx, into)
 }
 

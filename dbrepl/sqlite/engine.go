@@ -106,6 +106,9 @@ func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (_ dbrepl
 	})
 	if err == nil {
 		c.counts.Bytes = got.moved
+		if c.counts.Locked = time.Duration(got.Held); got.Held > 0 {
+			c.counts.Against = "writes"
+		}
 	}
 	if err == nil && o.Dump != "" {
 		if err = e.keep(ctx, o.Dump, c); err != nil {

@@ -480,3 +480,20 @@ func TestLockedLiveIsRefused(t *testing.T) {
 		app.Close()
 	}
 }
+
+// Without a write-ahead log writers wait for the copy, and the counts say how long.
+func TestWaitIsMeasured(t *testing.T) {
+	for mode, waits := range map[string]bool{"wal": false, "delete": true} {
+		l := newLab(t, mode, 300)
+		c, err := l.engine().Capture(t.Context(), dbrepl.CaptureOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := c.Counts(); (n.Locked > 0) != waits || (n.Against == "writes") != waits {
+			t.Errorf("%s: %+v", mode, n)
+		}
+		if err := errors.Join(c.Discard(t.Context()), c.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -145,6 +145,9 @@ func (e *Engine) RestoreAs(ctx context.Context, dir, name string) (_ dbrepl.Coun
 		return dbrepl.Counts{}, errors.Join(err, hint.New("it exists", "name a file that does not exist"))
 	}
 	part := name + ".drsync-part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a restore that was killed
+		return dbrepl.Counts{}, err
+	}
 	if _, err := e.unpack(ctx, dir, part); err != nil {
 		return dbrepl.Counts{}, err
 	}

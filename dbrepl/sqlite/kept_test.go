@@ -144,3 +144,27 @@ func FuzzParseGeneration(f *testing.F) {
 		}
 	})
 }
+
+// A restore into a file that was killed leaves a part of it under another name,
+// and the next one takes its place.
+func TestKilledRestoreIsNotInTheWay(t *testing.T) {
+	l := newLab(t, "wal", 300)
+	e := l.engine()
+	dir := filepath.Join(t.TempDir(), "dump")
+	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Dump: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Discard(t.Context()), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	in := t.TempDir()
+	into := filepath.Join(in, "beside.db")
+	if err := os.WriteFile(into+".drsync-part", []byte("half of it"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.RestoreAs(t.Context(), dir, into); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, in, "beside.db")
+}

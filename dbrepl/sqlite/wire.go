@@ -41,6 +41,7 @@ type header struct {
 	Room        *int64    `json:"room,omitempty"`  // bytes free where copies are made; of a check
 	Token       string    `json:"token,omitempty"` // names the copy that is held; of sums
 	Group       int       `json:"group,omitempty"` // bytes; of sums
+	Held        int64     `json:"held,omitempty"`  // nanoseconds that writers had to wait for the copy at most
 }
 
 var journalModes = []string{"delete", "truncate", "persist", "memory", "wal", "off"}
@@ -59,6 +60,8 @@ func (h header) valid() error {
 		return fmt.Errorf("token %q, groups of %d", h.Token, h.Group)
 	case h.Group != 0 && (h.Group < h.PageSize || h.Group > maxGroup || bits.OnesCount(uint(h.Group)) != 1 || count(h.Length, h.Group) > maxSums):
 		return fmt.Errorf("groups of %d bytes, %d in all", h.Group, h.Length)
+	case h.Held < 0:
+		return fmt.Errorf("held for %d ns", h.Held)
 	case h.Room != nil && *h.Room < 0:
 		return fmt.Errorf("room for %d bytes", *h.Room)
 	}

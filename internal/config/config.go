@@ -93,7 +93,10 @@ type Database struct {
 	Active  Endpoint `json:"active"`
 	Standby Endpoint `json:"standby"`
 
-	Replication Replication `json:"replication,omitzero"` // with ModeReplication
+	// With ModeReplication the section "replication" is one of these: Replication
+	// with EngineMySQL, Replica with EnginePostgres.
+	Replication Replication `json:"replication,omitzero"`
+	Replica     Replica     `json:"replica,omitzero"`
 }
 
 // Engine is a database product.
@@ -113,7 +116,7 @@ const (
 	// ModeDump copies the whole database in each run.
 	ModeDump Mode = "dump"
 	// ModeReplication brings what changed since the last run by the servers' own
-	// replication; EngineMySQL only.
+	// replication; EngineMySQL and EnginePostgres only.
 	ModeReplication Mode = "replication"
 )
 
@@ -125,6 +128,16 @@ type Replication struct {
 	TLS        TLS    `json:"tls"`
 	CA         string `json:"ca,omitempty"` // absolute path of a PEM file that the standby's server can read
 	Continuous bool   `json:"continuous"`   // receive between runs too
+}
+
+// Replica says how drsync keeps the standby's whole server, whose data directory
+// it exchanges.
+type Replica struct {
+	DataDirectory string   `json:"data_directory"` // absolute path
+	Account       string   `json:"account"`        // of the operating system, that the server runs as
+	Slot          string   `json:"slot"`           // replication slot on the active, this standby's alone
+	Start         []string `json:"start"`          // program and arguments that start the server, no shell
+	Stop          []string `json:"stop"`
 }
 
 // Endpoint is one side's database: Path with EngineSQLite, the other fields

@@ -117,7 +117,8 @@ func TestEveryFieldArrives(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	elsewhere := []string{"Database.Active.Path", "Database.Standby.Path", "Database.Standby.Via", "Database.Standby.CA",
-		"Database.Replication.Address", "Database.Replication.User", "Database.Replication.Password", "Database.Replication.TLS", "Database.Replication.CA", "Database.Replication.Continuous"}
+		"Database.Replication.Address", "Database.Replication.User", "Database.Replication.Password", "Database.Replication.TLS", "Database.Replication.CA", "Database.Replication.Continuous",
+		"Database.Replica.DataDirectory", "Database.Replica.Account", "Database.Replica.Slot", "Database.Replica.Start", "Database.Replica.Stop"}
 	noZero(t, "", reflect.ValueOf(*want), elsewhere)
 
 	lite, err := parseSample(t, "testdata/good-sqlite-local.yaml")
@@ -136,6 +137,15 @@ func TestEveryFieldArrives(t *testing.T) {
 	}
 	through := Replication{Address: "active.example.com:3306", User: "drsync_replication", Password: Secret{"file", "/etc/drsync/replication.pw"}, TLS: TLSVerify, CA: "/etc/drsync/active-ca.pem", Continuous: true}
 	if d := replicated.Database; d.Mode != ModeReplication || d.Replication != through {
+		t.Errorf("replication: %+v", d)
+	}
+	followed, err := parseSample(t, "testdata/good-postgres-replication.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	how := Replica{DataDirectory: "/var/lib/postgresql/15/main", Account: "pg", Slot: "standby_1",
+		Start: []string{"systemctl", "start", "postgresql@15-main"}, Stop: []string{"systemctl", "stop", "postgresql@15-main"}}
+	if d := followed.Database; d.Mode != ModeReplication || !reflect.DeepEqual(d.Replica, how) {
 		t.Errorf("replication: %+v", d)
 	}
 	verify, err := Parse("x.yaml", []byte(mysqlWith(`standby: {address: "db:3306", user: u, tls: verify, ca: /ca.pem}`)))

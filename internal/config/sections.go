@@ -18,6 +18,8 @@ const (
 	DefaultMaxFraction = 0.05
 	DefaultQuarantine  = 7 * 24 * time.Hour
 	DefaultTimeout     = 5 * time.Minute
+	DefaultAccount     = "postgres"
+	DefaultSlot        = "drsync"
 )
 
 // decode reads every section. The order is the one of the problems within a line.
@@ -90,21 +92,14 @@ func database(s *section, t Transport) Database {
 		s.require("name", "active", "standby")
 		d.Active = serverEndpoint(s.sub("active"), d.Engine, t, true)
 		d.Standby = serverEndpoint(s.sub("standby"), d.Engine, t, false)
-		if d.Mode == ModeReplication {
-			s.require("replication")
-			d.Replication = mysqlReplication(s.sub("replication"))
-		} else if d.Mode != "" {
-			s.refuse("means nothing without mode: replication", "replication")
-		} else {
-			s.take("replication")
-		}
+		replication(s, d.Mode, func(s *section) { d.Replication = mysqlReplication(s) })
 	case EnginePostgres:
-		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump"}, "replication"))
+		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump", "replication"}))
 		d.Name = schemaName(s)
 		s.require("name", "active", "standby")
-		s.refuse("means nothing with engine: postgres", "replication")
 		d.Active = serverEndpoint(s.sub("active"), d.Engine, t, true)
 		d.Standby = serverEndpoint(s.sub("standby"), d.Engine, t, false)
+		replication(s, d.Mode, func(s *section) { d.Replica = postgresReplica(s) })
 	case EngineSQLite:
 		d.Mode = Mode(s.choice("mode", string(ModeDump), []string{"dump"}, "replication"))
 		s.refuse("means nothing with engine: sqlite; the file is active.path and standby.path", "name", "replication")
@@ -168,6 +163,46 @@ func serverEndpoint(s *section, engine Engine, t Transport, isActive bool) Endpo
 	}
 	s.close()
 	return e
+}
+
+// replication reads the section of that name, which there is with
+// mode: replication only.
+func replication(s *section, mode Mode, read func(*section)) {
+	switch mode {
+	case ModeReplication:
+		s.require("replication")
+		read(s.sub("replication"))
+	case "": // which was reported
+		s.take("replication")
+	default:
+		s.refuse("means nothing without mode: replication", "replication")
+	}
+}
+
+// postgresReplica is how drsync works on the standby's server.
+func postgresReplica(s *section) Replica {
+	r := Replica{
+		DataDirectory: s.directory("data_directory"),
+		Account:       s.name("account"),
+		Slot:          s.line("slot"),
+		Start:         s.list("start"),
+		Stop:          s.list("stop"),
+	}
+	s.require("data_directory", "start", "stop")
+	if r.DataDirectory != "" && filepath.Dir(r.DataDirectory) == "/" {
+		s.problem("data_directory", "%s lies in the root directory, and drsync needs another directory beside it", r.DataDirectory)
+	}
+	if !s.has("account") {
+		r.Account = DefaultAccount
+	}
+	if !s.has("slot") {
+		r.Slot = DefaultSlot
+	} else if len(r.Slot) > 63 || strings.Trim(r.Slot, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+		s.problem("slot", "%q is not of small letters, digits and underscores, 63 at most", r.Slot)
+	}
+	s.refuse("means nothing with engine: postgres; the active is reached as database.active says", "address", "user", secretKey, "tls", "ca", "continuous")
+	s.close()
+	return r
 }
 
 // mysqlReplication is how the standby's server itself reaches the active's.
@@ -326,6 +361,9 @@ func (c *Config) crossCheck(s *section) {
 	}
 	if d := c.Database; a.Transport == TransportLocal && d.Engine == EngineSQLite && d.Active.Path != "" && d.Active.Path == d.Standby.Path {
 		s.problem("database.standby.path", "is the active's own database")
+	}
+	if d := c.Database.Replica.DataDirectory; within(d, b.Home) || within(b.Home, d) || within(d, b.State) || within(b.State, d) {
+		s.problem("database.replication.data_directory", "%s must have nothing in common with standby.home and standby.state", d)
 	}
 	if c.Database.Mode == ModeReplication && c.Snapshots.Dumps {
 		s.problem("snapshots.dumps", "needs database.mode: dump; with replication no copy of the database travels that could be kept")

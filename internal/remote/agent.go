@@ -132,7 +132,7 @@ func (h *agentHost) try(ctx context.Context) (*wire.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := wire.Dial(ctx, &counted{p, &h.moved}, wire.ClientOptions{Version: h.version, Compress: h.compress, Silence: h.silence, Greeting: h.dialTimeout, Explain: func(err error) error {
+	c, err := wire.Dial(ctx, &counted{p, &h.moved}, wire.ClientOptions{Version: h.version, Compress: h.compress, Silence: h.silence, Greeting: h.dialTimeout + unhurried, Explain: func(err error) error {
 		if errors.Is(err, wire.ErrSilent) {
 			return verdict{withStderr(err, p.said()), ErrTimeout}
 		}
@@ -143,6 +143,10 @@ func (h *agentHost) try(ctx context.Context) (*wire.Conn, error) {
 	}
 	return c, err
 }
+
+// unhurried keeps the silence before the greeting from being found before the end of the time for it,
+// which says the same and is another error.
+const unhurried = time.Minute
 
 // words are the command line that starts the agent.
 func (h *agentHost) words() []string {

@@ -290,6 +290,7 @@ func (r *execReads) collect(b *batch, t *tarRun) error {
 		return nil
 	}
 	seen := map[string]described{}
+	held := int64(0)
 	for {
 		path, size, err := t.next()
 		if err != nil {
@@ -309,10 +310,11 @@ func (r *execReads) collect(b *batch, t *tarRun) error {
 		case b.alone:
 			b.run = t
 			return nil
-		case size > batchMost:
+		case size > batchMost-held: // it grew, or the archive claims so
 			b.again = true
 			return nil
 		}
+		held += size
 		f.content = make([]byte, size)
 		if _, err := io.ReadFull(t.files, f.content); err != nil {
 			return t.fail(err)

@@ -13,12 +13,9 @@ import (
 // chosen keeps of a directory's entries, which ascend, those that a restricted
 // walk looks at, and returns what was asked for and is not there.
 func chosen(only rsyncx.Selection, dir string, entries []rsyncx.Entry) ([]rsyncx.Entry, []*rsyncx.PathError) {
-	if only.All() {
-		return entries, nil
-	}
 	var missing []*rsyncx.PathError
-	kept := make([]rsyncx.Entry, 0, len(entries))
-	for _, name := range only.Names() {
+	var kept []rsyncx.Entry
+	for _, name := range only.Expected() {
 		i, there := slices.BinarySearchFunc(entries, name, func(e rsyncx.Entry, name string) int { return strings.Compare(e.Name, name) })
 		there = there && join(dir, name) != stateDir
 		isDir := there && entries[i].Mode&unix.S_IFMT == unix.S_IFDIR
@@ -30,6 +27,9 @@ func chosen(only rsyncx.Selection, dir string, entries []rsyncx.Entry) ([]rsyncx
 		if isDir || there && only.Asked(name) {
 			kept = append(kept, entries[i])
 		}
+	}
+	if only.All() {
+		kept = entries
 	}
 	return kept, missing
 }

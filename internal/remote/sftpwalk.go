@@ -140,8 +140,6 @@ func (w *sftpWalk) deliver(ctx context.Context, d *below, yield func(rsyncx.Dir,
 		return nil
 	case errors.Is(d.err, rsyncx.ErrHostile), errors.Is(d.err, errFilter), d.err != nil && d.path == "":
 		return fmt.Errorf("list %s: %w", rsyncx.Printable(w.at(d.path)), d.err)
-	case errors.Is(d.err, fs.ErrNotExist):
-		return nil // removed since it was listed
 	case d.err != nil:
 		d.odd = append(d.odd, &rsyncx.PathError{Path: d.path, Err: d.err})
 	}

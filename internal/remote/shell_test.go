@@ -208,6 +208,38 @@ func TestRemoteShellTimeouts(t *testing.T) {
 	within(t, 5*time.Second, func() { h.Close() })
 }
 
+// mute is a host on which programs print nothing until they are ended.
+type mute struct{ canned }
+
+func (mute) run(context.Context, ...string) (program, error) {
+	r, w := io.Pipe()
+	return &muted{cannedProgram{r}, w}, nil
+}
+
+type muted struct {
+	cannedProgram
+	end *io.PipeWriter
+}
+
+func (m *muted) Close() error { return m.end.Close() }
+
+// TestNoGreetingIsNoConnection: whichever of two clocks is read first, an agent that does not greet in
+// time is no connection, which is another status than a silence later on.
+func TestNoGreetingIsNoConnection(t *testing.T) {
+	for range 8 {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			for range 200 {
+				h := newAgentHost(agentConfig{far: mute{}, command: []string{"drsync"}, channels: 1, dialTimeout: time.Millisecond, silence: time.Millisecond})
+				if err := h.first(t.Context()); !errors.Is(err, ErrConnectTimeout) || errors.Is(err, ErrTimeout) {
+					t.Fatal(err)
+				}
+				h.Close()
+			}
+		})
+	}
+}
+
 // TestNoStrayShells: no process of the remote shell outlives its host, nor does
 // what it started, and all are waited for.
 func TestNoStrayShells(t *testing.T) {

@@ -23,6 +23,8 @@ type tarRun struct {
 	s      *execSource
 	ctx    context.Context
 	p      program
+	names  map[string]bool // that it was given, and nothing else may come back
+	left   int             // entries that the archive may still have: one for each
 	in     *bufio.Reader
 	sofar  int64 // bytes of the archive
 	record int64 // the archive's length is a multiple of this
@@ -51,7 +53,10 @@ func startTar(ctx context.Context, s *execSource, paths []string, done func()) (
 		done()
 		return nil, err
 	}
-	t := &tarRun{s: s, ctx: ctx, p: p, record: tarBlocks * 512, done: done}
+	t := &tarRun{s: s, ctx: ctx, p: p, names: make(map[string]bool, len(paths)), left: len(paths), record: tarBlocks * 512, done: done}
+	for _, path := range paths {
+		t.names[path] = true
+	}
 	t.idle = time.AfterFunc(s.host.silence, func() {
 		t.silent.Store(true)
 		p.Close()
@@ -115,7 +120,7 @@ func (t *tarRun) fail(err error) error {
 func (t *tarRun) look() (*found, int, error) {
 	f := &found{entries: map[string]described{}}
 	var r findRecord
-	for range 1 << 16 {
+	for range len(t.names) + 1 {
 		if err := readRecord(t.in, &r); err != nil {
 			return nil, 0, t.fail(err)
 		}
@@ -126,11 +131,14 @@ func (t *tarRun) look() (*found, int, error) {
 			}
 			return f, int(status), nil
 		}
+		if !t.names[string(r.path)] {
+			break
+		}
 		if err := f.take(&r); err != nil {
 			return nil, 0, t.fail(err)
 		}
 	}
-	return nil, 0, t.fail(fmt.Errorf("%w: more records than names", rsyncx.ErrHostile))
+	return nil, 0, t.fail(fmt.Errorf("%w: records of other names than were asked for", rsyncx.ErrHostile))
 }
 
 // next returns the path and the length of the next regular file in the
@@ -143,6 +151,11 @@ func (t *tarRun) next() (string, int64, error) {
 			return "", 0, nil
 		case err != nil:
 			return "", 0, t.fail(err)
+		case t.left == 0:
+			return "", 0, t.fail(fmt.Errorf("%w: more in an archive than was asked for", rsyncx.ErrHostile))
+		}
+		t.left--
+		switch {
 		case h.Typeflag != tar.TypeReg:
 			continue
 		}

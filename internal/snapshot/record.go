@@ -65,7 +65,12 @@ type Database struct {
 	Tables   int       `json:"tables"`
 	Rows     int64     `json:"rows"`
 	Bytes    int64     `json:"bytes"`
-	Dump     *Dump     `json:"dump,omitempty"` // what drsync restore needs, if it is kept
+	// Locked is for how many seconds the capture kept others on the active from
+	// what LockedAgainst says, at most; 0 is not at all.
+	Locked        float64 `json:"locked_seconds,omitempty"`
+	LockedAgainst string  `json:"locked_against,omitempty"`
+
+	Dump *Dump `json:"dump,omitempty"` // what drsync restore needs, if it is kept
 }
 
 // BlobSet counts one family of blobs.

@@ -83,9 +83,7 @@ func startMySQL(t testing.TB, program, template string, opts []string) *MySQLSer
 	if err := os.CopyFS(m.Datadir, os.DirFS(template)); err != nil {
 		t.Fatalf("copy an initialised data directory: %v", err)
 	}
-	if m.Addr, err = freeAddr(); err != nil {
-		t.Fatal(err)
-	}
+	m.Addr = address(freePort(t))
 	m.Start()
 	return m
 }
@@ -138,15 +136,6 @@ func dataTemplate(path string, initialise func(datadir string) error) error {
 		err = nil
 	}
 	return err
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // Start starts the server on the same socket, address and data as before and

@@ -60,9 +60,7 @@ func PostgresFrom(t testing.TB, fill func(datadir string), opts ...string) *Post
 			t.Errorf("remove the server's directory: %v", err)
 		}
 	})
-	if p.Addr, err = freeAddr(); err != nil {
-		t.Fatal(err)
-	}
+	p.Addr = address(freePort(t))
 	p.Socket = filepath.Join(dir, ".s.PGSQL."+p.port())
 	if err := giveToServer(dir); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,7 +73,7 @@ func SSHD(t testing.TB) *SSHServer {
 	// Another process may take the free port before sshd binds it.
 	for attempt := 1; ; attempt++ {
 		s.Port = freePort(t)
-		s.Addr = net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
+		s.Addr = address(s.Port)
 		writeFile(t, s.KnownHosts, fmt.Sprintf("[%s]:%d %s\n", s.Host, s.Port, hostLine))
 		writeFile(t, s.Config, strings.Join([]string{
 			"ListenAddress " + s.Addr, "HostKey " + hostKey, "AuthorizedKeysFile " + s.AuthorizedKeys,
@@ -257,16 +256,6 @@ func writeFile(t testing.TB, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // tailBuffer keeps the last 64 KiB written to it.

@@ -92,6 +92,7 @@ type Command struct {
 	archived       bool // Recursive is only what -a made it
 	notRelative    bool
 	noDirs         bool
+	oldDirs        bool
 	delayUpdates   bool
 	notIncremental bool
 	backupDirSet   bool

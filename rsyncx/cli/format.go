@@ -53,16 +53,19 @@ func expand(format string, value func(escape) (string, bool)) string {
 			i++
 			continue
 		}
-		if pad := e.width - len(text); pad > 0 && !e.left {
-			b.WriteString(strings.Repeat(" ", pad))
-			b.WriteString(text)
-		} else {
-			b.WriteString(text)
-			b.WriteString(strings.Repeat(" ", max(pad, 0)))
-		}
+		b.WriteString(e.pad(text))
 		i += n
 	}
 	return b.String()
+}
+
+// pad fills a text up to the width.
+func (e escape) pad(text string) string {
+	fill := strings.Repeat(" ", max(e.width-len(text), 0))
+	if e.left {
+		return text + fill
+	}
+	return fill + text
 }
 
 // parseEscape reads the escape at the start of s and returns its length, 0 if it is none.
@@ -105,7 +108,7 @@ func (c *Command) change(format string, e event.Event) string {
 		case 'f':
 			return c.name(c.whole(e)), true
 		case 'L':
-			return c.target(e), true
+			return c.target(e, x), true
 		case 'o':
 			return c.operation(e), true
 		case 'l':
@@ -205,15 +208,19 @@ func (c *Command) operation(e event.Event) string {
 	return "send"
 }
 
-// target is what a link points to, as it stands behind its name.
-func (c *Command) target(e event.Event) string {
+// target is what a link points to, as it stands behind its name. The width is that of
+// the name alone, and where there is none the arrow's place stays empty.
+func (c *Command) target(e event.Event, x escape) string {
+	arrow := " -> "
 	switch {
-	case e.Target == "":
+	case e.Target == "" && x.width == 0:
 		return ""
+	case e.Target == "":
+		arrow = "    "
 	case e.Kind == event.Change && strings.HasPrefix(e.Itemize, "h"): // else it is a link that is the same
-		return " => " + c.name(e.Target)
+		arrow = " => "
 	}
-	return " -> " + c.name(e.Target)
+	return arrow + x.pad(c.name(e.Target))
 }
 
 // Permissions writes a mode as ls does.

@@ -94,15 +94,18 @@ func (c *Command) Line(e event.Event) string {
 	default:
 		return c.message(e)
 	}
-	// Without letters, a file whose attributes alone change is worth -vv only.
-	quiet := strings.HasPrefix(e.Itemize, ".") && !strings.HasPrefix(e.Itemize, ".d") && c.Info("NAME") < 2
+	// Without letters, a file whose attributes alone change is worth -vv only, and no
+	// more than its name.
+	quiet := strings.HasPrefix(e.Itemize, ".") && !strings.HasPrefix(e.Itemize, ".d") && !has(format, 'i')
 	switch {
 	case e.Itemize == deleting && format == "" && c.Info("DEL") == 0:
 		return ""
 	case e.Itemize == deleting && !has(format, 'i') && !has(format, 'o'):
 		return "deleting " + c.name(e.Name)
-	case format == "" || quiet && !has(format, 'i'):
+	case format == "" || quiet && c.Info("NAME") < 2:
 		return ""
+	case quiet:
+		return c.name(e.Name)
 	}
 	return c.change(format, e)
 }
@@ -172,8 +175,14 @@ func (c *Command) skip(e event.Event, text string) string {
 	name := c.name(strings.TrimSuffix(e.Name, "/"))
 	switch {
 	case text == UpToDate:
-		if c.Info("NAME") < 2 || strings.HasSuffix(e.Name, "/") {
+		if c.Info("NAME") < 2 {
 			return ""
+		}
+		if strings.HasSuffix(e.Name, "/") {
+			if !strings.HasPrefix(e.Itemize, "c") { // one that is new is as an alternate directory has it
+				return ""
+			}
+			name += "/"
 		}
 		return name + " " + text
 	case text == unsafe:

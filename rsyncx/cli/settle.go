@@ -32,6 +32,10 @@ func (p *parser) settle() {
 		c.Relative = !c.notRelative
 		c.Dirs = c.Dirs || !c.noDirs
 	}
+	if c.oldDirs { // whatever else is said about recursion
+		c.Recursive, c.Dirs = true, true
+		c.Rules = append(c.Rules, Rule{Option: "--exclude", Value: "/*/*"})
+	}
 	if c.Quiet {
 		c.Verbose = 0
 	}

@@ -131,7 +131,7 @@ func (b *Builder) Rules(o Options) (*Rules, error) {
 	}
 	rules, err := newRules(all.local, o)
 	if rules != nil {
-		rules.xattrs = all.xattrs || b.list.xattrs
+		rules.settleXattrs(all.xattrs || b.list.xattrs)
 	}
 	return rules, err
 }

@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
-// The encoded form: the magic bytes with the version, the options, the number
+// The encoded form: the magic bytes with the version, the options, which have the
+// sides whose attributes the rules name in the bits above the lowest, the number
 // of rules, and each rule as its flags, its sides and its text. Numbers
 // are unsigned varints, strings have their length in front.
 const (
@@ -26,7 +28,7 @@ func (r *Rules) Encode() []byte {
 	if r.opts.DeleteExcluded {
 		del = 1
 	}
-	b = binary.AppendUvarint(b, del)
+	b = binary.AppendUvarint(b, del|uint64(r.xattrs)<<1)
 	b = appendString(b, r.opts.SourceRoot)
 	b = appendString(b, r.opts.DestRoot)
 	b = binary.AppendUvarint(b, uint64(len(r.list)))
@@ -55,7 +57,9 @@ func Decode(data []byte) (*Rules, error) {
 	}
 	d := decoder{left: data[len(magic):]}
 	var o Options
-	o.DeleteExcluded = d.number(1) == 1
+	bits := d.number(1 | uint64(Sender|Receiver)<<1)
+	o.DeleteExcluded = bits&1 == 1
+	xattrs := Side(bits >> 1)
 	o.SourceRoot = d.string(maxRoot)
 	o.DestRoot = d.string(maxRoot)
 	n := d.number(maxRules)
@@ -71,7 +75,24 @@ func Decode(data []byte) (*Rules, error) {
 	case len(d.left) > 0:
 		return nil, fmt.Errorf("%w: %d bytes too many", errEncoding, len(d.left))
 	}
-	return newRules(list, o)
+	r, err := newRules(list, o)
+	if err == nil {
+		r.xattrs = xattrs
+		err = r.checkXattrs()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// checkXattrs looks that the sides told fit the rules.
+func (r *Rules) checkXattrs() error {
+	named := slices.ContainsFunc(r.list, func(one *rule) bool { return one.flags&xattr != 0 })
+	if r.xattrs == Sender || named && r.xattrs == 0 || r.sendsXattr() && r.xattrs&Sender == 0 {
+		return fmt.Errorf("%w: the rules name attributes of another side", errEncoding)
+	}
+	return nil
 }
 
 type decoder struct {

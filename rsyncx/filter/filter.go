@@ -46,8 +46,9 @@ type Rules struct {
 	list  []*rule
 	lists []*rule // the per-directory rules of list, in order
 	opts  Options
-	// xattrs says that there were rules for names of extended attributes, which are not kept.
-	xattrs bool
+	// xattrs are the sides on which these rules stand in for rsync's own about the
+	// names of extended attributes.
+	xattrs Side
 }
 
 // Options are what the whole list depends on.
@@ -71,6 +72,7 @@ type Scope struct {
 	merged []merged
 	doomed bool
 	side   Side // whose tree is walked; 0 is not known
+	xattrs bool // merged has rules for names of extended attributes
 }
 
 // merged is what one per-directory rule has read so far.
@@ -101,11 +103,6 @@ func (r *Rules) Len() int {
 	}
 	return len(r.list)
 }
-
-// NamesXattrs reports whether rules for the names of extended attributes (the
-// modifier x) were given, those of per-directory files aside. They are not
-// applied: who copies attributes has to refuse them.
-func (r *Rules) NamesXattrs() bool { return r != nil && r.xattrs }
 
 // PerDirectory reports whether Enter will read files.
 func (r *Rules) PerDirectory() bool { return r != nil && len(r.lists) > 0 }
@@ -152,6 +149,7 @@ func (s *Scope) Enter(path string, read func(name string) ([]byte, error)) (*Sco
 			return nil, err
 		}
 	}
+	next.xattrs = slices.ContainsFunc(next.merged, func(m merged) bool { return slices.ContainsFunc(m.list, isXattr) })
 	return next, nil
 }
 

@@ -53,6 +53,7 @@ func FuzzWildmatch(f *testing.F) {
 func FuzzRules(f *testing.F) {
 	for _, s := range []string{
 		"- *.o\n+ /a/b/\n", "P x\n!\nH,!p y", ": .f\n:C\n-C", ".w- x", "exclude,s a\nclear", "-/ /a/**\n-! */", "!\n- a\r\n;c", ":ne- /.x/",
+		"-x user.*\n+xs a.o\n!", ":x .f\n-x! d/a.o\nPx a*", "Hx a.o\n.x f",
 	} {
 		f.Add(s, "d/a.o", true)
 	}
@@ -81,6 +82,9 @@ func FuzzRules(f *testing.F) {
 				if x != x2 || why != why2 {
 					t.Errorf("%q decoded differs for %q: %v %q, %v %q", text, name, x, why, x2, why2)
 				}
+				if r.Root().NamesXattrs(side) != same.Root().NamesXattrs(side) || r.Root().ExcludedXattr(name, side) != same.Root().ExcludedXattr(name, side) {
+					t.Errorf("%q decoded differs for the attribute %q", text, name)
+				}
 			}
 			scope, err := r.Root().Enter("", read)
 			if err != nil {
@@ -90,13 +94,16 @@ func FuzzRules(f *testing.F) {
 				return
 			}
 			scope.Doomed().Excluded(name, isDir, Receiver)
+			if scope.ExcludedXattr(name, Sender) && !scope.NamesXattrs(Sender) {
+				t.Errorf("%q: the attribute %q is excluded by rules that do not count", text, name)
+			}
 		}
 	})
 }
 
 func FuzzDecode(f *testing.F) {
 	b := NewBuilder()
-	for _, r := range []string{"- a/", ":ns- /.f", "+!p **/x/***", "-C"} {
+	for _, r := range []string{"- a/", ":ns- /.f", "+!p **/x/***", "-C", "-x! user.*", "Px a", ":x- .g"} {
 		if err := b.Filter(r); err != nil {
 			f.Fatal(err)
 		}
@@ -108,6 +115,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(r.Encode())
 	f.Add((*Rules)(nil).Encode())
 	f.Add([]byte("drf1\x00\x00\x00\xff\xff\x03"))
+	f.Add([]byte("drf1\x02\x00\x00\x00"))
+	f.Add([]byte("drf1\x04\x00\x00\x01\x80\x20\x02\x06user.a"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Decode(data)
 		if err != nil {

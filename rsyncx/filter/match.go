@@ -10,6 +10,7 @@ type query struct {
 	scope *Scope
 	side  Side
 	isDir bool
+	xattr bool // it is the name of an extended attribute
 	path  string
 	base  string // its last element
 	text  []byte // "/" + path + "/"
@@ -39,6 +40,7 @@ func (q *query) first(list []*rule) *rule {
 					}
 				}
 			}
+		case isXattr(r) != q.xattr:
 		case q.matches(r):
 			return r
 		}
@@ -131,6 +133,6 @@ func (q *query) compareAbsolute(r *rule) bool {
 	} else {
 		one.slash = strings.HasPrefix(one.pattern, "**")
 	}
-	abs := query{scope: q.scope, side: q.side, isDir: q.isDir, path: path, base: base(path), text: framed(nil, path)}
+	abs := query{scope: q.scope, side: q.side, isDir: q.isDir, xattr: q.xattr, path: path, base: base(path), text: framed(nil, path)}
 	return abs.compare(&one)
 }

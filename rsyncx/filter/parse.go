@@ -13,7 +13,7 @@ type target struct {
 	local, inherited []*rule
 	scope            *Scope // of the directory being entered; nil for the global list
 	dir              string // its path
-	xattrs           bool   // a rule for names of extended attributes was left out
+	xattrs           bool   // the modifier x was seen, even if its rule was cleared
 }
 
 func (t *target) all() []*rule {
@@ -146,6 +146,7 @@ func (p *parser) text(into *target, s string, by rule, old bool) error {
 // put carries out one rule.
 func (p *parser) put(into *target, tok token) error {
 	r := tok.rule
+	into.xattrs = into.xattrs || r.flags&xattr != 0
 	switch {
 	case tok.clear:
 		into.clear()
@@ -154,9 +155,6 @@ func (p *parser) put(into *target, tok token) error {
 		return p.merge(into, tok)
 	case r.flags&cvsIgnore != 0:
 		return p.cvs(into, r)
-	case r.flags&xattr != 0:
-		into.xattrs = true
-		return nil // names of extended attributes only, never of files
 	}
 	return p.add(into, tok.pattern, r, tok.text)
 }

@@ -107,6 +107,9 @@ func (g *generator) rule(sided bool) string {
 	if g.IntN(25) == 0 {
 		return "!"
 	}
+	if g.IntN(15) == 0 {
+		return g.pick("-x ", "+x ", "-x! ") + g.pattern() // has no say about files
+	}
 	return g.pick(kinds...) + g.pick(" ", "_") + g.pattern()
 }
 

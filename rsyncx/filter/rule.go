@@ -20,14 +20,14 @@ const (
 	noPrefixes                    // '-' or '+' of a merge rule: its lines are patterns
 	cvsIgnore                     // 'C'
 	excludeSelf                   // 'e'
-	xattr                         // 'x'
+	xattr                         // 'x': about names of extended attributes, not of files
 	nulEnds                       // the rules of the file end with NUL
 	ofCVS                         // one of those that "-C" stands for
 
 	// handedDown is what the rules of a file take over from the rule that names it.
 	handedDown = absolute | include | dirOnly | negate | perishable
 	// kept is what a rule in a list may have.
-	kept = handedDown | perDir | noInherit | wordSplit | noPrefixes | cvsIgnore | nulEnds | ofCVS
+	kept = handedDown | perDir | noInherit | wordSplit | noPrefixes | cvsIgnore | xattr | nulEnds | ofCVS
 )
 
 // rule is one compiled rule. It does not change once it is in a list that is asked.

@@ -19,12 +19,14 @@ import (
 
 // target is where a run writes: a directory, or one name in it.
 type target struct {
-	dir   string
-	as    string // the name there of the only thing that is sent; "" keeps its own
-	make  int    // how many directories, dir the last, are missing
-	made  bool   // they were made
-	shown string // dir as the line names it
-	empty string // a directory that stands for a missing one in a dry run, to be removed
+	dir  string
+	as   string // the name there of the only thing that is sent; "" keeps its own
+	make int    // how many directories, dir the last, are missing
+	made bool   // they were made
+	// silent says that rsync does not tell of a directory that it made.
+	silent bool
+	shown  string // dir as the line names it
+	empty  string // a directory that stands for a missing one in a dry run, to be removed
 }
 
 // aim settles what dest means for t. Nothing is made yet.
@@ -61,13 +63,32 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 		}
 	}
 	to, err = r.lacking(to)
-	if to.make > 1 && !r.c.MakePath && !slash && t.single == nil && t.only == nil && t.source != nil {
+	if to.make > 0 && !r.c.MakePath && !slash && t.source != nil && !t.keepRoot {
 		// An empty directory is the only name of its listing, for which rsync enters the directory above.
-		if inside, listing := children(ctx, t.source, "", nil); listing == nil && len(inside) == 0 {
+		to.silent = r.empty(ctx, t)
+		if to.silent && to.make > 1 {
 			return to, fail(Selection, "change_dir %s failed: %w", quoted(filepath.Dir(to.dir)), unix.ENOENT)
 		}
 	}
 	return to, err
+}
+
+// empty reports whether nothing is sent but the root itself. What cannot be looked
+// at is told of when it is copied.
+func (r *run) empty(ctx context.Context, t *tree) bool {
+	if t.only != nil {
+		return len(t.only) <= maxAsked && !slices.ContainsFunc(t.only, func(name string) bool {
+			top, _, _ := strings.Cut(name, "/")
+			_, err := t.source.Lstat(ctx, top)
+			return err == nil
+		})
+	}
+	rules, err := r.rulesAt(t.path)
+	if err != nil {
+		return false
+	}
+	inside, err := children(ctx, t.source, "", rules)
+	return err == nil && len(inside) == 0
 }
 
 // bare makes the destination when the sources of this host are all missing: as in
@@ -129,12 +150,16 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 }
 
 // alone reports whether what is sent is one name and nothing else, so that the
-// destination is another name for it: a file, or as in rsync a directory in which nothing is.
+// destination is another name for it: a file, or as in rsync a directory of which nothing is sent.
 func (r *run) alone(ctx context.Context, t *tree) (bool, error) {
 	if !isDir(t.single) || t.flat {
 		return true, nil
 	}
-	inside, err := children(ctx, t.source, t.only[0], nil)
+	rules, err := r.rulesAt(t.path)
+	if err != nil {
+		return false, err
+	}
+	inside, err := children(ctx, t.source, t.only[0], rules)
 	return len(inside) == 0, err
 }
 
@@ -203,7 +228,7 @@ func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
 		}
 		to.made = true
 	}
-	if r.c.Info("NAME") > 0 || r.c.Itemizes() {
+	if !to.silent && (r.c.Info("NAME") > 0 || r.c.Itemizes()) {
 		text := "created directory " + rsyncx.Printable(to.shown)
 		switch {
 		case r.c.MakePath && to.make == 1:

@@ -59,7 +59,7 @@ func aside(names map[string]bool) func(map[string]string) map[string]string {
 }
 
 func noDeletedLines(l string) string {
-	if deletedLine.MatchString(l) || directoryTime.MatchString(l) {
+	if deletedLine.MatchString(l) || directoryTime.MatchString(l) || strings.Contains(l, "*deleting  ") || strings.Contains(l, " del. ") {
 		return ""
 	}
 	return l
@@ -78,11 +78,11 @@ func nothingDeleted(ex *exception, lines func(func(string) string), run command,
 	for name := range rsync.tree { // backups of those
 		_, before := rsync.before[name]
 		_, made := drsync.tree[name]
-		if !before && !made && strings.Contains(name, "bak") {
+		if _, isBackup := run.backupOf(name); !before && !made && (isBackup || strings.Contains(name, "bak")) {
 			names[name] = true
 		}
 	}
-	ex.tree = aside(names)
+	ex.then(aside(names))
 }
 
 // asManyDeleted compares all but what was deleted of what could have been, and
@@ -106,7 +106,7 @@ func asManyDeleted(ex *exception, lines func(func(string) string), run command, 
 			}
 		}
 	}
-	ex.tree = aside(both)
+	ex.then(aside(both))
 }
 
 // figure is a number of bytes in --stats.

@@ -99,7 +99,7 @@ func (u *unimplied) disguise(path string, e *rsyncx.Entry, o *rsyncx.WalkOptions
 	if err != nil || !o.Xattrs && !o.ACLs {
 		return nil
 	}
-	e.Xattrs, err = rsyncx.XattrsOf(filepath.Join(u.dest, path), o.Xattrs, o.ACLs)
+	e.Xattrs, err = rsyncx.XattrsOf(filepath.Join(u.dest, path), o)
 	return err
 }
 

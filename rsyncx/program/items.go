@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ type item struct {
 	// gone into, what is in it goes along.
 	content bool
 	arg     string // as the line names it
+	at      int    // its place among the sources
 	// entry is what is known of it without asking; nil is nothing.
 	entry *rsyncx.Entry
 }
@@ -141,7 +143,8 @@ func trailing(name string) string {
 func group(items []item) [][]item {
 	var groups [][]item
 	at := make(map[string]int)
-	for _, it := range items {
+	for n, it := range items {
+		it.at = n
 		i, ok := at[it.base]
 		if !ok {
 			i = len(groups)
@@ -239,6 +242,9 @@ func children(ctx context.Context, src rsyncx.Source, dir string, rules *filter.
 		if err != nil {
 			var one *rsyncx.PathError
 			if errors.As(err, &one) {
+				if one.Path != dir && path.Dir(below(".", one.Path)) == path.Clean(below(".", dir)) {
+					paths = append(paths, one.Path) // so that the walk tells of it
+				}
 				continue
 			}
 			return nil, err

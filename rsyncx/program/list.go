@@ -8,6 +8,13 @@ import (
 	"github.com/drsync/drsync/rsyncx"
 )
 
+// onTheWay reports whether the directory path only leads to what is sent and, with
+// --no-implied-dirs, is not sent itself.
+func (r *run) onTheWay(t *tree, path string) bool {
+	u := unimplied{only: t.only}
+	return r.c.NoImplied && r.c.Relative && u.leads(path)
+}
+
 // list prints the entries of the sources.
 func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	if t.source == nil {
@@ -24,6 +31,12 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	o := rsyncx.WalkOptions{
 		Filter: set, Only: t.only, Flat: t.flat,
 		OneFileSystem: r.c.Options.OneFileSystem, OmitMounts: r.c.Options.OmitMounts,
+	}
+	var empty map[string]bool
+	if r.c.Options.PruneEmpty {
+		if empty, err = rsyncx.EmptyDirs(ctx, t.source, o); err != nil {
+			return err
+		}
 	}
 	var stats rsyncx.Stats
 	for d, err := range t.source.Walk(ctx, o) {
@@ -44,6 +57,9 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		for i := range d.Entries {
 			e := &d.Entries[i]
+			if isDir(e) && (empty[below(d.Path, e.Name)] || r.onTheWay(t, below(d.Path, e.Name))) {
+				continue
+			}
 			if !r.c.Options.Links {
 				e.Target = ""
 			}

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -20,10 +21,13 @@ type part struct {
 	flat  bool
 	root  bool   // the root itself is sent
 	path  string // of a directory of this host
+	places
+	// hidden says that there is no Source since rules leave out all that was named.
+	hidden bool
 }
 
-// merged shows several directories as one. Where two have a name, the first has
-// it; two directories of one name become one that has the content of both, and a
+// merged shows several directories as one. Where two have a name, the first of the
+// line has it; two directories of one name become one that has the content of both, and a
 // directory comes before anything else of its name.
 type merged struct {
 	parts []part
@@ -99,8 +103,9 @@ func (m *merged) Lstat(ctx context.Context, path string) (rsyncx.Entry, error) {
 	if i := m.of(path); i >= 0 {
 		return m.parts[i].Lstat(ctx, path)
 	}
+	roots := slices.ContainsFunc(m.parts, func(p part) bool { return p.root })
 	for _, p := range m.parts {
-		if !p.sends(path) {
+		if !p.sends(path) || path == "" && roots && !p.root {
 			continue
 		}
 		e, err := p.Lstat(ctx, path)
@@ -270,6 +275,8 @@ func (m *merged) shared(path string) bool {
 
 // merge makes one directory of those that the parts from have now.
 func (m *merged) merge(heads []head, from []int) rsyncx.Dir {
+	path := heads[from[0]].dir.Path
+	from = m.inLine(from, path)
 	d := heads[from[0]].dir
 	d.Entries = nil
 	m.mu.Lock()
@@ -279,11 +286,12 @@ func (m *merged) merge(heads []head, from []int) rsyncx.Dir {
 		d.Partial = d.Partial && heads[i].dir.Partial
 		for _, e := range heads[i].dir.Entries {
 			k, known := at[e.Name]
-			if known && (isDir(&d.Entries[k]) || !isDir(&e)) {
+			name := below(path, e.Name)
+			if known && !m.takes(name, &e, i, &d.Entries[k]) {
 				count(&m.again, &e)
 				continue
 			}
-			m.owner[below(d.Path, e.Name)] = i
+			m.owner[name] = i
 			if known {
 				count(&m.again, &d.Entries[k])
 				d.Entries[k] = e
@@ -302,6 +310,25 @@ func (m *merged) merge(heads []head, from []int) rsyncx.Dir {
 	}
 	slices.SortFunc(d.Entries, func(a, b rsyncx.Entry) int { return strings.Compare(a.Name, b.Name) })
 	return d
+}
+
+// inLine brings parts into the order in which the line has a path of them.
+func (m *merged) inLine(parts []int, path string) []int {
+	if len(parts) < 2 {
+		return parts
+	}
+	parts = slices.Clone(parts)
+	slices.SortStableFunc(parts, func(a, b int) int { return cmp.Compare(m.parts[a].of(path), m.parts[b].of(path)) })
+	return parts
+}
+
+// takes reports whether the entry e of part i, and not the one that owns its name
+// so far, is what is sent: a directory, or what comes first on the line.
+func (m *merged) takes(path string, e *rsyncx.Entry, i int, so *rsyncx.Entry) bool {
+	if isDir(so) != isDir(e) {
+		return isDir(e)
+	}
+	return m.parts[i].of(path) < m.parts[m.owner[path]].of(path)
 }
 
 func (m *merged) Read(ctx context.Context, want iter.Seq[rsyncx.Want]) iter.Seq2[rsyncx.File, error] {

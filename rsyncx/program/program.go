@@ -80,10 +80,11 @@ type run struct {
 	lead     string   // stands before names when they are shown
 	// renamed is how the source calls what is sent as the name as; "" for all but one name.
 	renamed, as string
-	fresh       bool         // the destination directory was made for what is sent into it
-	implied     []*unimplied // of --no-implied-dirs
-	io          Status       // the worst thing that did not stop the run
-	line        ruleSet      // the rules of the line
+	fresh       bool          // the destination directory was made for what is sent into it
+	implied     []*unimplied  // of --no-implied-dirs
+	left        []event.Event // about names of -R that rules leave out
+	io          Status        // the worst thing that did not stop the run
+	line        ruleSet       // the rules of the line
 	progress    progress
 	sums        *sumTeller // of %C; nil when nobody asks
 }
@@ -133,11 +134,17 @@ func (r *run) do(ctx context.Context, args []string) (err error) {
 	defer tree.close()
 	r.lead = tree.lead
 	if r.c.List {
+		if err := tempDir(r.here("."), r.c.Options.TempDir); err != nil { // of which rsync wants to know as well
+			return usage(err)
+		}
 		return r.list(ctx, tree, rules)
 	}
 	r.header()
 	for _, line := range r.c.Warnings {
 		r.problem("%s", line)
+	}
+	for _, e := range r.left {
+		r.show(e)
 	}
 	if tree.source == nil { // what was wrong with the sources has been said
 		if err := errors.Join(r.bare(ctx, tree, dest), r.backupDir(r.here(dest))); err != nil {
@@ -274,7 +281,7 @@ func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
 // options completes those of the line with what the sources are.
 func (r *run) options(t *tree) rsyncx.Options {
 	o := r.c.Options
-	o.Only, o.Flat, o.KeepRoot = t.only, t.flat, t.keepRoot
+	o.Only, o.Flat, o.Shallow, o.KeepRoot = t.only, t.flat, t.shallow, t.keepRoot
 	o.WholeFile = o.WholeFile || t.host == nil && !r.c.Delta && !o.Append
 	if t.failed && !o.IgnoreErrors && o.Delete {
 		r.problem("IO error encountered -- skipping file deletion")

@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"strings"
 
@@ -50,6 +51,10 @@ func (r *renamed) Walk(ctx context.Context, o rsyncx.WalkOptions) iter.Seq2[rsyn
 	o.Only, o.Same = []string{r.name}, nil
 	return func(yield func(rsyncx.Dir, error) bool) {
 		for d, err := range r.Source.Walk(ctx, o) {
+			var one *rsyncx.PathError
+			if errors.As(err, &one) {
+				err = &rsyncx.PathError{Path: r.ours(one.Path), Err: one.Err}
+			}
 			if d.Path == "" {
 				for i := range d.Entries {
 					d.Entries[i].Name = r.ours(d.Entries[i].Name)

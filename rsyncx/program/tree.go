@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/filter"
 )
@@ -23,6 +24,7 @@ type tree struct {
 	only     []string // what is sent; nil is all
 	named    []string // see part
 	flat     bool
+	shallow  bool // flat, which only and flat cannot say
 	keepRoot bool // no source is a directory's content
 
 	// single is the only thing that is sent, unless that is a directory's content.
@@ -58,7 +60,7 @@ func (r *run) open(ctx context.Context, sources []operand) (_ *tree, err error) 
 			return nil, err
 		}
 		if p.Source == nil {
-			t.failed = true
+			t.failed = t.failed || !p.hidden
 			continue
 		}
 		parts = append(parts, p)
@@ -167,6 +169,7 @@ func (t *tree) combine(parts []part, sums bool) {
 		t.source = m
 		t.single = nil
 		t.only, t.flat = union(parts)
+		t.shallow = t.only == nil && parts[0].flat
 	}
 }
 
@@ -243,12 +246,16 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	} else {
 		paths, first, err = r.inspect(ctx, src, items)
 	}
+	named := len(paths)
+	if err == nil {
+		paths, err = r.unhidden(ctx, src, base, paths)
+	}
 	dot := err == nil && r.sendsDot(items)
 	if err == nil && dot {
 		dot, err = r.shows(base)
 	}
 	if err != nil || len(paths) == 0 && !dot {
-		return part{}, errors.Join(err, src.Close())
+		return part{hidden: named > 0}, errors.Join(err, src.Close())
 	}
 	if t.path == "" {
 		t.path = base
@@ -256,7 +263,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 			t.path, _ = filepath.Abs(r.here(base))
 		}
 	}
-	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base)}
+	p := part{Source: src, flat: !r.c.Recursive, path: r.here(base), places: placesOf(items)}
 	if r.c.Info("STATS") > 0 {
 		p.named = slices.Clone(paths)
 	}
@@ -273,8 +280,9 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		t.single = &first
 	}
 	p.only = only(paths, p.flat)
-	if len(r.c.Rules) > 0 && r.c.Relative {
-		// Rules do not apply to what leads to a name of the line.
+	if r.c.Relative {
+		// Rules do not apply to what leads to a name of the line, and what is missing in a
+		// directory that is sent as well is missing all the same.
 		p.only = slices.Compact(paths) // only has sorted them
 	}
 	if dot {
@@ -284,6 +292,42 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 		}
 	}
 	return p, nil
+}
+
+// maxHidden is how many names that rules leave out are looked at: each is a round trip.
+const maxHidden = 1000
+
+// unhidden takes out of the paths of -R what the rules of the line leave out: as in
+// rsync nothing leads to that. What is missing stays, so that the walk tells of it.
+func (r *run) unhidden(ctx context.Context, src rsyncx.Source, base string, paths []string) ([]string, error) {
+	if !r.c.Relative || len(r.c.Rules) == 0 {
+		return paths, nil
+	}
+	set, err := r.rulesAt(base)
+	if err != nil {
+		return nil, err
+	}
+	rules, looked := set.Root(), 0
+	return slices.DeleteFunc(paths, func(path string) bool {
+		file, _ := rules.Excluded(path, false, filter.Sender)
+		dir, _ := rules.Excluded(path, true, filter.Sender)
+		if !file && !dir || looked == maxHidden {
+			return false
+		}
+		looked++
+		e, err := src.Lstat(ctx, path)
+		if err != nil {
+			return false
+		}
+		hidden, rule := rules.Excluded(path, isDir(&e), filter.Sender)
+		if hidden && r.c.Explains() {
+			if isDir(&e) {
+				path += "/"
+			}
+			r.left = append(r.left, event.Event{Kind: event.Skip, Time: r.Now(), Name: path, Text: rsyncx.SkipHidden + rsyncx.Printable(rule)})
+		}
+		return hidden
+	}), nil
 }
 
 // sendsDot reports whether the "." of an argument is sent as well.

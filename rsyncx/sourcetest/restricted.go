@@ -32,6 +32,8 @@ func TestRestricted(t *testing.T, open Open) {
 		{rsyncx.WalkOptions{Only: []string{"etc/nix", "nix", "nix/x", "run.sh", "run.sh/x", "to-etc/deep", "to-nowhere"}},
 			"/: etc run.sh to-nowhere … /etc: … missing etc/nix nix nix/x run.sh/x to-etc/deep"},
 		{rsyncx.WalkOptions{Only: []string{".drsync", "empty"}}, "/: empty …"},
+		{rsyncx.WalkOptions{Only: []string{"etc/deep", "etc/deep/er/file", "etc/deep/er/file/x", "etc/deep/er/nix", "etc/deep/nix/x"}},
+			"/: etc … /etc: deep … /etc/deep: er /etc/deep/er: file missing etc/deep/er/file/x etc/deep/er/nix etc/deep/nix/x"},
 	} {
 		if got := outline(t, src.Walk(ctx, c.o)); got != c.want {
 			t.Errorf("only %q, flat %v:\nwalked %s\nwant   %s", c.o.Only, c.o.Flat, got, c.want)

@@ -1,0 +1,156 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/hint"
+)
+
+// ownedByUs says whether a file belongs to the account of this process.
+func ownedByUs(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
+}
+
+// seed copies the active's whole server, twice: once for the cluster that will
+// be published, and once for the one that will be brought on behind it. It
+// returns the log that goes on from there, empty yet.
+func (r *Replica) seed(ctx context.Context, f *facts) (*receivedLog, error) {
+	for _, dir := range []string{r.next().dir, r.spare().dir, r.logDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(r.seedDir(), 0o700); err != nil {
+		return nil, err
+	}
+	if err := r.reserve(ctx, f); err != nil {
+		return nil, err
+	}
+	base := cluster{filepath.Join(r.seedDir(), "base")}
+	if err := r.copyBase(ctx, base); err != nil {
+		return nil, err
+	}
+	from, err := r.makeReplica(ctx, base, f)
+	if err != nil {
+		return nil, fmt.Errorf("make a replica of the copy: %w", err)
+	}
+	again := filepath.Join(r.seedDir(), "again")
+	if _, err := run(ctx, append(plainEnvironment(), "LC_ALL=C"), "cp", "-a", "--reflink=auto", "--", base.dir, again); err != nil {
+		return nil, fmt.Errorf("copy the copy: %w", err)
+	}
+	if f.copied, err = sizeOf(base.dir); err != nil {
+		return nil, err
+	}
+	if !r.careless {
+		if err := durable.SyncFS(r.seedDir()); err != nil {
+			return nil, err
+		}
+	}
+	l, err := newLog(r.logDir(), f.history, from)
+	if err != nil {
+		return nil, err
+	}
+	if r.e.during != nil {
+		r.e.during("copied")
+	}
+	if err := os.Rename(again, r.spare().dir); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(base.dir, r.next().dir); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(r.seedDir()); err != nil {
+		return nil, err
+	}
+	return l, durable.SyncDir(r.work)
+}
+
+// reserve lets the active keep its log from now on. A slot of an earlier copy is
+// made anew, since it may have been given up, or keep what nobody needs.
+func (r *Replica) reserve(ctx context.Context, f *facts) error {
+	w, err := r.e.active.connectLog(ctx)
+	if err != nil {
+		return r.e.active.connectError(ctx, err)
+	}
+	defer w.close()
+	if f.slot.exists {
+		if f.slot.physical && f.slot.database == "" {
+			err = w.dropSlot(ctx, r.opt.Slot)
+		} else {
+			err = errors.New("it is of another kind")
+		}
+	}
+	if err == nil {
+		err = w.makeSlot(ctx, r.opt.Slot)
+	}
+	if err != nil {
+		return fmt.Errorf("make the replication slot %s on the active: %w", r.opt.Slot, err)
+	}
+	return nil
+}
+
+// copyBase runs pg_basebackup.
+func (r *Replica) copyBase(parent context.Context, base cluster) error {
+	ctx, stop := r.e.active.guard(parent, r.e.opt.Name)
+	defer stop()
+	a, err := r.e.active.access(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	// With its log, although that is received anew: without it the active would
+	// wait until its archive has it.
+	_, err = run(ctx, append(a.env, "PGAPPNAME=drsync"), filepath.Join(r.bin, "pg_basebackup"),
+		"--pgdata="+base.dir, "--format=plain", "--wal-method=stream", "--no-slot", "--checkpoint=fast", "--no-password", "--no-sync", "--label=drsync")
+	if err != nil {
+		return hint.With(fmt.Errorf("copy the active's server: %w", err), "nothing on this host has changed")
+	}
+	return nil
+}
+
+// makeReplica turns a copy into a cluster of this host that follows nobody,
+// and returns from where on it needs the log.
+func (r *Replica) makeReplica(ctx context.Context, base cluster, f *facts) (lsn, error) {
+	known, err := r.control(ctx, base)
+	if err != nil {
+		return 0, err
+	}
+	if known.System != f.history.System {
+		return 0, errors.New("it is of another server than the one that was asked before")
+	}
+	from, err := base.begins(known)
+	if err != nil {
+		return 0, err
+	}
+	segments, err := os.ReadDir(base.path("pg_wal"))
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range segments {
+		if segmentName.MatchString(s.Name()) {
+			if err := os.Remove(filepath.Join(base.path("pg_wal"), s.Name())); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if err := base.unmark(); err != nil { // the active's, if that was a standby once
+		return 0, err
+	}
+	if err := base.configure(r.owner, r.visible, greatest(known.Needs, f.needs)); err != nil {
+		return 0, err
+	}
+	return from, filepath.WalkDir(base.dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return r.owner.own(path)
+	})
+}

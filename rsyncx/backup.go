@@ -170,6 +170,12 @@ func (s *stager) beforeBackups(path string, a attr) error {
 // holds it: it will not be empty.
 func (s *stager) holdsBackups(path string) bool { return strings.HasPrefix(s.backupDir, path+"/") }
 
+// getsBackups reports whether backups may come to lie in the directory of f, which changes its time.
+func (s *stager) getsBackups(f *frame) bool {
+	inside := s.backupDir != "" && f.path != "" && (strings.HasPrefix(f.path+"/", s.backupDir) || s.holdsBackups(f.path))
+	return inside && s.o.Times && f.fd >= 0 && !f.mount && (s.cmp.root || f.owned)
+}
+
 // keepsOwn reports whether the backups of what is in the directory path come to
 // lie in it as well: it is among earlier backups.
 func (s *stager) keepsOwn(path string) bool {

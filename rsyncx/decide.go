@@ -181,7 +181,9 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 		if m := s.alternate(path, e, nil); m.rank > altNone {
 			s.altMade(path, e, &m)
 		} else {
-			s.created(e)
+			if !implied {
+				s.created(e)
+			}
 			s.changed(path, e, change{update: 'c', isNew: true}, "")
 		}
 		t, o, err := s.trees.mkdir(f.tree, path)
@@ -260,7 +262,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		// It is linked as it should be.
 	} else if group >= 0 && f.mount {
 		f.dirty = true // it may be
-	} else if s.inPlace(&w) && group < 0 && !f.mount {
+	} else if s.inPlace(&w) && group < 0 && !f.mount && len(s.alts) == 0 {
 		// The names in f stay as they are, and so does its time.
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err

@@ -419,6 +419,7 @@ func (s *stager) unwind(keep int) error {
 		}
 		f.close()
 		s.frames = s.frames[:len(s.frames)-1]
+		f.dirty = f.dirty || s.getsBackups(f)
 		if !f.needs && !f.dirty {
 			continue
 		}

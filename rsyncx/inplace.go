@@ -94,8 +94,11 @@ func readPatch(from io.Reader, data func(r io.Reader, off, length int64) error, 
 	}
 }
 
-// inPlace reports whether the destination's file is patched.
-func (s *stager) inPlace(w *wish) bool { return s.o.Inplace && w.hasOld && w.tree.none() }
+// inPlace reports whether the destination's file is patched. With HardLinks one that has other
+// names, while the source's has none, is replaced: its other names are other files.
+func (s *stager) inPlace(w *wish) bool {
+	return s.o.Inplace && w.hasOld && w.tree.none() && !(s.o.HardLinks && w.group < 0 && w.old.Nlink > 1)
+}
 
 // put notes what Publish does with what was staged for a file.
 func (s *stager) put(w *wish, e *Entry, at place, size int64, form uint32) error {

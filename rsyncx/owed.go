@@ -10,10 +10,11 @@ import (
 const maxExcused = 1 << 16
 
 // owes reports whether the source has to list the directory e of f, or say why not: one
-// that is on another file system it may pass over without a word.
+// that is on another file system it may pass over without a word, unless it was asked for by name
+// or leads to what was.
 func (s *stager) owes(f *frame, e *Entry) bool {
 	_, into := f.only.Enter(e.Name)
-	return into && !s.o.Shallow && (!s.o.OneFileSystem || f.srcDev != 0 && f.srcDev == e.Dev)
+	return into && !s.o.Shallow && (!s.o.OneFileSystem || !f.only.All() || f.srcDev != 0 && f.srcDev == e.Dev)
 }
 
 // excuses notes that the source has said what is wrong with path, which is why the

@@ -37,6 +37,7 @@ func TestDirectoryThatNeverComes(t *testing.T) {
 		"shallow":            {dirs: []Dir{root}, set: func(o *Options) { o.Shallow = true }},
 		"filtered":           {dirs: []Dir{root}, set: func(o *Options) { o.Filter = excludes(t, "d/") }},
 		"another system":     {dirs: []Dir{root}, set: func(o *Options) { o.OneFileSystem = true }},
+		"another, by name":   {dirs: []Dir{func() Dir { d := root; d.Partial, d.Entries = true, d.Entries[:1]; return d }()}, set: func(o *Options) { o.OneFileSystem, o.Only = true, []string{"d"} }, unreadable: 1},
 		"on the same system": {dirs: []Dir{func() Dir { d := listing("", dirEntry("d")); d.Self.Dev, d.Entries[0].Dev = 1, 1; return d }()}, set: func(o *Options) { o.OneFileSystem = true }, unreadable: 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -250,13 +250,16 @@ func (s *snapshot) lineUp(ctx context.Context, position func(context.Context, *s
 			return false, err
 		}
 		same, first := true, before
-		for _, c := range s.sessions {
+		for i, c := range s.sessions {
 			if _, err := c.ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"); err != nil {
 				return false, err
 			}
 			now, err := position(ctx, c)
 			if err != nil && !errors.Is(err, errMoving) {
 				return false, err
+			}
+			if i == 0 && strings.HasPrefix(now, snapshotMark) {
+				first = now // a snapshot's own position needs no other before it
 			}
 			same = same && err == nil && now == first
 		}

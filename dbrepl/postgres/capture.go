@@ -13,7 +13,7 @@ import (
 )
 
 // captures is how often a capture is begun anew because somebody on the active
-// had to wait for it.
+// had to wait for it, or altered definitions meanwhile.
 const captures = 3
 
 // errInTheWay is why a capture was given up that somebody on the active waited for.
@@ -42,7 +42,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 			return g, nil
 		}
 		err = e.undo(ctx, err)
-		if ctx.Err() != nil || !errors.Is(err, errInTheWay) {
+		if ctx.Err() != nil || !errors.Is(err, errInTheWay) && !errors.Is(err, errChanged) {
 			return nil, err
 		}
 		if attempt == captures {

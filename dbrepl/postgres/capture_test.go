@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // bank keeps moving money between accounts of two tables until stop.
@@ -226,60 +227,149 @@ func compareNamesTheTable(t *testing.T, l *lab) {
 	}
 }
 
-// captureMakesWay lets somebody alter a table while the capture holds it.
+// captureMakesWay has somebody wait for the capture with what no lock lets
+// through: it begins anew, and is of the database as it is then.
 func captureMakesWay(t *testing.T, l *lab) {
-	l.onActive(t, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
-	warnings, adjust := collect()
-	e := l.engine(t, adjust, func(o *Options) { o.Lock = 200 * time.Millisecond })
-	altered := make(chan error, 1)
-	times := 0
-	e.during = func(what string) {
-		if what != "snapshot" {
-			return
-		}
-		if times++; times > 1 {
-			return
-		}
-		// A dump that takes long: a table that its session has to wait for.
-		blocker, err := l.active.Conn(t.Context(), l.name)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		go func() {
-			defer blocker.Close(context.Background())
-			_, err := blocker.Exec(context.Background(), "ALTER TABLE t ADD COLUMN x int")
-			altered <- err
-		}()
-		for {
-			rows, err := l.active.Query(l.name, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE t%'")
-			if err != nil || len(rows) > 0 {
-				break
+	l.onActive(t, "CREATE TABLE t (n int); INSERT INTO t VALUES (1); CREATE TABLE u (n int); CREATE INDEX i ON t (n)")
+	for _, statement := range []string{"ALTER TABLE t ADD COLUMN x int", "TRUNCATE t", "TRUNCATE t, u", "DROP INDEX i", "ALTER TABLE t RENAME TO v", "DROP TABLE v"} {
+		warnings, adjust := collect()
+		e := l.engine(t, adjust, func(o *Options) { o.Lock = 200 * time.Millisecond })
+		altered := make(chan error, 1)
+		times := 0
+		e.during = func(what string) {
+			if what != "snapshot" {
+				return
+			}
+			if times++; times > 1 {
+				return
+			}
+			// A dump that takes long: a table that its session has to wait for.
+			blocker, err := l.active.Conn(t.Context(), l.name)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			go func() {
+				defer blocker.Close(context.Background())
+				_, err := blocker.Exec(context.Background(), statement)
+				altered <- err
+			}()
+			for {
+				rows, err := l.active.Query(l.name, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = '"+statement+"'")
+				if err != nil || len(rows) > 0 {
+					break
+				}
 			}
 		}
-	}
-	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := <-altered; err != nil {
-		t.Fatal(err)
-	}
-	if times != 2 {
-		t.Errorf("%d snapshots", times)
-	}
-	select {
-	case w := <-warnings:
-		if !strings.Contains(w, "the capture begins anew") {
-			t.Error(w)
+		c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
+		if err != nil {
+			t.Fatal(err)
 		}
-	default:
-		t.Error("no warning")
+		if err := <-altered; err != nil {
+			t.Fatal(err)
+		}
+		if times != 2 {
+			t.Errorf("%s: %d snapshots", statement, times)
+		}
+		select {
+		case w := <-warnings:
+			if !strings.Contains(w, "the capture begins anew") {
+				t.Error(w)
+			}
+		default:
+			t.Errorf("%s: no warning", statement)
+		}
+		if err := c.Publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.sameDatabases(t)
 	}
-	if err := c.Publish(t.Context()); err != nil {
-		t.Fatal(err)
+}
+
+// definitionsThatChange alters what no lock protects, before the tables are
+// locked and between the snapshot and the dump.
+func definitionsThatChange(t *testing.T, l *lab) {
+	l.onActive(t, `CREATE TABLE t (n int); INSERT INTO t VALUES (1); CREATE TABLE u (n int); INSERT INTO u VALUES (1); CREATE TABLE p (n int) PARTITION BY LIST (n);
+		CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); INSERT INTO p VALUES (1); CREATE SCHEMA s; CREATE TABLE s.t (n int); INSERT INTO s.t VALUES (7);
+		CREATE VIEW v AS SELECT n FROM t; CREATE VIEW s.w AS SELECT n AS m FROM t; CREATE MATERIALIZED VIEW mv AS SELECT n FROM t;
+		CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE SEQUENCE sq; CREATE SEQUENCE sr;
+		CREATE TYPE e AS ENUM ('a'); CREATE DOMAIN d AS int`)
+	for _, c := range []struct {
+		at, statement string
+		snapshots     int
+	}{
+		{"tables", "CREATE TABLE new (n int); INSERT INTO new VALUES (1)", 2},
+		{"tables", "DROP TABLE new", 2},
+		{"tables", "ALTER TABLE u RENAME TO uu", 2},
+		{"tables", "ALTER SCHEMA s RENAME TO ss", 2},
+		{"tables", "TRUNCATE t", 1},
+		{"tables", "ALTER TABLE t ADD COLUMN x int DEFAULT 5; INSERT INTO t VALUES (2)", 1},
+		{"snapshot", "CREATE OR REPLACE VIEW v AS SELECT n + 1 AS n FROM t", 2},
+		{"snapshot", "ALTER VIEW ss.w RENAME COLUMN m TO k", 2},
+		{"snapshot", "ALTER VIEW v RENAME TO vv", 2},
+		{"snapshot", "DROP VIEW vv", 2},
+		{"snapshot", "ALTER SCHEMA ss RENAME TO s", 2},
+		{"snapshot", "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'", 2},
+		{"snapshot", "DROP FUNCTION g()", 2},
+		{"snapshot", "ALTER SEQUENCE sq INCREMENT 3", 2},
+		{"snapshot", "DROP SEQUENCE sr", 2},
+		{"snapshot", "ALTER TYPE e RENAME VALUE 'a' TO 'b'; ALTER TYPE e RENAME TO ee", 2},
+		{"snapshot", "DROP DOMAIN d", 2},
+		{"snapshot", "DROP MATERIALIZED VIEW mv", 2},
+		{"snapshot", "GRANT SELECT ON s.w TO PUBLIC", 2},
+	} {
+		_, adjust := collect()
+		e := l.engine(t, adjust)
+		times := 0
+		e.during = func(what string) {
+			if what == "snapshot" {
+				times++
+			}
+			if what == c.at && times <= 1 && c.statement != "" {
+				l.onActive(t, c.statement)
+				c.statement = ""
+			}
+		}
+		name := c.at + ": " + c.statement
+		captured, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if c.at == "tables" && c.snapshots == 2 {
+			times++ // the first attempt has come to none
+		}
+		if times != c.snapshots {
+			t.Errorf("%s: %d snapshots, want %d", name, times, c.snapshots)
+		}
+		must(t, captured.Publish(t.Context()))
+		l.sameDatabases(t)
+		if t.Failed() {
+			t.Fatalf("after %s", name)
+		}
 	}
-	l.sameDatabases(t)
+	// What comes after the snapshot is not part of it, and what only looks like a change is none.
+	l.onActive(t, "CREATE MATERIALIZED VIEW mv AS SELECT n FROM t")
+	e := l.engine(t)
+	e.during = func(what string) {
+		if what == "snapshot" {
+			l.onActive(t, "REFRESH MATERIALIZED VIEW mv; SELECT nextval('sq'); CREATE TABLE later (n int); CREATE VIEW later_view AS SELECT 1; INSERT INTO t VALUES (9); ANALYZE; CREATE INDEX ON t (n)")
+		}
+	}
+	before := definitions(t, l.active, l.name)
+	l.sync(t, e)
+	if got := definitions(t, l.standby, l.name); got != before {
+		t.Errorf("%s", firstDifference(before, got))
+	}
+	// One that never rests.
+	e.during = func(what string) {
+		if what == "snapshot" {
+			l.onActive(t, "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT "+fmt.Sprint(time.Now().UnixNano()%1e9)+"'")
+		}
+	}
+	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); !errors.Is(err, errChanged) || !strings.Contains(err.Error(), "f(), each of 3 times") || strings.Contains(err.Error(), "\n") || hint.Of(err) == "" {
+		t.Errorf("%v", err)
+	}
+	l.nothingLeft(t)
 }
 
 // lockedTableStopsTheCapture has somebody hold a table for good.

@@ -179,6 +179,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"WhatIsNotTheSameStopsTheCapture", whatIsNotTheSameStopsTheCapture},
 		{"CompareNamesTheTable", compareNamesTheTable},
 		{"CaptureMakesWay", captureMakesWay},
+		{"DefinitionsThatChange", definitionsThatChange},
 		{"LockedTableStopsTheCapture", lockedTableStopsTheCapture},
 		{"SessionsThatAreKilled", sessionsThatAreKilled},
 		{"CancelledInTheMiddle", cancelledInTheMiddle},

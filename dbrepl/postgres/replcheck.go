@@ -196,7 +196,7 @@ func (r *Replica) inspectSlot(ctx context.Context, c *pgx.Conn, f *facts, set se
 	}
 	if set["max_slot_wal_keep_size"] == "-1" {
 		f.note(subject, fmt.Sprintf("while this standby is away the active keeps its log for it without limit, until its disk is full (now %s)", megabytes(f.slot.kept)),
-			"on the active, by its disk: "+raise+". When the standby is gone for good: SELECT pg_drop_replication_slot("+literal(r.opt.Slot)+")")
+			"on the active, by its disk: "+raise+". When the standby is gone for good: SELECT pg_drop_replication_slot('"+r.opt.Slot+"')")
 	}
 	return nil
 }

@@ -31,8 +31,9 @@ type taken struct {
 	locked     time.Duration
 }
 
-// errChanged says that tables came or went while the snapshot was being taken.
-var errChanged = errors.New("the active's tables changed while the snapshot was taken")
+// errChanged says that somebody altered what the active's database consists of,
+// where nothing that the capture holds could make him wait.
+var errChanged = errors.New("definitions changed on the active meanwhile")
 
 // take dumps the active's database as of one snapshot into the scratch
 // directory, and counts it in the same snapshot meanwhile.
@@ -55,6 +56,10 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 		return nil, e.active.explain(ctx, err)
 	}
 	t.point.Server = p.active.String()
+	before, err := readVersions(ctx, leader)
+	if err != nil {
+		return nil, e.active.explain(ctx, err)
+	}
 	if e.during != nil {
 		e.during("snapshot")
 	}
@@ -71,8 +76,15 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 		return err
 	})
 	work.Go(func() error { return e.standAside(dumped, side, name) })
-	if err := work.Wait(); err != nil {
-		return nil, e.active.explain(ctx, err)
+	err = work.Wait()
+	if err != nil {
+		err = e.active.explain(ctx, err)
+	}
+	if parent.Err() == nil && !errors.Is(err, errInTheWay) {
+		err = e.changedSince(parent, before, err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	end(leader) // which lets the tables go
 	if !t.began.IsZero() {
@@ -97,6 +109,9 @@ func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name stri
 	if err != nil {
 		return nil, "", err
 	}
+	if e.during != nil {
+		e.during("tables")
+	}
 	if _, err := leader.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return nil, "", err
 	}
@@ -107,7 +122,9 @@ func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name stri
 		for i, t := range before {
 			names[i] = t.quoted()
 		}
-		if _, err := leader.Exec(ctx, "LOCK TABLE ONLY "+strings.Join(names, ", ONLY ")+" IN ACCESS SHARE MODE"); err != nil {
+		if _, err := leader.Exec(ctx, "LOCK TABLE ONLY "+strings.Join(names, ", ONLY ")+" IN ACCESS SHARE MODE"); hasCode(err, codeNoTable, codeNoSchema, codeWrongObject) {
+			return nil, "", fmt.Errorf("%w: %w", errChanged, err)
+		} else if err != nil {
 			return nil, "", fmt.Errorf("lock the tables against changes of their definition: %w", err)
 		}
 	}

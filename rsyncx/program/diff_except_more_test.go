@@ -81,6 +81,17 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 		nothingDeleted(ex, lines, run, rsync, drsync)
 	}
 	backupExceptions(ex, lines, run, rsync)
+	// Why something exists is not said.
+	lines(func(l string) string { return existsHow.ReplaceAllString(l, " exists") })
+	// What has one inode in DEST and several in the source rsync --inplace writes over itself.
+	if run.has("-H") && inPlace(run) {
+		for name := range rsync.before {
+			below, ok := strings.CutPrefix(name, "to/")
+			if _, regular := strings.CutPrefix(rsync.before["from/"+below], "010"); ok && regular && shares(rsync.before, name) && !shares(rsync.before, "from/"+below) {
+				leaveOut(ex, func(n string) bool { return n == name || strings.HasPrefix(n, "to/") && shares(rsync.before, n) })
+			}
+		}
+	}
 	// Where something is missing drsync deletes nothing, not even to make way.
 	if strings.Contains(drsync.stderr, "could not make way for") && (strings.Contains(rsync.stderr, "No such file or directory") || strings.Contains(rsync.stderr, "Not a directory")) {
 		for name := range rsync.before {
@@ -134,6 +145,15 @@ func backupExceptions(ex *exception, lines func(func(string) string), run comman
 			return attributes.ReplaceAllString(text, "")
 		})
 	}
+	// Of a directory that holds new backups rsync says that its time differs.
+	if dir := strings.TrimPrefix(run.value("--backup-dir="), "./"); dir != "" {
+		lines(func(l string) string {
+			if name, ok := strings.CutPrefix(l, ".d..t...... "); ok && (strings.HasPrefix(name, dir+"/") || strings.HasPrefix(dir+"/", name)) {
+				return ""
+			}
+			return l
+		})
+	}
 	// rsync asks the rule that keeps earlier backups about what the source has, too.
 	if rule := " because of pattern *" + run.suffix(); run.hasPrefix("-b") || run.has("--backup") {
 		lines(func(l string) string {
@@ -182,6 +202,8 @@ func alternateExceptions(lines func(func(string) string), run command, rsync out
 		})
 	}
 }
+
+var existsHow = regexp.MustCompile(` exists \((uptodate|type change|sum change|file change|attr change)\)$`)
 
 // alternates reports whether there are alternate directories.
 func alternates(run command) bool {

@@ -102,8 +102,9 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// rsync's dry run has not given a file its attributes when it looks at the file's next name.
 	if run.has("-n") {
 		lines(func(l string) string {
-			if m := itemized.FindStringSubmatch(l); m != nil && l[0] == 'h' && !strings.Contains(l, " => ") {
-				return "h" + l[1:2] + " " + m[2]
+			if m := itemized.FindStringSubmatch(l); m != nil && l[0] == 'h' {
+				name, _, _ := strings.Cut(m[2], " => ")
+				return "h" + l[1:2] + " " + name
 			}
 			return l
 		})
@@ -151,8 +152,14 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// Earlier backups in the destination that are to go last are replaced by new ones in
 	// rsync; drsync moves them first.
 	if run.has("--delete-after") || run.has("--delete-delay") {
-		if dir := run.value("--backup-dir="); dir != "" {
-			leaveOut(&ex, func(name string) bool { return strings.HasPrefix(name, "to/"+strings.TrimPrefix(dir, "./")+"/") })
+		if dir := strings.TrimPrefix(run.value("--backup-dir="), "./"); dir != "" {
+			leaveOut(&ex, func(name string) bool { return strings.HasPrefix(name, "to/"+dir+"/") })
+			lines(func(l string) string {
+				if name, ok := strings.CutPrefix(l, "cannot delete non-empty directory: "); ok && strings.HasPrefix(dir+"/", name+"/") || deletedLine.MatchString(l) && strings.Contains(l, " "+dir+"/") {
+					return ""
+				}
+				return l
+			})
 		}
 	}
 	// Backups of backups come to lie where rsync has yet to delete, and does so again.
@@ -167,12 +174,15 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			})
 		}
 	}
-	// A backup that is made beside its file rsync deletes again at the end with these options.
-	if (run.has("--delete-after") || run.has("--delete-delay")) && run.has("--delete-excluded") && run.has("-b") && rsync.exit == 0 {
+	// A backup that is made beside its file rsync deletes again at the end with these options. In
+	// drsync it stays, and is just what the file was.
+	if (run.has("--delete-after") || run.has("--delete-delay")) && run.has("--delete-excluded") && run.has("-b") && run.value("--backup-dir=") == "" && rsync.exit == 0 {
 		fresh := func(name string) bool {
-			_, known := drsync.before[name]
 			_, in := rsync.tree[name]
-			return !known && !in
+			old, isBackup := run.backupOf(name)
+			was, _, _ := strings.Cut(drsync.before[old], " inode of ")
+			is, _, _ := strings.Cut(drsync.tree[name], " inode of ")
+			return !in && isBackup && is != "" && (is == was || inPlace(run))
 		}
 		if slices.ContainsFunc(slices.Collect(maps.Keys(drsync.tree)), fresh) {
 			leaveOut(&ex, fresh)
@@ -191,6 +201,12 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// What cannot be used as --temp-dir is seen after the destination was made.
 	if run.hasPrefix("--temp-dir") && rsync.exit != 0 && rsync.exit == drsync.exit {
 		dest := path.Clean(run.dest)
+		lines(func(l string) string {
+			if strings.HasPrefix(l, "[sender] hiding ") {
+				return ""
+			}
+			return l
+		})
 		if _, made := rsync.before[dest]; !made && len(rsync.tree) == len(rsync.before)+1 {
 			leaveOut(&ex, func(name string) bool { return name == dest })
 		}
@@ -210,6 +226,10 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			return l
 		})
 	}
+	// rsync looks for default access lists of what is no directory.
+	if strings.Contains(rsync.stderr, "sys_acl_get_file(") {
+		return all
+	}
 	// A --temp-dir that is to be deleted itself rsync misses then.
 	if run.hasPrefix("--temp-dir=") && strings.Contains(rsync.stderr, "mkstemp ") && strings.Contains(rsync.stderr, "No such file or directory") {
 		return all
@@ -218,6 +238,12 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// backups in a directory that is a link.
 	backups := "to/" + strings.TrimPrefix(run.value("--backup-dir="), "./")
 	if run.has("-n") && strings.Contains(rsync.stderr, "[generator] stat ") || strings.Contains(rsync.stderr, "keep_backup failed") && strings.HasPrefix(rsync.before[backups], "012") {
+		return all
+	}
+	// Names that begin with # or ; are none to rsync with -0 either, unless they come from a host.
+	if !c.remote && run.has("-0") && run.hasPrefix("--files-from=") && slices.ContainsFunc(c.nodes, func(n node) bool {
+		return n.path == "list" && len(n.content) == 1 && remark.MatchString(n.content[0].text)
+	}) {
 		return all
 	}
 	// From a host rsync asks for the remarks of a list as if they were names, and then does not delete.
@@ -363,6 +389,8 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 }
 
 var accessList = regexp.MustCompile(` system\.posix_acl_access="([^"\\]|\\.)*"`)
+
+var remark = regexp.MustCompile(`(^|\x00)[#;]`)
 
 // figures are lines of --stats that count what was transferred.
 var figures = regexp.MustCompile(`^(Literal data|Matched data|Number of regular files transferred|Total transferred file size): `)

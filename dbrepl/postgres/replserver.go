@@ -12,90 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/drsync/drsync/internal/hint"
 )
 
 // How long is waited for servers that begin and end.
 const (
 	look      = 20 * time.Millisecond
 	endTime   = time.Minute      // to end
-	startTime = 2 * time.Minute  // to answer after a start, or to go on in the log
-	patience  = 10 * time.Second // at the end of the log, to let readers in
+	startTime = 2 * time.Minute  // to take writes after a promotion
+	patience  = 10 * time.Second // at the end of the log, to let readers in; twelve times that, to get on at all
 )
-
-// running returns the process of the server that has the cluster, or 0. What
-// cannot be told counts as running.
-func (c cluster) running() (int, error) {
-	pid := 0
-	// A server that begins makes the file first and writes it then.
-	told, err := until(context.Background(), time.Second, func() (bool, error) {
-		data, err := c.read("postmaster.pid")
-		if errors.Is(err, os.ErrNotExist) {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		first, _, whole := strings.Cut(string(data), "\n")
-		pid, err = strconv.Atoi(strings.TrimSpace(first))
-		return whole && err == nil, nil
-	})
-	switch {
-	case err != nil:
-		return 0, err
-	case pid < 0:
-		pid = -pid // of a server that was started for maintenance
-	case !told:
-		return 0, hint.With(fmt.Errorf("%s names no process", c.path("postmaster.pid")), "if no server runs there, remove it")
-	case pid == 0:
-		return 0, nil
-	}
-	if isServer(pid) {
-		return pid, nil
-	}
-	return 0, nil
-}
-
-// isServer says whether a process lives that may be a PostgreSQL server.
-func isServer(pid int) bool {
-	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
-		return false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return syscall.Kill(pid, 0) == nil // it may be hidden
-	}
-	begin, end := strings.IndexByte(string(stat), '('), strings.LastIndexByte(string(stat), ')')
-	if err != nil || begin < 0 || end+2 >= len(stat) {
-		return true
-	}
-	if strings.ContainsRune("ZX", rune(stat[end+2])) {
-		return false
-	}
-	name := string(stat[begin+1 : end])
-	return strings.Contains(name, "postgres") || strings.Contains(name, "postmaster")
-}
-
-// until asks again and again until done says yes, or the time is over.
-func until(parent context.Context, limit time.Duration, done func() (bool, error)) (bool, error) {
-	ctx, cancel := context.WithTimeout(parent, limit)
-	defer cancel()
-	tick := time.NewTicker(look)
-	defer tick.Stop()
-	for {
-		if ok, err := done(); ok || err != nil {
-			return ok, err
-		}
-		select {
-		case <-parent.Done():
-			return false, context.Cause(parent)
-		case <-ctx.Done():
-			return false, nil
-		case <-tick.C:
-		}
-	}
-}
 
 // stagingServer is the server that brings the next cluster to its point. It is
 // a child of this process, ends with it, and is reached by nobody else.
@@ -120,7 +45,7 @@ func (r *Replica) startStaging(c cluster, needs map[string]int64) (_ *stagingSer
 	if err := os.Remove(c.path("postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	said, err := os.Create(filepath.Join(r.work, "log"))
+	said, err := os.OpenFile(filepath.Join(r.work, "log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +158,10 @@ func (s *stagingServer) reach(ctx context.Context, end lsn) error {
 		case closed:
 			return errUnreadable
 		case stuck:
-			return fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, startTime, s.complaint())
+			if err == nil {
+				return &lostError{fmt.Sprintf("what was received of the active's log can be read up to %v only, and not to %v", at, end)}
+			}
+			return fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, 12*s.r.patience, s.complaint())
 		}
 		select {
 		case <-ctx.Done():
@@ -243,44 +171,6 @@ func (s *stagingServer) reach(ctx context.Context, end lsn) error {
 		case <-time.After(look):
 		}
 	}
-}
-
-// progress watches whether a server that is asked again and again gets on.
-type progress struct {
-	patience time.Duration
-	last     activity
-	moved    time.Time
-}
-
-// activity is what a server's process that replays is doing.
-type activity struct {
-	what string // "" if there is no such process
-	work int    // time on a processor, in hundredths of a second
-}
-
-// idle is how much a process does that looks now and then whether there is more to do.
-const idle = 5
-
-type gait int
-
-const (
-	moving gait = iota
-	closed      // it has replayed all it has, and lets nobody in
-	stuck
-)
-
-// see takes what the server is doing now.
-func (p *progress) see(now activity) gait {
-	if now.what != p.last.what || now.work-p.last.work > idle || p.moved.IsZero() {
-		p.last, p.moved = now, time.Now()
-	}
-	switch since := time.Since(p.moved); {
-	case now.what != "" && since > p.patience:
-		return closed
-	case since > startTime:
-		return stuck
-	}
-	return moving
 }
 
 // replayed asks the server how far it is.
@@ -295,33 +185,6 @@ func (s *stagingServer) replayed(ctx context.Context) (lsn, error) {
 		return 0, err
 	}
 	return parseLSN(text)
-}
-
-// doing finds the process of a server that replays, and what that does.
-func doing(server int) activity {
-	pid := strconv.Itoa(server)
-	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-	if err != nil {
-		return activity{}
-	}
-	for _, child := range strings.Fields(string(children)) {
-		title, err := os.ReadFile("/proc/" + child + "/cmdline")
-		text := strings.TrimRight(string(title), "\x00 ")
-		if err != nil || !strings.Contains(text, ": startup ") {
-			continue
-		}
-		stat, err := os.ReadFile("/proc/" + child + "/stat")
-		_, rest, ok := strings.Cut(string(stat), ") ")
-		// The 14th and 15th fields, of which the first two are before the bracket.
-		if all := strings.Fields(rest); err == nil && ok && len(all) > 12 {
-			user, uerr := strconv.Atoi(all[11])
-			system, serr := strconv.Atoi(all[12])
-			if uerr == nil && serr == nil {
-				return activity{text, user + system}
-			}
-		}
-	}
-	return activity{}
 }
 
 // complaint is the last thing that the server said, for an error.
@@ -378,75 +241,4 @@ func endServer(c cluster) error {
 		}
 	}
 	return fmt.Errorf("the server in %s does not end", c.dir)
-}
-
-// stopVisible stops the standby's own server, if it runs.
-func (r *Replica) stopVisible(ctx context.Context) error {
-	pid, err := r.visible.running()
-	if err != nil || pid == 0 {
-		return err
-	}
-	if err := r.opt.Stop(ctx); err != nil {
-		return fmt.Errorf("stop the standby's server: %w", err)
-	}
-	stopped, err := until(ctx, endTime, func() (bool, error) {
-		pid, err := r.visible.running()
-		return pid == 0, err
-	})
-	if err == nil && !stopped {
-		err = hint.With(fmt.Errorf("process %d, the standby's server, still runs after its stop command", pid), "see database.replication.stop")
-	}
-	return err
-}
-
-// startVisible starts the standby's own server, if it does not run, and waits
-// until it answers.
-func (r *Replica) startVisible(ctx context.Context) error {
-	pid, err := r.visible.running()
-	if err != nil {
-		return err
-	}
-	if pid == 0 {
-		if err := r.opt.Start(ctx); err != nil {
-			return hint.With(fmt.Errorf("start the standby's server: %w", err), "its log says why; the database is at its snapshot and whole")
-		}
-	}
-	return r.await(ctx)
-}
-
-// await waits until the standby's server answers. One that lives and has
-// replayed its log is where it should be, whether it lets anybody read or not.
-func (r *Replica) await(ctx context.Context) error {
-	p := progress{patience: r.patience}
-	for {
-		c, err := r.e.standby.open(ctx, r.e.opt.Maintenance)
-		if err == nil {
-			end(c)
-			return nil
-		}
-		err = r.e.standby.connectError(ctx, err)
-		if ctx.Err() != nil || hasCode(err, codeWrongPassword, codeNotAllowed, codeNoDatabase, codeNoPrivilege) {
-			return err
-		}
-		pid, rerr := r.visible.running()
-		if rerr != nil {
-			return rerr
-		}
-		var now activity
-		if pid != 0 {
-			now = doing(pid)
-		}
-		switch p.see(now) {
-		case closed:
-			r.e.warn("the standby's server runs and is at its snapshot, but lets nobody read: %v", err)
-			return nil
-		case stuck:
-			return hint.With(fmt.Errorf("the standby's server does not answer after its start command: %w", err), "its log says why; the database is at its snapshot and whole")
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(look):
-		}
-	}
 }

@@ -61,7 +61,8 @@ type CaptureOptions struct {
 	// it is left. "" keeps none.
 	Dump string
 	// Verify compares what was captured with the active, by sums taken inside the
-	// snapshot. A difference is an error.
+	// snapshot. A difference is an error: of Capture, or, when what it returns is a
+	// Verifier, of that.
 	Verify bool
 }
 
@@ -193,6 +194,14 @@ func (d Difference) String() string {
 		keys = " before " + d.To
 	}
 	return fmt.Sprintf("%s%s: %d rows, on the active %d", d.Table, keys, d.Standby, d.Active)
+}
+
+// Verifier is an optional ability of a Captured that shows itself on the standby
+// only by its Publish, and was asked to be verified.
+type Verifier interface {
+	// Verify compares the published database with the active's as of the captured
+	// point. It is called after Publish and before Close. A difference is an error.
+	Verify(ctx context.Context) error
 }
 
 // Finding is one thing that Check found.

@@ -29,9 +29,16 @@ func TestNowByReplication(t *testing.T) {
 		}
 		p.change()
 	}
-	p.must(0, "now")
+	p.must(0, "now", "--verify-db")
 	p.must(0, "verify", "--db")
 	p.must(0, "check")
+	p.standby.Exec(t, "artdb", "SET sql_log_bin=0; UPDATE nodes SET node_name='x' WHERE node_id=7")
+	p.change()
+	before := p.snapshotIDs()
+	_, said := p.must(1, "now", "--verify-db")
+	if after := p.snapshotIDs(); len(after) != len(before)+1 || !strings.Contains(said, "is published, but: verify database artdb: the standby differs") || !strings.Contains(said, "RESET MASTER") {
+		t.Errorf("a replica that differs: %v, %v:\n%s", before, after, said)
+	}
 	p.must(0, "failover", "--force", "--yes")
 	p.must(10, "now")
 }

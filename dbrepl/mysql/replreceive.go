@@ -222,7 +222,7 @@ func (l *link) await(ctx context.Context, want position) (size int64, err error)
 
 func (l *link) unreachable(problem string) error {
 	return hint.With(fmt.Errorf("the standby's server receives nothing from the active's at %s: %s", l.source.address(), problem),
-		"check that the standby's server reaches this address, user and password of database.replication, and that the account has REPLICATION SLAVE there")
+		"check that the standby's server reaches this address, user and password of database.replication, that the account has REPLICATION SLAVE there, and with tls that ca signed the certificate that the active has for this address")
 }
 
 func (s source) address() string { return s.host + ":" + s.port }

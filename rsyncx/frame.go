@@ -417,9 +417,9 @@ func (s *stager) unwind(keep int) error {
 				return err
 			}
 		}
+		f.dirty = f.dirty || s.getsBackups(f)
 		f.close()
 		s.frames = s.frames[:len(s.frames)-1]
-		f.dirty = f.dirty || s.getsBackups(f)
 		if !f.needs && !f.dirty {
 			continue
 		}

@@ -289,6 +289,7 @@ func onSharedServers(t *testing.T, p product) {
 		"CrashedRestores":                     crashedRestores,
 		"BrokenRestores":                      brokenRestores,
 		"RefusedDumps":                        refusedDumps,
+		"SessionsThatAreKilled":               sessionsThatAreKilled,
 	} {
 		if name == "CrashedRestores" && p.name != mariaDB.name {
 			continue // every statement of a restore, with the same statements

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/event"
@@ -435,4 +436,59 @@ func TestReplicaThroughATunnel(t *testing.T) {
 	if _, err := r.Promote(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestReplicaOfADamagedLog spoils what was received: the server is copied anew.
+// Meanwhile another process that only looks does not disturb the capture.
+func TestReplicaOfADamagedLog(t *testing.T) {
+	t.Parallel()
+	l := newReplicaLab(t, testenv.Postgres(t))
+	l.onActive(t, "CREATE TABLE t (n int, x text)")
+	warned := make(chan string, 100)
+	r := l.engine(t, func(o *ReplicaOptions) {
+		o.Event = func(e event.Event) {
+			if e.Kind == event.Warning {
+				warned <- e.Text
+			}
+		}
+	})
+	l.sync(t, r)
+	log, err := openLog(r.logDir())
+	must(t, err)
+	from := log.state.to
+	l.onActive(t, "INSERT INTO t SELECT g, repeat('x', 300) FROM generate_series(1, 5000) g")
+	l.sync(t, r)
+	if log, err = openLog(r.logDir()); err != nil {
+		t.Fatal(err)
+	}
+	h := log.state.History
+	at := (from + log.state.to) / 2
+	f, err := os.OpenFile(filepath.Join(log.dir, h.name(h.begin(at))), os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteAt(make([]byte, 4096), int64(at)%h.Segment)
+	must(t, errors.Join(err, f.Close()))
+	r.patience = time.Second
+	c := l.capture(t, r)
+	select {
+	case w := <-warned:
+		if !strings.Contains(w, "can be read up to") {
+			t.Errorf("warned: %s", w)
+		}
+	default:
+		t.Error("nobody was warned")
+	}
+	other := l.engine(t)
+	_, err = other.Check(t.Context())
+	must(t, err)
+	must(t, other.Close())
+	rows := 0
+	for line, err := range c.Strings(t.Context(), "SELECT count(*) FROM t WHERE ? = ''", "") {
+		must(t, err)
+		_, err = fmt.Sscan(line, &rows)
+		must(t, err)
+	}
+	if rows != 5000 {
+		t.Errorf("captured %d rows", rows)
+	}
+	must(t, c.Publish(t.Context()))
 }

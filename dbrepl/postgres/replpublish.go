@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -99,7 +100,13 @@ func (r *Replica) bringForward(ctx context.Context, p, shown *replicaPoint) erro
 	if err := r.step("exchange"); err != nil {
 		return err
 	}
-	return exchange(r.next(), r.visible)
+	if err := exchange(r.next(), r.visible); err != nil {
+		if shown != nil {
+			err = errors.Join(err, r.startVisible(ctx)) // as it was
+		}
+		return err
+	}
+	return nil
 }
 
 // mayReplace refuses to put anything in the place of what drsync did not make, or
@@ -138,7 +145,11 @@ func (r *Replica) settle(ctx context.Context, p *replicaPoint) error {
 			return err
 		}
 		err = r.server.reach(ctx, p.end)
-		if err != nil {
+		var lost *lostError
+		switch {
+		case errors.As(err, &lost):
+			return hint.With(fmt.Errorf("%w (%v); the visible one is unchanged", dbrepl.ErrCaptureGone, err), "run drsync now, which captures anew")
+		case err != nil && !errors.Is(err, errUnreadable): // which it was not when it was captured; its place is what counts
 			return err
 		}
 		if err := r.endStaging(); err != nil {

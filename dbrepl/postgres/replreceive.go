@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/drsync/drsync/internal/event"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // lostError says that replication cannot go on from where the standby is.
@@ -157,6 +158,8 @@ func (w *walSession) start(ctx context.Context, slot string, timeline uint32, fr
 			case <-time.After(10 * look):
 			}
 			continue
+		case hasCode(err, codeObjectInUse):
+			return hint.With(err, "each standby needs a replication slot of its own: database.replication.slot")
 		}
 		return refusal(err)
 	}

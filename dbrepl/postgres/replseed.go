@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 )
 
@@ -73,20 +75,16 @@ func (r *Replica) seed(ctx context.Context, f *facts) (*receivedLog, error) {
 	return l, durable.SyncDir(r.work)
 }
 
-// reserve lets the active keep its log from now on. A slot of an earlier copy is
-// made anew, since it may have been given up, or keep what nobody needs.
+// reserve lets the active keep its log from now on. A slot that it has given up,
+// or may give up before the copy has ended, is made anew.
 func (r *Replica) reserve(ctx context.Context, f *facts) error {
 	w, err := r.e.active.connectLog(ctx)
 	if err != nil {
 		return r.e.active.connectError(ctx, err)
 	}
 	defer w.close()
-	if f.slot.exists {
-		if f.slot.physical && f.slot.database == "" {
-			err = w.dropSlot(ctx, r.opt.Slot)
-		} else {
-			err = errors.New("it is of another kind")
-		}
+	if f.slot.exists && (f.slot.status == "lost" || f.slot.status == "unreserved" || !f.slot.reserves) {
+		err = w.dropSlot(ctx, r.opt.Slot)
 	}
 	if err == nil {
 		err = w.makeSlot(ctx, r.opt.Slot)
@@ -106,6 +104,8 @@ func (r *Replica) copyBase(parent context.Context, base cluster) error {
 		return err
 	}
 	defer a.close()
+	ctx, finished := r.watchSize(ctx, base.dir)
+	defer finished()
 	// With its log, although that is received anew: without it the active would
 	// wait until its archive has it.
 	_, err = run(ctx, append(a.env, "PGAPPNAME=drsync"), filepath.Join(r.bin, "pg_basebackup"),
@@ -114,6 +114,31 @@ func (r *Replica) copyBase(parent context.Context, base cluster) error {
 		return hint.With(fmt.Errorf("copy the active's server: %w", err), "nothing on this host has changed")
 	}
 	return nil
+}
+
+// watchSize tells how much there is in a directory, until finished is called.
+func (r *Replica) watchSize(parent context.Context, dir string) (ctx context.Context, finished func()) {
+	ctx, cancel := context.WithCancel(parent)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if n, err := sizeOf(dir); err == nil { // files come and go
+				r.e.opt.Event.Emit(event.Event{Kind: event.Progress, Step: "capture", Name: r.e.opt.Name, Bytes: n})
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-done
+	}
 }
 
 // makeReplica turns a copy into a cluster of this host that follows nobody,

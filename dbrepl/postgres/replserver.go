@@ -12,78 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/drsync/drsync/internal/hint"
 )
 
 // How long is waited for servers that begin and end.
 const (
 	look      = 20 * time.Millisecond
 	endTime   = time.Minute      // to end
-	startTime = 2 * time.Minute  // to answer after a start, or to go on in the log
-	patience  = 15 * time.Second // at the end of the log, to let readers in
+	startTime = 2 * time.Minute  // to take writes after a promotion
+	patience  = 10 * time.Second // at the end of the log, to let readers in; twelve times that, to get on at all
 )
-
-// running returns the process of the server that has the cluster, or 0. What
-// cannot be told counts as running.
-func (c cluster) running() (int, error) {
-	data, err := c.read("postmaster.pid")
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	first, _, _ := strings.Cut(string(data), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("%s names no process", c.path("postmaster.pid"))
-	}
-	if isServer(pid) {
-		return pid, nil
-	}
-	return 0, nil
-}
-
-// isServer says whether a process lives that may be a PostgreSQL server.
-func isServer(pid int) bool {
-	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
-		return false
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return syscall.Kill(pid, 0) == nil // it may be hidden
-	}
-	begin, end := strings.IndexByte(string(stat), '('), strings.LastIndexByte(string(stat), ')')
-	if err != nil || begin < 0 || end+2 >= len(stat) {
-		return true
-	}
-	if strings.ContainsRune("ZX", rune(stat[end+2])) {
-		return false
-	}
-	name := string(stat[begin+1 : end])
-	return strings.Contains(name, "postgres") || strings.Contains(name, "postmaster")
-}
-
-// until asks again and again until done says yes, or the time is over.
-func until(parent context.Context, limit time.Duration, done func() (bool, error)) (bool, error) {
-	ctx, cancel := context.WithTimeout(parent, limit)
-	defer cancel()
-	tick := time.NewTicker(look)
-	defer tick.Stop()
-	for {
-		if ok, err := done(); ok || err != nil {
-			return ok, err
-		}
-		select {
-		case <-parent.Done():
-			return false, context.Cause(parent)
-		case <-ctx.Done():
-			return false, nil
-		case <-tick.C:
-		}
-	}
-}
 
 // stagingServer is the server that brings the next cluster to its point. It is
 // a child of this process, ends with it, and is reached by nobody else.
@@ -108,7 +45,7 @@ func (r *Replica) startStaging(c cluster, needs map[string]int64) (_ *stagingSer
 	if err := os.Remove(c.path("postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	said, err := os.Create(filepath.Join(r.work, "log"))
+	said, err := os.OpenFile(filepath.Join(r.work, "log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +135,8 @@ var errUnreadable = errors.New("the replica lets nobody read at this point")
 
 // reach waits until the server has replayed up to end.
 func (s *stagingServer) reach(ctx context.Context, end lsn) error {
-	moved, last := time.Now(), ""
+	p := progress{patience: s.r.patience}
+	var last lsn
 	for {
 		at, err := s.replayed(ctx)
 		switch {
@@ -209,18 +147,21 @@ func (s *stagingServer) reach(ctx context.Context, end lsn) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		doing := s.doing()
+		now := doing(s.cmd.Process.Pid)
 		if err == nil {
-			doing = at.String()
+			now = activity{} // it lets us in
+			if at != last {
+				p.moved, last = time.Now(), at
+			}
 		}
-		if doing != last {
-			moved, last = time.Now(), doing
-		}
-		switch {
-		case err != nil && strings.Contains(doing, " waiting for ") && time.Since(moved) > patience:
+		switch p.see(now) {
+		case closed:
 			return errUnreadable
-		case time.Since(moved) > startTime:
-			return fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, startTime, s.complaint())
+		case stuck:
+			if err == nil {
+				return &lostError{fmt.Sprintf("what was received of the active's log can be read up to %v only, and not to %v", at, end)}
+			}
+			return fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, 12*s.r.patience, s.complaint())
 		}
 		select {
 		case <-ctx.Done():
@@ -244,22 +185,6 @@ func (s *stagingServer) replayed(ctx context.Context) (lsn, error) {
 		return 0, err
 	}
 	return parseLSN(text)
-}
-
-// doing is what the server's process that replays says of itself.
-func (s *stagingServer) doing() string {
-	pid := strconv.Itoa(s.cmd.Process.Pid)
-	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-	if err != nil {
-		return ""
-	}
-	for _, child := range strings.Fields(string(children)) {
-		title, err := os.ReadFile("/proc/" + child + "/cmdline")
-		if text := strings.TrimRight(string(title), "\x00 "); err == nil && strings.Contains(text, "startup") {
-			return text
-		}
-	}
-	return ""
 }
 
 // complaint is the last thing that the server said, for an error.
@@ -316,63 +241,4 @@ func endServer(c cluster) error {
 		}
 	}
 	return fmt.Errorf("the server in %s does not end", c.dir)
-}
-
-// stopVisible stops the standby's own server, if it runs.
-func (r *Replica) stopVisible(ctx context.Context) error {
-	pid, err := r.visible.running()
-	if err != nil || pid == 0 {
-		return err
-	}
-	if err := r.opt.Stop(ctx); err != nil {
-		return fmt.Errorf("stop the standby's server: %w", err)
-	}
-	stopped, err := until(ctx, endTime, func() (bool, error) {
-		pid, err := r.visible.running()
-		return pid == 0, err
-	})
-	if err == nil && !stopped {
-		err = hint.With(fmt.Errorf("process %d, the standby's server, still runs after its stop command", pid), "see database.replication.stop")
-	}
-	return err
-}
-
-// startVisible starts the standby's own server, if it does not run, and waits
-// until it answers.
-func (r *Replica) startVisible(ctx context.Context) error {
-	pid, err := r.visible.running()
-	if err != nil {
-		return err
-	}
-	if pid == 0 {
-		if err := r.opt.Start(ctx); err != nil {
-			return hint.With(fmt.Errorf("start the standby's server: %w", err), "its log says why; the database is at its snapshot and whole")
-		}
-	}
-	var last error
-	up, err := until(ctx, startTime, func() (bool, error) {
-		c, err := r.e.standby.open(ctx, r.e.opt.Maintenance)
-		if err == nil {
-			end(c)
-			last = nil
-			return true, nil
-		}
-		last = r.e.standby.connectError(ctx, err)
-		return hasCode(err, codeWrongPassword, codeNotAllowed, codeNoDatabase, codeNoPrivilege), nil
-	})
-	switch {
-	case err != nil:
-		return err
-	case up && last == nil:
-		return nil
-	}
-	if pid, err := r.visible.running(); err != nil || pid == 0 {
-		return errors.Join(err, hint.With(errors.New("the standby's server does not run after its start command"), "its log says why; the database is at its snapshot and whole"))
-	}
-	if !up {
-		// It has what it needs and may be promoted all the same.
-		r.e.warn("the standby's server runs and is at its snapshot, but lets nobody read: %v", last)
-		return nil
-	}
-	return last
 }

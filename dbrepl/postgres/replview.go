@@ -38,7 +38,7 @@ func (c *replica) Close() error {
 	if c.isPublished() {
 		return nil
 	}
-	return c.r.endStaging()
+	return c.r.Close()
 }
 
 func (c *replica) Publish(ctx context.Context) error {

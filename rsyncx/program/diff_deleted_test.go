@@ -45,8 +45,10 @@ func aside(names map[string]bool) func(map[string]string) map[string]string {
 		for name := range names {
 			delete(tree, name)
 			if dir := path.Dir(name); strings.HasPrefix(tree[dir], "004") && !dirs[dir] {
-				tree[dir] = tree[dir][:strings.LastIndexByte(tree[dir], ' ')]
 				dirs[dir] = true
+				if strings.Count(tree[dir], " ") > 1 { // else another exception has taken it out
+					tree[dir] = tree[dir][:strings.LastIndexByte(tree[dir], ' ')]
+				}
 			}
 		}
 		for name, text := range tree {

@@ -428,7 +428,7 @@ func leaveOutTime(ex *exception, name string) {
 			tree = before(tree)
 		}
 		tree = maps.Clone(tree)
-		if text, ok := tree[name]; ok && strings.HasPrefix(text, "004") {
+		if text, ok := tree[name]; ok && strings.HasPrefix(text, "004") && strings.Count(text, " ") > 1 {
 			tree[name] = text[:strings.LastIndexByte(text, ' ')]
 		}
 		return tree

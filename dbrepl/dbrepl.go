@@ -61,7 +61,7 @@ type CaptureOptions struct {
 	// it is left. "" keeps none.
 	Dump string
 	// Verify compares what was captured with the active, by sums taken inside the
-	// snapshot. A difference is an error: of Capture, or, when what it returns is a
+	// snapshot. A difference is an error that wraps ErrDiffers: of Capture, or, when what it returns is a
 	// Verifier, of that.
 	Verify bool
 }
@@ -69,6 +69,9 @@ type CaptureOptions struct {
 // ErrCaptureGone says that Recover found the capture of its Token neither staged
 // nor visible: the visible database is the generation before it.
 var ErrCaptureGone = errors.New("the captured database is no longer on the standby")
+
+// ErrDiffers says that a comparison that was asked for found a difference.
+var ErrDiffers = errors.New("the database differs from the active's")
 
 // ErrNoDatabase says that the standby has no visible database.
 var ErrNoDatabase = errors.New("no database has been published")
@@ -200,7 +203,8 @@ func (d Difference) String() string {
 // only by its Publish, and was asked to be verified.
 type Verifier interface {
 	// Verify compares the published database with the active's as of the captured
-	// point. It is called after Publish and before Close. A difference is an error.
+	// point. It is called after Publish and before Close. A difference is an error
+	// that wraps ErrDiffers.
 	Verify(ctx context.Context) error
 }
 

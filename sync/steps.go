@@ -103,6 +103,9 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 		}
 		dumped = o.Dump
 		p.captured, err = p.Engine.Capture(ctx, o)
+		if err != nil && p.VerifyCapture && !p.dryRun {
+			p.noteVerify(err)
+		}
 		if err == nil {
 			point, counts = p.captured.Point(), p.captured.Counts()
 		}
@@ -146,9 +149,12 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 func (p *pass) verifyPublished(ctx context.Context) (string, error) {
 	v, ok := p.captured.(dbrepl.Verifier)
 	if !ok {
+		p.noteVerify(nil)
 		return "done before the publish", nil
 	}
-	if err := v.Verify(ctx); err != nil {
+	err := v.Verify(ctx)
+	p.noteVerify(err)
+	if err != nil {
 		return "", fmt.Errorf("snapshot %s is published, but: %w", p.draft.ID, err)
 	}
 	return "no differences", nil

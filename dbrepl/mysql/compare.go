@@ -240,6 +240,6 @@ func (k *copier) verifyCopy(ctx context.Context, readers []*sql.Conn, tables []t
 	for _, d := range r.Differences {
 		what = append(what, d.String())
 	}
-	return hint.With(fmt.Errorf("the copy differs from the active inside the snapshot that it was made from: %s", someOf(what)),
+	return hint.With(fmt.Errorf("%w inside the snapshot that it was copied from: %s", dbrepl.ErrDiffers, someOf(what)),
 		"look after the memory and disks of both hosts; drsync now captures anew")
 }

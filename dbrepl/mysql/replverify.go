@@ -51,7 +51,7 @@ func (v *verifiable) verify(ctx context.Context) error {
 	for _, d := range c.Differences {
 		what = append(what, d.String())
 	}
-	return hint.With(fmt.Errorf("the standby differs from the active at the point that was replicated: %s", someOf(what)),
+	return hint.With(fmt.Errorf("%w at the point that was replicated: %s", dbrepl.ErrDiffers, someOf(what)),
 		"look for who can write on the standby's server, and after the memory and disks of both hosts; to copy the whole database anew: "+l.say.giveUp()+" on the standby's server, and then drsync now")
 }
 

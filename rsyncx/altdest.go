@@ -106,7 +106,10 @@ func (s *stager) altRoot(dir int) int {
 func (s *stager) alternate(path string, e *Entry, own *info) altMatch {
 	best, first := altMatch{}, altFirst{}
 	for i, a := range s.alts {
-		dir, name, err := a.at.parent(path)
+		dir, name, err := a.at.root, ".", error(nil)
+		if path != "" {
+			dir, name, err = a.at.parent(path)
+		}
 		if err != nil {
 			continue
 		}
@@ -249,9 +252,13 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 	}
 	ch := s.cmp.attrs(e, m.set, &m.info, '.')
 	if kind == CompareDest {
-		s.groupElsewhere(w.group)
 		s.altSaid(w.path, e, ch)
-		return true, s.altClear(w)
+		if err := s.altClear(w); err != nil || w.group < 0 {
+			return true, err
+		}
+		put := *w
+		put.spare, put.hasOld = true, false
+		return true, s.linked.add(put.append)
 	}
 	at := place{}
 	if kind == LinkDest {
@@ -269,6 +276,13 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 		s.stats.Linked++
 	}
 	s.altSaid(w.path, e, ch)
+	if w.group >= 0 {
+		g := &s.groups[w.group]
+		g.path, g.found = w.path, true
+		if kind == LinkDest {
+			g.altDev, g.altIno = m.info.Dev, m.info.Ino
+		}
+	}
 	s.groupReplaced(w.group, at)
 	return true, s.placed(w.path, at, unix.S_IFREG, e.Size)
 }
@@ -390,6 +404,9 @@ func (s *stager) altNode(f *frame, path string, e *Entry, group int) (done bool,
 	}
 	s.stats.Linked++
 	s.altSaid(path, e, change{update: 'h'})
+	if group >= 0 {
+		s.groups[group].altDev, s.groups[group].altIno = m.info.Dev, m.info.Ino
+	}
 	s.groupReplaced(group, at)
 	return true, nil, s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }

@@ -57,9 +57,9 @@ func (s *stager) entry(f *frame, e *Entry, here *info) error {
 		follower, group = false, -1
 	}
 	switch {
-	case isRegular(e) && (!follower || len(s.alts) == 0):
+	case isRegular(e) && (!follower || len(s.alts) == 0 || !s.led(group)):
 		return s.regular(f, path, e, here, group)
-	case follower: // with alternate directories the first name leads
+	case follower:
 		return s.follow(f, path, e, here, group)
 	default:
 		return s.special(f, path, e, here, group, cleared)
@@ -130,10 +130,25 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 	s.own(e)
 	set := s.attrs(e, now)
 	ch := s.cmp.attrs(e, set, now, '.')
-	if !ch.any() {
+	switch {
+	case s.o.NewRoot:
+		s.newDirectory("", e)
+	case ch.any():
+		s.changed("", e, ch, "")
+	default:
 		s.upToDate("", e)
 	}
 	return set, ch
+}
+
+// newDirectory reports a directory that the destination has not, or had not.
+func (s *stager) newDirectory(path string, e *Entry) {
+	if m := s.alternate(path, e, nil); m.rank > altNone {
+		s.altMade(path, e, &m)
+		return
+	}
+	s.created(e)
+	s.changed(path, e, change{update: 'c', isNew: true}, "")
 }
 
 // implied reports whether KeepImplied is about the directory e.
@@ -174,12 +189,7 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 			return err
 		}
 		f.subs = append(f.subs, c)
-		if m := s.alternate(path, e, nil); m.rank > altNone {
-			s.altMade(path, e, &m)
-		} else {
-			s.created(e)
-			s.changed(path, e, change{update: 'c', isNew: true}, "")
-		}
+		s.newDirectory(path, e)
 		t, o, err := s.trees.mkdir(f.tree, path)
 		if err != nil {
 			return err
@@ -364,6 +374,7 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 
 // adjust brings the attributes of a name up to date whose content already is.
 func (s *stager) adjust(path string, e *Entry, here *info) error {
+	here = s.adjusted.of(here)
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
 	only := set.only(ch)
@@ -374,6 +385,9 @@ func (s *stager) adjust(path string, e *Entry, here *info) error {
 		s.changed(path, e, ch, "")
 	} else if s.upToDate(path, e); only.set&setTime == 0 {
 		return nil
+	}
+	if !s.o.DryRun { // which leaves them, for rsync's eyes too
+		s.adjusted.add(here, only)
 	}
 	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
 }

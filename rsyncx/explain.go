@@ -116,6 +116,15 @@ func (s *stager) protected(guard *filter.Scope, path string, dir bool) bool {
 	return kept
 }
 
+// sayKept says that the rules would keep a name of the destination that the source
+// has, as rsync does, which asks them first.
+func (s *stager) sayKept(f *frame, here *info) {
+	if s.o.Explain && s.o.Delete && !s.o.deleted && !f.early {
+		defer s.aloud()()
+		s.protected(f.guard, joinPath(f.path, here.Name), here.isDir())
+	}
+}
+
 // count adds an entry of the source to the counts by type.
 func (s *stager) count(e *Entry) {
 	c := &s.stats.Counts

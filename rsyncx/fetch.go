@@ -27,6 +27,7 @@ type wish struct {
 	acl     string // that a new file inherits
 	tree    tree   // that it belongs to when its directory is new
 	mount   bool   // below a mount point: it cannot be replaced
+	spare   bool   // an alternate directory has it: it is there only if another name of its group is
 	hasOld  bool
 	old     info   // what the destination has
 	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0
@@ -36,7 +37,7 @@ type wish struct {
 
 func (w *wish) append(b []byte) []byte {
 	flags := byte(0)
-	for i, on := range []bool{w.compare, w.mount, w.hasOld} {
+	for i, on := range []bool{w.compare, w.mount, w.hasOld, w.spare} {
 		if on {
 			flags |= 1 << i
 		}
@@ -73,7 +74,7 @@ func (d *decoder) entry() Entry {
 func parseWish(record []byte) (wish, error) {
 	d := decoder{b: record}
 	flags := d.byte()
-	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0}
+	w := wish{group: int(d.int()), gid: d.int(), compare: flags&1 != 0, mount: flags&2 != 0, hasOld: flags&4 != 0, spare: flags&8 != 0}
 	w.tree = tree{number: d.uint(), top: int(d.uint())}
 	w.alt = int(d.uint())
 	w.left = int32(d.uint32())

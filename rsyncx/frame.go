@@ -288,9 +288,6 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 		return nil, err
 	}
 	f.gid = inherited(set, int64(now.GID))
-	if f.needs {
-		s.changed("", &d.Self, ch, "")
-	}
 	return f, s.workable(f, &now)
 }
 
@@ -312,8 +309,9 @@ func (s *stager) entries(f *frame, d *Dir) error {
 	if s.o.Fuzzy {
 		f.around = f.dst
 	}
-	extra := s.extra
+	extra, all := s.extra, true
 	if d.Partial || !f.only.All() { // what was not looked at may well be there
+		all = false
 		extra = func(*frame, *info) error { return nil }
 	}
 	for i := range d.Entries {
@@ -334,6 +332,9 @@ func (s *stager) entries(f *frame, d *Dir) error {
 			continue
 		}
 		s.stats.Entries++
+		if here != nil && all {
+			s.sayKept(f, here)
+		}
 		if err := s.entry(f, e, here); err != nil {
 			if err = s.shutOut(joinPath(f.path, e.Name), err); err != nil {
 				return err

@@ -23,6 +23,9 @@ type Options struct {
 	// KeepImplied those of the directories that only lead to Only: new ones are
 	// made as anything that is made there.
 	KeepRoot, KeepImplied bool
+	// NewRoot says that the destination directory was made for this run: it is
+	// reported as new.
+	NewRoot bool
 
 	Links     bool // -l: symbolic links as links
 	Perms     bool // -p

@@ -210,7 +210,7 @@ func (c *Command) target(e event.Event) string {
 	switch {
 	case e.Target == "":
 		return ""
-	case e.Kind == event.Change && strings.HasPrefix(e.Itemize, "h"): // else it is a link that is the same
+	case strings.HasPrefix(e.Itemize, "h") && (e.Kind == event.Change || strings.HasPrefix(e.Itemize, "hf")): // else it is a symbolic link that is the same
 		return " => " + c.name(e.Target)
 	}
 	return " -> " + c.name(e.Target)

@@ -60,14 +60,24 @@ func (r *run) aim(ctx context.Context, t *tree, dest string) (target, error) {
 			to.shown = filepath.Dir(to.shown)
 		}
 	}
-	to, err = r.lacking(to)
-	if to.make > 1 && !r.c.MakePath && !slash && t.single == nil && t.only == nil && t.source != nil {
-		// An empty directory is the only name of its listing, for which rsync enters the directory above.
-		if inside, listing := children(ctx, t.source, "", nil); listing == nil && len(inside) == 0 {
-			return to, fail(Selection, "change_dir %s failed: %w", quoted(filepath.Dir(to.dir)), unix.ENOENT)
-		}
+	return r.lacking(to)
+}
+
+// lone reports whether nothing but a directory's own attributes is sent, as a missing
+// destination that does not end in a slash. It is the only name of its listing then,
+// and as such rsync makes it without a word, in a directory that must be there.
+func (r *run) lone(ctx context.Context, t *tree, dest string, to *target, rules *filter.Rules) (bool, error) {
+	if to.make == 0 || r.c.MakePath || strings.HasSuffix(dest, "/") || t.single != nil || t.only != nil {
+		return false, nil
 	}
-	return to, err
+	inside, err := children(ctx, t.source, "", rules)
+	if err != nil || len(inside) > 0 {
+		return false, nil //nolint:nilerr // it is told of when it is copied
+	}
+	if to.make > 1 {
+		return true, fail(Selection, "change_dir %s failed: %w", quoted(filepath.Dir(to.dir)), unix.ENOENT)
+	}
+	return true, nil
 }
 
 // bare makes the destination when the sources of this host are all missing: as in
@@ -80,7 +90,7 @@ func (r *run) bare(ctx context.Context, t *tree, dest string) error {
 	if err != nil || to.make == 0 {
 		return err
 	}
-	root, err := r.root(&to, 0o777)
+	root, err := r.root(&to, 0o777, false)
 	if err != nil {
 		return err
 	}
@@ -92,7 +102,7 @@ const maxAsked = 100
 
 // nothing reports whether the rules hide all that would be sent: then, as in rsync,
 // a missing destination is not made, unless the sources are here and its name ends
-// in a slash.
+// in a slash. When they hide all but one name, that is what the destination is made as.
 func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) (bool, error) {
 	if t.host == nil && strings.HasSuffix(dest, "/") || t.only == nil || !t.keepRoot || len(t.only) > maxAsked {
 		return false, nil
@@ -109,6 +119,8 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 		return false, usage(err)
 	}
 	missing := map[string]error{}
+	var shown []string
+	var last rsyncx.Entry
 	for _, name := range t.only {
 		e, err := t.source.Lstat(ctx, name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -119,13 +131,31 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 			return false, nil //nolint:nilerr // it is told of when it is copied
 		}
 		if hidden, _ := set.Root().Excluded(name, isDir(&e), filter.Sender); !hidden || name == "" {
-			return false, nil
+			shown, last = append(shown, name), e
 		}
+	}
+	if len(shown) > 1 || len(shown) == 1 && (t.single != nil || shown[0] == "" || strings.Contains(shown[0], "/") || strings.HasSuffix(dest, "/")) {
+		return false, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(missing)) {
 		r.sourceError("link_stat", join(t.path, name), missing[name])
+		t.failed = true
+	}
+	if len(shown) == 1 {
+		t.leave(shown[0], &last)
+		return false, nil
 	}
 	return true, nil
+}
+
+// leave keeps of several names one, since the others are hidden or missing.
+func (t *tree) leave(name string, e *rsyncx.Entry) {
+	t.single, t.only = e, []string{name}
+	if m, several := t.source.(*merged); several {
+		for i := range m.parts {
+			m.parts[i].only = slices.DeleteFunc(slices.Clone(m.parts[i].only), func(path string) bool { return path != name })
+		}
+	}
 }
 
 // alone reports whether what is sent is one name and nothing else, so that the
@@ -192,8 +222,9 @@ func (to *target) narrow(like uint32) error {
 	return nil
 }
 
-// root opens the directory of to and makes it, with the mode like, where it is missing.
-func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
+// root opens the directory of to and makes it, with the mode like, where it is missing:
+// silent says nothing of that.
+func (r *run) root(to *target, like uint32, silent bool) (*rsyncx.Root, error) {
 	if to.make == 0 {
 		return openRoot(to.dir)
 	}
@@ -203,7 +234,7 @@ func (r *run) root(to *target, like uint32) (*rsyncx.Root, error) {
 		}
 		to.made = true
 	}
-	if r.c.Info("NAME") > 0 || r.c.Itemizes() {
+	if !silent && (r.c.Info("NAME") > 0 || r.c.Itemizes()) {
 		text := "created directory " + rsyncx.Printable(to.shown)
 		switch {
 		case r.c.MakePath && to.make == 1:

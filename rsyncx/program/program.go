@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx"
 	"github.com/drsync/drsync/rsyncx/cli"
@@ -80,8 +79,8 @@ type run struct {
 	lead     string   // stands before names when they are shown
 	// renamed is how the source calls what is sent as the name as; "" for all but one name.
 	renamed, as string
-	fresh       bool         // the destination directory was made for what is sent into it
 	implied     []*unimplied // of --no-implied-dirs
+	skippedDot  bool         // that the "." of -R is not sent was said
 	io          Status       // the worst thing that did not stop the run
 	line        ruleSet      // the rules of the line
 	progress    progress
@@ -177,8 +176,20 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
+	destPath, err := filepath.Abs(to.dir)
+	if err != nil {
+		return failed{FileIO, err}
+	}
+	set, err := rules.build(tree, r.c.Options.DeleteExcluded, tree.path, destPath)
+	if err != nil {
+		return usage(err)
+	}
+	lone, err := r.lone(ctx, tree, dest, &to, set)
+	if err != nil {
+		return err
+	}
 	like := r.likeness(ctx, tree, &to)
-	root, err := r.root(&to, like)
+	root, err := r.root(&to, like, lone)
 	if err != nil {
 		return err
 	}
@@ -190,15 +201,9 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err := r.backupDir(to.dir); err != nil {
 		return err
 	}
-	destPath, err := filepath.Abs(to.dir)
-	if err != nil {
-		return failed{FileIO, err}
-	}
+	o.Filter = set
 	if to.empty != "" {
 		o.AltDests = seenFrom(destPath, o.AltDests)
-	}
-	if o.Filter, err = rules.build(tree, o.DeleteExcluded, tree.path, destPath); err != nil {
-		return usage(err)
 	}
 	if r.c.NoImplied && r.c.Relative {
 		r.hideImplied(tree, root.Path())
@@ -227,10 +232,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		}
 		r.say("delta-transmission " + state)
 	}
-	r.fresh = to.make > 0 && !tree.keepRoot && !r.c.MakePath // which is made before, as a directory like any other
-	if err := r.madeRoot(ctx, source); err != nil {
-		return err
-	}
+	o.NewRoot = to.make > 0 && !tree.keepRoot && !r.c.MakePath // which is made before, as a directory like any other
 	told := r.tellSums(ctx, source)
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
 	told()
@@ -244,31 +246,12 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	if r.fresh {
-		stats.Created++
-		stats.Counts.NewDirs++
-	}
 	if r.c.Info("STATS") > 0 {
 		if err := r.countAgain(ctx, tree, o.Filter, &stats); err != nil {
 			return err
 		}
 	}
 	return r.closing(stats, tree)
-}
-
-// madeRoot reports the destination directory as new, when it is.
-func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
-	if !r.fresh {
-		return nil
-	}
-	e, err := source.Lstat(ctx, "")
-	if err != nil {
-		return failed{Partial, err}
-	}
-	r.change(event.Event{Kind: event.Change, Time: r.Now(), Itemize: "cd+++++++++", Name: "./", Entry: event.Entry{
-		Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID,
-	}})
-	return nil
 }
 
 // options completes those of the line with what the sources are.

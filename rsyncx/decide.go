@@ -131,6 +131,8 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 	set := s.attrs(e, now)
 	ch := s.cmp.attrs(e, set, now, '.')
 	switch {
+	case s.o.NewRoot && s.o.DryRun && s.o.Existing:
+		s.explain("./", SkipNotCreatedDir) // as what stands for it has no say
 	case s.o.NewRoot:
 		s.newDirectory("", e)
 	case ch.any():

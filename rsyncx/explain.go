@@ -73,7 +73,14 @@ func (s *stager) explain(path, text string) {
 
 // eventEntry is what an event tells of an entry.
 func (s *stager) eventEntry(e *Entry) event.Entry {
-	return event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	tells := event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	if s.o.OwnNumbers && s.o.Owner {
+		tells.UID = s.ids.uid(e)
+	}
+	if s.o.OwnNumbers && s.o.Group {
+		tells.GID = s.ids.gid(e)
+	}
+	return tells
 }
 
 // upToDate says that nothing of a name differs.

@@ -412,11 +412,11 @@ func (s *stager) unwind(keep int) error {
 		if !f.needs && !f.dirty {
 			continue
 		}
-		set := f.set
+		set, loose := f.set, s.o.WholeSeconds && f.quiet.set&setTime == 0
 		if !f.dirty {
-			set = f.quiet
+			set, loose = f.quiet, false
 		}
-		if err := s.dirAttrs(f.tree, f.path, set); err != nil {
+		if err := s.dirAttrs(f.tree, f.path, set, loose); err != nil {
 			return err
 		}
 	}
@@ -428,18 +428,24 @@ func (s *stager) passed(f *frame, c *sub) error {
 	if !c.needs {
 		return nil
 	}
-	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.quiet)
+	return s.dirAttrs(c.tree, joinPath(f.path, c.name), c.quiet, false)
 }
 
 // dirAttrs puts the attributes of a directory aside until nothing changes in it any more.
-func (s *stager) dirAttrs(t tree, path string, set attr) error {
+// Its time is loose when it is set only because something may change: then one that
+// is as good, since nothing did, is left.
+func (s *stager) dirAttrs(t tree, path string, set attr, loose bool) error {
 	if !t.none() {
 		now, waits := t.later(path, set)
 		if err := s.trees.setLater(t, path, now); err != nil || !waits || s.o.deleteOnly {
 			return err
 		}
 	}
-	return s.op(partAttrs, op{kind: opDirAttr, path: path, attr: set})
+	o := op{kind: opDirAttr, path: path, attr: set}
+	if loose {
+		o.number = 1 + uint64(max(s.o.ModifyWindow, 0))
+	}
+	return s.op(partAttrs, o)
 }
 
 // touch says that the names in f will change. Below a mount point they cannot:

@@ -211,7 +211,7 @@ func (s *stager) links(ctx context.Context) error {
 // linkedAlready is upToDate for a name of a group that is one at the destination.
 func (s *stager) linkedAlready(w *wish) {
 	if s.o.Explain {
-		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode), Entry: s.eventEntry(&w.entry)})
+		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Target: w.entry.Target, Itemize: change{update: 'h'}.letters(w.entry.Mode), Entry: s.eventEntry(&w.entry)})
 	}
 }
 

@@ -116,6 +116,8 @@ type Options struct {
 	DryRun bool
 	// Explain emits a Skip event for every name that is left alone, up to date or hidden.
 	Explain bool
+	// OwnNumbers has events name the owners that files get here, not those of the source.
+	OwnNumbers bool
 	// Reserve is how many bytes must stay free on the destination's file system.
 	Reserve int64
 	// MaxEntries bounds the source's listing; 0 is DefaultMaxEntries.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -25,6 +26,25 @@ func sw2(long string, short byte, help, tree string, to func(c *Command, on bool
 	return option{
 		long: long, short: short, help: help, tree: tree,
 		do: do(func(c *Command) { to(c, true) }), no: do(func(c *Command) { to(c, false) }),
+	}
+}
+
+// longNo is for an option of whose --no forms there is the long one only.
+func longNo(o option) option {
+	o.onlyLong = true
+	return o
+}
+
+// super is --super, or --no-super: it is as asked, or needs somebody else.
+func super(root bool) action {
+	return func(*Command, string) error {
+		switch is := os.Geteuid() == 0; {
+		case root && !is:
+			return errors.New("drsync cannot honour it: run it as root")
+		case !root && is:
+			return errors.New("drsync cannot honour it: run it as another user")
+		}
+		return nil
 	}
 }
 

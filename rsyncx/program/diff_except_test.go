@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/drsync/drsync/rsyncx"
 )
 
 // exception takes out of a comparison what is known to differ, with the reason.
@@ -39,14 +41,55 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	lines(func(l string) string {
 		return strings.NewReplacer("\t", `\#011`, "\x7f", `\#177`).Replace(l)
 	})
+	for _, q := range quirks(c, run, rsync) {
+		if q.applies {
+			lines(q.to)
+		}
+	}
+	sorted := ex.lines
+	ex.lines = func(l []string) []string { return once(run, sorted(l)) }
+	if unreadRules(run, rsync, drsync) {
+		return refused(drsync, "a filter rule is wrong")
+	}
+	// In a directory of a list that is not gone into rsync deletes, drsync does not.
+	if run.hasPrefix("--del") && c.keepsContent(run) {
+		lines(noDeletedLines)
+		onlyRsyncDeleted(&ex, rsync, drsync)
+	}
+	// With a rule for the destination alone rsync's sender reads the files of the source all the same.
+	if rsync.exit == 1 && drsync.exit == 0 && strings.Contains(rsync.stderr, "specified-side merge file contains specified-side filter") {
+		return nothingToCompare()
+	}
+	// A similar file gives a new one its mode, with -y and without -p; and so does a
+	// symbolic link the device that replaces it, for all to write to.
+	if !run.keepsModes() {
+		changeText(&ex, func(name, text string) string {
+			old, there := rsync.before[name]
+			if run.has("-y") && !there && strings.HasPrefix(text, "010") || strings.HasPrefix(old, "012") && !strings.HasPrefix(text, "010") && !strings.HasPrefix(text, "004") {
+				return text[:3] + text[7:]
+			}
+			return text
+		})
+	}
+	if leads := c.hiddenLead(run); len(leads) > 0 && len(run.rules()) > 0 {
+		lines(func(l string) string {
+			for name := range leads {
+				if strings.Contains(l, rsyncx.Printable(name)) {
+					return ""
+				}
+			}
+			return l
+		})
+		leaveOut(&ex, func(name string) bool { return leads[strings.TrimPrefix(name, "to/")] })
+	}
 	// Of what is deleted rsync knows only the name, and the mode most of the time.
 	lines(func(l string) string { return deletedFacts.ReplaceAllString(l, "del. ") })
 	// rsync looks again at setuid files after it gave them away, and then sees
-	// other differences than before.
+	// other differences than before, or none.
 	if special := withSpecialBits(c.nodes); len(special) > 0 {
 		lines(func(l string) string {
 			if m := itemized.FindStringSubmatch(l); m != nil && special[last(strings.TrimSuffix(m[2], "/"))] && l[0] == '.' {
-				return "attributes of " + m[2]
+				return ""
 			}
 			return l
 		})
@@ -210,7 +253,10 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		before := ex.lines
 		ex.lines = func(l []string) []string {
 			l = slices.DeleteFunc(before(l), func(s string) bool { return figures.MatchString(s) })
-			return slices.Compact(l)
+			return slices.DeleteFunc(slices.Compact(l), func(s string) bool {
+				name, second := strings.CutPrefix(s, ">f..t...... ")
+				return second && slices.ContainsFunc(l, func(o string) bool { return o != s && strings.HasPrefix(o, ">f") && strings.HasSuffix(o, " "+name) })
+			})
 		}
 		if run.hasPrefix("-b") || run.hasPrefix("--backup") {
 			ex.tree = func(tree map[string]string) map[string]string {
@@ -317,13 +363,15 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 			}
 			tree = maps.Clone(tree)
 			for name, text := range tree {
-				tree[name] = text[:3] + text[7:]
+				tree[name] = accessList.ReplaceAllString(text[:3]+text[7:], "") // which has the mode in it
 			}
 			return tree
 		}
 	}
 	return ex
 }
+
+var accessList = regexp.MustCompile(` system\.posix_acl_access="[^"]*"`)
 
 // figures are lines of --stats that count what was transferred.
 var figures = regexp.MustCompile(`^(Literal data|Matched data|Number of regular files transferred|Total transferred file size): `)
@@ -408,13 +456,13 @@ func deep(tree map[string]string) bool {
 	return false
 }
 
-var deletedFacts = regexp.MustCompile(`^del\. .{10}[^ ]* [^ ]* [0-9]+:[0-9]+ `)
+var deletedFacts = regexp.MustCompile(`^del\. .{10}[^ ]* [^ ]* [^ ]+:[^ ]+ `)
 
 func withSpecialBits(nodes []node) map[string]bool {
 	names := map[string]bool{}
 	for _, n := range nodes {
 		if n.mode&0o7000 != 0 {
-			names[last(n.path)] = true
+			names[last(n.path)], names[rsyncx.Printable(last(n.path))] = true, true
 			if n.path == "from" || n.path == "to" {
 				names["."] = true
 			}

@@ -11,7 +11,7 @@ import (
 // list prints the entries of the sources.
 func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	if t.source == nil {
-		return nil
+		return r.closing(rsyncx.Stats{}, t)
 	}
 	set, err := rules.build(t, false, t.path, t.path)
 	if err != nil {
@@ -24,6 +24,10 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	o := rsyncx.WalkOptions{
 		Filter: set, Only: t.only, Flat: t.flat,
 		OneFileSystem: r.c.Options.OneFileSystem, OmitMounts: r.c.Options.OmitMounts,
+	}
+	leads := func(string) bool { return false }
+	if r.c.NoImplied && r.c.Relative {
+		leads = (&unimplied{only: t.only}).leads
 	}
 	var stats rsyncx.Stats
 	for d, err := range t.source.Walk(ctx, o) {
@@ -44,6 +48,9 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		for i := range d.Entries {
 			e := &d.Entries[i]
+			if isDir(e) && leads(below(d.Path, e.Name)) {
+				continue
+			}
 			if !r.c.Options.Links {
 				e.Target = ""
 			}

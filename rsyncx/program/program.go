@@ -264,6 +264,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		o.Delete, o.DeleteBefore, o.DeleteExcluded = false, false, false
 	}
 	o.NoSync = !r.c.Fsync
+	o.OwnNumbers = t.host != nil // as the side of rsync that receives has them
 	o.Explain = r.c.Explains()
 	o.Renames = t.host != nil && !r.c.NoRenames // here a copy costs no more than looking for what was moved
 	o.Event = r.sink

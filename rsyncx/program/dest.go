@@ -134,7 +134,7 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 			shown, last = append(shown, name), e
 		}
 	}
-	if len(shown) > 1 || len(shown) == 1 && (t.single != nil || shown[0] == "" || strings.Contains(shown[0], "/") || strings.HasSuffix(dest, "/")) {
+	if len(shown) > 1 || len(shown) == 1 && (len(t.only) < 2 || t.single != nil || shown[0] == "" || strings.Contains(shown[0], "/") || strings.HasSuffix(dest, "/")) {
 		return false, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(missing)) {

@@ -191,7 +191,9 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 			return err
 		}
 		f.subs = append(f.subs, c)
-		s.newDirectory(path, e)
+		if !implied { // of which rsync says nothing
+			s.newDirectory(path, e)
+		}
 		t, o, err := s.trees.mkdir(f.tree, path)
 		if err != nil {
 			return err

@@ -228,6 +228,9 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		return nil, nil
 	}
 	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, quiet: c.quiet, needs: c.needs, mount: c.mount, tree: c.tree, acl: c.acl, rules: parent.rules, guard: parent.guard}
+	if t := d.Self.Mtime; !d.Same && t.Sec == f.set.mtime.Sec {
+		f.set.mtime = t // that of an entry that was said to be the same is the destination's
+	}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil

@@ -78,7 +78,7 @@ func nothingDeleted(ex *exception, lines func(func(string) string), run command,
 	for name := range rsync.tree { // backups of those
 		_, before := rsync.before[name]
 		_, made := drsync.tree[name]
-		if !before && !made && strings.Contains(name, "bak") {
+		if !before && !made && (strings.Contains(name, "bak") || run.has("-b")) {
 			names[name] = true
 		}
 	}

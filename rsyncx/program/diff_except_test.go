@@ -76,6 +76,15 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	if run.hasPrefix("-A") && run.hasPrefix("--chmod") {
 		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllString(text, "") })
 	}
+	// A directory for backups may get from rsync the list of another directory.
+	if run.hasPrefix("-A") && run.hasPrefix("--backup-dir") {
+		changeText(&ex, func(name, text string) string {
+			if strings.HasPrefix(name, "bak/") || strings.HasPrefix(name, "to/bak/") {
+				return defaultList.ReplaceAllString(text, "")
+			}
+			return text
+		})
+	}
 	// A file that was written in --temp-dir has no list of the directory that it is moved to.
 	if run.hasPrefix("--temp-dir") {
 		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllString(text, "") })
@@ -87,6 +96,17 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// A time that a file system cannot tell stops rsync's copy for a backup.
 	if run.has("--inplace") && strings.Contains(rsync.stderr, "failed: Invalid argument (22)") {
 		return nothingToCompare()
+	}
+	// In rsync a rule that is anchored in a directory takes the directory's name for a pattern.
+	for _, dir := range c.wildRules() {
+		lines(func(l string) string {
+			if strings.Contains(l, rsyncx.Printable(dir)) {
+				return ""
+			}
+			return l
+		})
+		leaveOut(&ex, func(name string) bool { return strings.HasPrefix(name, "to/"+dir+"/") })
+		leaveOutTime(&ex, "to/"+dir)
 	}
 	if leads := c.hiddenLead(run); len(leads) > 0 && len(run.rules()) > 0 {
 		lines(func(l string) string {
@@ -153,7 +173,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	}
 	// rsync goes into a file that it was to leave alone as if it were the directory
 	// of the source, and dies of a first name of several that found no place.
-	if run.has("--ignore-existing") && (strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "recv_generator: mkdir")) || strings.Contains(rsync.stderr, "(finish_hard_link)") {
+	if run.has("--ignore-existing") && (strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "recv_generator: mkdir") || strings.Contains(rsync.stderr, "recv_generator: failed to stat")) || strings.Contains(rsync.stderr, "(finish_hard_link)") {
 		return nothingToCompare()
 	}
 	all := nothingToCompare()
@@ -387,6 +407,8 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	}
 	return ex
 }
+
+var defaultList = regexp.MustCompile(` system\.posix_acl_default="[^"]*"`)
 
 var accessList = regexp.MustCompile(` system\.posix_acl_access="[^"]*"`)
 

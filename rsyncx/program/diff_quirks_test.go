@@ -50,7 +50,7 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 	backups := strings.TrimPrefix(run.value("--backup-dir="), "./")
 	return []quirk{
 		{"its dry run leaves a destination's file its names, and then finds the next one to be right or not", run.has("-n") && run.has("-H"), func(l string) string {
-			name := operation.ReplaceAllString(linked.ReplaceAllString(l, ""), "")
+			name := strings.TrimSuffix(operation.ReplaceAllString(linked.ReplaceAllString(l, ""), ""), " is uptodate")
 			if m := itemized.FindStringSubmatch(name); m != nil {
 				name = m[2]
 			}
@@ -75,7 +75,7 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 			return l
 		}},
 		{"it says of a link that leads nowhere that it is hidden, drsync nothing", run.has("--copy-links") || run.has("--copy-unsafe-links") || run.has("-k"), func(l string) string {
-			if strings.HasPrefix(l, "[sender] hiding file ") {
+			if strings.HasPrefix(l, "[sender] hiding file ") || strings.HasPrefix(l, "copying unsafe symlink ") {
 				return ""
 			}
 			return l
@@ -95,7 +95,7 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 		{"what receives has changed a mode in its list when it shows that, or not", c.remote && !run.keepsModes(), func(l string) string {
 			return modeShown.ReplaceAllString(l, "$1 ")
 		}},
-		{"where a list changes the mode it may find the mode right", run.hasPrefix("-A"), func(l string) string {
+		{"where a list changes the mode it may find the mode right", run.hasPrefix("-A") || run.has("-X"), func(l string) string {
 			m := itemized.FindStringSubmatch(l)
 			if m != nil && run.hasPrefix("--chmod") && !strings.HasSuffix(m[1], "+") { // see there
 				l = l[:5] + "." + l[6:9] + "." + l[10:]
@@ -272,6 +272,19 @@ func changeText(ex *exception, to func(name, text string) string) {
 		}
 		return tree
 	}
+}
+
+// wildRules returns the directories of the source whose path has wildcards and whose
+// filter file has anchored rules.
+func (c diffCase) wildRules() []string {
+	var dirs []string
+	for _, n := range c.nodes {
+		dir, name := path.Split(strings.TrimPrefix(n.path, "from/"))
+		if n.kind == 'f' && slices.Contains([]string{".rsync-filter", ".rules", "b"}, name) && strings.ContainsAny(dir, `*?[\\`) && strings.Contains(textOf(n.content), " /") {
+			dirs = append(dirs, strings.TrimSuffix(dir, "/"))
+		}
+	}
+	return dirs
 }
 
 // hiddenLead returns the names of a list that a rule may hide and that lead to names

@@ -234,7 +234,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	var first rsyncx.Entry
 	known := true
 	content := !r.c.Recursive && slices.ContainsFunc(items, func(it item) bool { return it.path == "" })
-	if r.c.FilesFrom != "" && !r.c.IgnoreMissing && !content && (r.c.Recursive || r.c.Dirs) {
+	if r.c.FilesFrom != "" && !r.c.IgnoreMissing && !content && r.sendsDirs() {
 		if paths, err = r.unlooked(ctx, src, items); len(paths) == 1 && err == nil {
 			var gone error
 			first, gone = src.Lstat(ctx, paths[0])
@@ -286,13 +286,19 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	return p, nil
 }
 
+// sendsDirs reports whether directories are sent. rsync does not tell the other side
+// that those of a list are not.
+func (r *run) sendsDirs() bool {
+	return r.c.Recursive || r.c.Dirs || r.c.Remote && r.c.FilesFrom != ""
+}
+
 // sendsDot reports whether the "." of an argument is sent as well. Where directories
 // are not, that is said once.
 func (r *run) sendsDot(items []item) bool {
 	if !r.c.Relative || !slices.ContainsFunc(items, func(it item) bool { return beginsWithDot(it.arg) }) {
 		return false
 	}
-	if !r.c.Recursive && !r.c.Dirs {
+	if !r.sendsDirs() {
 		if !r.skippedDot {
 			r.skippedDot = true
 			r.out.line("skipping directory .")

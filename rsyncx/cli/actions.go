@@ -55,10 +55,6 @@ func do(to func(c *Command)) action {
 // already is for what is the case without asking.
 func already(*Command, string) error { return nil }
 
-func refuse(why string) action {
-	return func(*Command, string) error { return fmt.Errorf("drsync cannot honour it: %s", why) }
-}
-
 func text(of func(c *Command) *string) action {
 	return func(c *Command, value string) error {
 		*of(c) = value

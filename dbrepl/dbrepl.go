@@ -61,13 +61,17 @@ type CaptureOptions struct {
 	// it is left. "" keeps none.
 	Dump string
 	// Verify compares what was captured with the active, by sums taken inside the
-	// snapshot. A difference is an error.
+	// snapshot. A difference is an error that wraps ErrDiffers: of Capture, or, when what it returns is a
+	// Verifier, of that.
 	Verify bool
 }
 
 // ErrCaptureGone says that Recover found the capture of its Token neither staged
 // nor visible: the visible database is the generation before it.
 var ErrCaptureGone = errors.New("the captured database is no longer on the standby")
+
+// ErrDiffers says that a comparison that was asked for found a difference.
+var ErrDiffers = errors.New("the database differs from the active's")
 
 // ErrNoDatabase says that the standby has no visible database.
 var ErrNoDatabase = errors.New("no database has been published")
@@ -193,6 +197,15 @@ func (d Difference) String() string {
 		keys = " before " + d.To
 	}
 	return fmt.Sprintf("%s%s: %d rows, on the active %d", d.Table, keys, d.Standby, d.Active)
+}
+
+// Verifier is an optional ability of a Captured that shows itself on the standby
+// only by its Publish, and was asked to be verified.
+type Verifier interface {
+	// Verify compares the published database with the active's as of the captured
+	// point. It is called after Publish and before Close. A difference is an error
+	// that wraps ErrDiffers.
+	Verify(ctx context.Context) error
 }
 
 // Finding is one thing that Check found.

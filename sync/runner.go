@@ -55,7 +55,8 @@ type Runner struct {
 	DatabaseName string
 	// KeepDumps keeps with each snapshot what Restore needs to bring its database back.
 	KeepDumps bool
-	// VerifyCapture compares each captured database with the active's before it is published.
+	// VerifyCapture compares each captured database with the active's, before it is
+	// published, or where that brings it (replication) just after.
 	VerifyCapture bool
 	// Profile describes the application; exists asks about a path below the active's home.
 	Profile func(exists func(path string) (bool, error)) (app.Profile, error)

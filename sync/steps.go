@@ -55,6 +55,11 @@ func (p *pass) steps() []Step {
 	if !p.dryRun {
 		steps = append(steps,
 			Step{"publish", "make database, blobs and tree the standby's state", p.publish},
+		)
+		if p.VerifyCapture {
+			steps = append(steps, Step{"compare", "the published database with the active's, where that was not done before", p.verifyPublished})
+		}
+		steps = append(steps,
 			Step{"prune", "take away what no kept snapshot names", p.prune},
 		)
 	}
@@ -98,12 +103,18 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 		}
 		dumped = o.Dump
 		p.captured, err = p.Engine.Capture(ctx, o)
+		if err != nil && p.VerifyCapture && !p.dryRun {
+			p.noteVerify(err)
+		}
 		if err == nil {
 			point, counts = p.captured.Point(), p.captured.Counts()
 		}
 	}
 	if err != nil {
 		return "", err
+	}
+	if _, later := p.captured.(dbrepl.Verifier); later && p.dryRun {
+		p.warn("", "the database is not compared: with replication it arrives with the publish")
 	}
 	if p.draft, err = p.snaps.Begin(snapshot.IDFor(point.Time)); err != nil {
 		return "", err
@@ -131,6 +142,22 @@ func (p *pass) capture(ctx context.Context) (string, error) {
 		}
 	}
 	return fmt.Sprintf("%d tables, %d rows, %d bytes; T = %s%s", counts.Tables, counts.Rows, counts.Bytes, point.Time.UTC().Format(time.RFC3339Nano), lockedFor(counts)), nil
+}
+
+// verifyPublished compares a database that only its publish brought to the
+// standby. The snapshot stands; after a difference nothing is taken away.
+func (p *pass) verifyPublished(ctx context.Context) (string, error) {
+	v, ok := p.captured.(dbrepl.Verifier)
+	if !ok {
+		p.noteVerify(nil)
+		return "done before the publish", nil
+	}
+	err := v.Verify(ctx)
+	p.noteVerify(err)
+	if err != nil {
+		return "", fmt.Errorf("snapshot %s is published, but: %w", p.draft.ID, err)
+	}
+	return "no differences", nil
 }
 
 // lockedFor says what the active had to wait with for the capture, and how long.

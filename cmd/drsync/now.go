@@ -24,7 +24,7 @@ type output struct {
 	noLog          bool // the command changes nothing, so no log file is written
 	needLog        bool // a log file that cannot be written stops the command before it begins
 	source         bool // accept another directory as the active's home
-	verifyDatabase bool // compare the captured database with the active's before it is published
+	verifyDatabase bool // compare the captured database with the active's
 	files          bool // also look at the files that only a connection or a run would need
 }
 
@@ -75,7 +75,7 @@ no standby; 11 another drsync is running; 130 interrupted.`,
 	}
 	f.add(c)
 	c.Flags().BoolVar(&f.source, "new-source", false, "accept that the active's home is another directory than the last time, or lacks a mount, or that the standby's is empty")
-	c.Flags().BoolVar(&f.verifyDatabase, "verify-db", false, "compare the captured database with the active's, by sums, before it is published")
+	c.Flags().BoolVar(&f.verifyDatabase, "verify-db", false, "compare the captured database with the active's, by sums, before it is published (with replication: after)")
 	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "decide and show everything, keep nothing")
 	o.addJSON(c)
 	return c

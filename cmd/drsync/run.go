@@ -23,7 +23,8 @@ func newRun(o *options) *cobra.Command {
 		Long: `run stays in the foreground, for a service manager, and does what now does at
 the times of the configuration's schedule. One missed run is made up for at the
 start; a run that fails is reported and the next one comes at its time. The
-configuration is read again for each run.
+configuration is read again for each run. A run that comes after a time of
+verify.database compares the database with the active's, as now --verify-db does.
 
 It ends with 130 when it is told to stop, after the run that is at work was
 interrupted, and with 10 when this host is no standby any more.`,
@@ -69,6 +70,7 @@ func runSchedule(ctx context.Context, o *options, f output) error {
 	s := drsync.Scheduler{
 		Schedule: cfg.Schedule.Cron, StateDir: cfg.Standby.State, JitterKey: host, Event: terminal.Sink, Now: o.now,
 		Job: func(ctx context.Context) error {
+			f.verifyDatabase = verifyDue(o)
 			err := runNow(ctx, o, f, false)
 			var status statusError
 			switch {
@@ -85,4 +87,15 @@ func runSchedule(ctx context.Context, o *options, f output) error {
 	}
 	fmt.Fprintf(o.err, "next run at %s\n", s.Next(o.now()).Format(time.RFC3339))
 	return s.Run(ctx)
+}
+
+// verifyDue says whether the next run compares the database. What cannot be read
+// is the run's to report.
+func verifyDue(o *options) bool {
+	cfg, err := o.load()
+	if err != nil || cfg.Verify.Database.IsZero() {
+		return false
+	}
+	last, err := drsync.ReadLastVerify(cfg.Standby.State)
+	return err != nil || last.Due(cfg.Verify.Database.Cron.Next, o.now())
 }

@@ -89,6 +89,15 @@ func readStatus(o *options, cfg *config.Config) status.Input {
 	if last != nil {
 		in.Prune = &status.Prune{Last: last.Time, QuarantinedFiles: last.Quarantine.Blobs, QuarantinedBytes: last.Quarantine.Bytes}
 	}
+	verified, err := drsync.ReadLastVerify(dir)
+	failed(err)
+	if verified != nil {
+		in.Verify = &status.Verify{Last: verified.Time, Snapshot: verified.Snapshot, Difference: verified.Difference, Equal: verified.Equal}
+	}
+	if next := cfg.Verify.Database; !next.IsZero() && verified != nil && !verified.Equal.IsZero() {
+		// One time may have been missed because a run had to wait for it.
+		in.VerifyBy = next.Cron.Next(next.Cron.Next(verified.Equal))
+	}
 	in.NextRun = nextRun(cfg, in.Now)
 	return in
 }

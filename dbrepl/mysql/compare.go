@@ -122,9 +122,6 @@ func (e *Engine) compareSides(ctx context.Context, p *pair, a, s *sql.Conn) (dbr
 		return none, e.active.explain(ctx, err)
 	}
 	snap, err := e.openSnapshot(ctx, p.active, before.tables, comparers())
-	if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) && comparers() > 1 {
-		snap, err = e.openSnapshot(ctx, p.active, before.tables, 1) // which needs no lock
-	}
 	if err != nil {
 		return none, err
 	}
@@ -139,7 +136,14 @@ func (e *Engine) compareSides(ctx context.Context, p *pair, a, s *sql.Conn) (dbr
 	if what := before.difference(there); what != "" {
 		return none, fmt.Errorf("%w: %s", errChanged, what)
 	}
-	own, err := e.standbySnapshot(ctx, p.standby, len(snap.sessions))
+	return e.compareWith(ctx, snap, there, p.standby, a, s)
+}
+
+// compareWith compares the standby's schema with what the sessions of a snapshot
+// of the active see, where it is defined as there.
+func (e *Engine) compareWith(ctx context.Context, snap *snapshot, there schema, standby identity, a, s *sql.Conn) (dbrepl.Comparison, error) {
+	none := dbrepl.Comparison{}
+	own, err := e.standbySnapshot(ctx, standby, len(snap.sessions))
 	if err != nil {
 		return none, err
 	}
@@ -236,6 +240,6 @@ func (k *copier) verifyCopy(ctx context.Context, readers []*sql.Conn, tables []t
 	for _, d := range r.Differences {
 		what = append(what, d.String())
 	}
-	return hint.With(fmt.Errorf("the copy differs from the active inside the snapshot that it was made from: %s", someOf(what)),
+	return hint.With(fmt.Errorf("%w inside the snapshot that it was copied from: %s", dbrepl.ErrDiffers, someOf(what)),
 		"look after the memory and disks of both hosts; drsync now captures anew")
 }

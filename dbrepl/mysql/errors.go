@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	gomysql "github.com/go-sql-driver/mysql"
 
@@ -63,10 +64,21 @@ func (s *server) explain(ctx context.Context, err error) error {
 		if cause := s.given.Load(); cause != nil {
 			return *cause
 		}
-		return fmt.Errorf("the %s database: %w (%w)", s.role, errLost, err)
+		return fmt.Errorf("the %s database: %w (%w)", s.role, errLost, firstLine{err})
 	}
 	return err
 }
+
+// firstLine is an error of which the first line is told: what comes after it,
+// of a connection that was lost, is that everything else failed too.
+type firstLine struct{ err error }
+
+func (f firstLine) Error() string {
+	line, _, _ := strings.Cut(f.err.Error(), "\n")
+	return line
+}
+
+func (f firstLine) Unwrap() error { return f.err }
 
 // connectError says which server could not be reached, as whom, on one line
 // and without the password.

@@ -98,19 +98,15 @@ func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.
 	if o.Dump != "" {
 		return nil, fmt.Errorf("capture database %s: keep a dump, with replication: %w", r.e.opt.Name, errors.ErrUnsupported)
 	}
-	if o.Verify {
-		return nil, hint.With(fmt.Errorf("capture database %s: verify before the publish, with replication: %w", r.e.opt.Name, errors.ErrUnsupported),
-			"compare after it: drsync verify --db")
-	}
 	defer r.e.settle()
-	c, err := r.capture(ctx)
+	c, err := r.capture(ctx, o.Verify)
 	if err != nil {
 		return nil, fmt.Errorf("capture database %s: %w", r.e.opt.Name, err)
 	}
 	return c, nil
 }
 
-func (r *Replica) capture(ctx context.Context) (dbrepl.Captured, error) {
+func (r *Replica) capture(ctx context.Context, verify bool) (dbrepl.Captured, error) {
 	p, err := r.inspect(ctx)
 	if err != nil {
 		return nil, err
@@ -129,20 +125,22 @@ func (r *Replica) capture(ctx context.Context) (dbrepl.Captured, error) {
 	}
 	reason := standing.lost
 	if reason == "" {
-		c, err := r.follow(ctx, l, p.active, standing)
+		c, err := r.follow(ctx, l, p.active, standing, verify)
 		var lost *lostError
-		if !errors.As(err, &lost) {
-			if err != nil {
-				return nil, err
-			}
+		switch {
+		case err == nil && verify:
+			return &verifiable{c}, nil
+		case err == nil:
 			return c, nil
+		case !errors.As(err, &lost):
+			return nil, err
 		}
 		reason = lost.reason
 	}
 	if standing.marker != nil {
 		r.e.warn("the replica has to be made anew, by a copy of the whole database: %s", reason)
 	}
-	return r.seed(ctx)
+	return r.seed(ctx, verify)
 }
 
 // lostError says that replication cannot go on from where the standby is.
@@ -151,8 +149,8 @@ type lostError struct{ reason string }
 func (e *lostError) Error() string { return "the replica is lost: " + e.reason }
 
 // seed captures a copy of the schema, from whose GTID replication goes on.
-func (r *Replica) seed(ctx context.Context) (dbrepl.Captured, error) {
-	g, err := r.e.capture(ctx, dbrepl.CaptureOptions{})
+func (r *Replica) seed(ctx context.Context, verify bool) (dbrepl.Captured, error) {
+	g, err := r.e.capture(ctx, dbrepl.CaptureOptions{Verify: verify})
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 
 // follow fixes a point of the active and receives up to it. It returns a
 // lostError when the active cannot serve what the standby lacks.
-func (r *Replica) follow(ctx context.Context, l *link, active identity, s standing) (_ *followed, err error) {
+func (r *Replica) follow(ctx context.Context, l *link, active identity, s standing, verify bool) (_ *followed, err error) {
 	if err := l.run(ctx, "SET GLOBAL read_only=1"); err != nil {
 		return nil, err
 	}
@@ -48,7 +48,13 @@ func (r *Replica) follow(ctx context.Context, l *link, active identity, s standi
 			return nil, err
 		}
 	}
-	return &followed{r: r, g: g, from: s.applied, snap: newSnapshotView(r.e, snap)}, nil
+	c := &followed{r: r, g: g, from: s.applied, snap: newSnapshotView(r.e, snap)}
+	if verify {
+		if c.there, err = r.definitions(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // describe returns what the marker is to say of the snapshot. Events that run
@@ -216,7 +222,7 @@ func (l *link) await(ctx context.Context, want position) (size int64, err error)
 
 func (l *link) unreachable(problem string) error {
 	return hint.With(fmt.Errorf("the standby's server receives nothing from the active's at %s: %s", l.source.address(), problem),
-		"check that the standby's server reaches this address, user and password of database.replication, and that the account has REPLICATION SLAVE there")
+		"check that the standby's server reaches this address, user and password of database.replication, that the account has REPLICATION SLAVE there, and with tls that ca signed the certificate that the active has for this address")
 }
 
 func (s source) address() string { return s.host + ":" + s.port }

@@ -43,6 +43,8 @@ type followed struct {
 	g    *generation
 	from string
 	snap *snapshotView
+	// there is how the active defines its schema, if the capture is to be verified.
+	there *schema
 
 	mu        sync.Mutex
 	published bool
@@ -73,7 +75,9 @@ func (c *followed) Publish(ctx context.Context) error {
 	c.mu.Lock()
 	c.published = true
 	c.mu.Unlock()
-	c.snap.close()
+	if c.there == nil {
+		c.snap.close()
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -51,8 +52,11 @@ func (s *snapshot) close() {
 
 // openSnapshot lines up n sessions. The gentlest way that works is taken:
 // MariaDB tells each snapshot's own position, so equal positions prove equal
-// snapshots; elsewhere a position that is the same before and after proves it;
-// and only if neither can, a lock stops commits for a moment.
+// snapshots; MySQL with GTIDs tells whether anything is being committed, so that
+// a position that is the same before and after proves it; and only if neither
+// can, a lock stops commits for a moment. Without GTIDs a position proves
+// nothing: it moves on when a transaction is written to the binary log, which
+// others see some time later.
 func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, n int) (_ *snapshot, err error) {
 	s := &snapshot{point: dbrepl.Point{Server: id.String()}, between: e.between}
 	defer func() {
@@ -74,13 +78,10 @@ func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, 
 	s.point.Skew, s.point.SkewError = k.skew, k.within
 
 	err = s.gather(ctx, e, id, tables)
-	if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) && n > 1 {
-		e.warn("%v; so one session reads everything, which is slower", err)
-		for _, c := range s.sessions[1:] {
-			c.Close()
-		}
-		s.sessions = s.sessions[:1]
-		err = s.gather(ctx, e, id, tables)
+	if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) {
+		e.warn("%v; so one session reads everything, which is slower, and its position is not known", err)
+		s.keep(func(i int) bool { return i == 0 })
+		err = s.alone(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("consistent snapshot of the active database: %w", e.active.explain(ctx, err))
@@ -90,19 +91,26 @@ func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, 
 
 // gather starts a snapshot in each session, all of the same moment.
 func (s *snapshot) gather(ctx context.Context, e *Engine, id identity, tables []table) error {
-	server := func(ctx context.Context, c *sql.Conn) (string, error) { return serverPosition(ctx, c, id) }
-	done, err := false, error(nil)
 	switch {
 	case id.MariaDB && id.BinaryLog:
 		return s.lineUpUnlocked(ctx, e)
-	case len(s.sessions) == 1 || id.BinaryLog:
-		done, err = s.lineUp(ctx, server)
+	case !id.BinaryLog && len(s.sessions) == 1:
+		return s.alone(ctx)
+	case id.BinaryLog:
+		gtids, err := hasGTIDs(ctx, s.sessions[0])
+		if err != nil {
+			return err
+		}
+		if gtids {
+			done, err := s.lineUp(ctx, func(ctx context.Context, c *sql.Conn) (string, error) { return restingPosition(ctx, c, id) })
+			if err != nil || done {
+				return err
+			}
+		}
 	}
-	if err != nil || done {
-		return err
-	}
+	var err error
 	s.locked, err = e.withLock(ctx, id, tables, func() error {
-		done, err := s.lineUp(ctx, server)
+		done, err := s.lineUp(ctx, func(ctx context.Context, c *sql.Conn) (string, error) { return serverPosition(ctx, c, id) })
 		if err == nil && !done {
 			err = errors.New("the active database commits in spite of the lock")
 		}
@@ -187,12 +195,53 @@ func (s *snapshot) keep(wanted func(i int) bool) {
 	rest.close()
 }
 
+// alone starts a snapshot in the only session.
+func (s *snapshot) alone(ctx context.Context) (err error) {
+	if s.point.Time, err = serverTime(ctx, s.sessions[0]); err != nil {
+		return err
+	}
+	_, err = s.sessions[0].ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+	return err
+}
+
+// hasGTIDs says whether every transaction of a server of MySQL gets a GTID.
+func hasGTIDs(ctx context.Context, c *sql.Conn) (bool, error) {
+	r, err := one(ctx, c, "SELECT @@GLOBAL.gtid_mode m")
+	return r.get("m") == "ON", err
+}
+
+// errMoving says that a position tells nothing about snapshots now.
+var errMoving = errors.New("a transaction is being committed")
+
+// restingPosition is the position of a server of MySQL with GTIDs, or errMoving
+// while a transaction is between the binary log and its end: it owns its GTID
+// from before the one until after the other. So if no GTID is owned before and
+// after something, and the same are executed, nothing was committed meanwhile.
+func restingPosition(ctx context.Context, c *sql.Conn, id identity) (string, error) {
+	end, err := logEnd(ctx, c, showLogEnd(id))
+	if err != nil {
+		return "", err
+	}
+	owned, err := one(ctx, c, "SELECT @@GLOBAL.gtid_owned o")
+	if err != nil {
+		return "", err
+	}
+	if owned.get("o") != "" {
+		return "", errMoving
+	}
+	r, err := one(ctx, c, "SELECT @@GLOBAL.gtid_executed g") // after the other
+	return cmp.Or(end, "unknown") + " " + strings.ReplaceAll(r.get("g"), "\n", ""), err
+}
+
 // lineUp starts a snapshot in each session until the position was the same for
 // all. The time is read just before the first, so the snapshot holds at least
 // what was committed by then.
 func (s *snapshot) lineUp(ctx context.Context, position func(context.Context, *sql.Conn) (string, error)) (bool, error) {
 	for range tries {
 		before, err := position(ctx, s.sessions[0])
+		if errors.Is(err, errMoving) {
+			continue
+		}
 		if err != nil {
 			return false, err
 		}
@@ -206,13 +255,13 @@ func (s *snapshot) lineUp(ctx context.Context, position func(context.Context, *s
 				return false, err
 			}
 			now, err := position(ctx, c)
-			if err != nil {
+			if err != nil && !errors.Is(err, errMoving) {
 				return false, err
 			}
 			if i == 0 && strings.HasPrefix(now, snapshotMark) {
 				first = now // a snapshot's own position needs no other before it
 			}
-			same = same && now == first
+			same = same && err == nil && now == first
 		}
 		if same {
 			s.point.Time, s.point.Position = at, first
@@ -272,6 +321,13 @@ func withGTID(ctx context.Context, c *sql.Conn, position string) (string, error)
 	return strings.TrimSpace(position + " " + r.get("g")), nil
 }
 
+func showLogEnd(id identity) string {
+	if !id.MariaDB && id.atLeast(8, 2, 0) {
+		return "SHOW BINARY LOG STATUS"
+	}
+	return "SHOW MASTER STATUS"
+}
+
 // logEnd is where the binary log ends, as show tells: "" without the right to
 // see it.
 func logEnd(ctx context.Context, c *sql.Conn, show string) (string, error) {
@@ -291,14 +347,11 @@ func serverPosition(ctx context.Context, c *sql.Conn, id identity) (string, erro
 	if !id.BinaryLog {
 		return "", nil
 	}
-	show, set := "SHOW MASTER STATUS", "@@GLOBAL.gtid_binlog_pos"
+	set := "@@GLOBAL.gtid_binlog_pos"
 	if !id.MariaDB {
 		set = "@@GLOBAL.gtid_executed"
-		if id.atLeast(8, 2, 0) {
-			show = "SHOW BINARY LOG STATUS"
-		}
 	}
-	end, err := logEnd(ctx, c, show)
+	end, err := logEnd(ctx, c, showLogEnd(id))
 	if err != nil || end == "" {
 		return "", err
 	}
@@ -332,7 +385,7 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 		for i, t := range tables {
 			names[i] = quote(t.name) + " READ"
 		}
-		lock, unlock = []string{"LOCK TABLES … READ"}, "UNLOCK TABLES"
+		unlock = "UNLOCK TABLES"
 		err = execAll(wait, c, "LOCK TABLES "+strings.Join(names, ", "))
 	}
 	if err != nil {

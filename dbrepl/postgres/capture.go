@@ -118,7 +118,7 @@ func (e *Engine) copyDatabase(ctx context.Context, p *pair, o dbrepl.CaptureOpti
 		return nil, err
 	}
 	if all := t.contents.differences(loaded); all != nil {
-		return nil, fmt.Errorf("the copy is not like the active's database: %s", some(all, ""))
+		return nil, fmt.Errorf("the copy: %w: %s", dbrepl.ErrDiffers, some(all, ""))
 	}
 	if o.Dump != "" {
 		if err := e.keep(ctx, p, o.Dump, g, t); err != nil {

@@ -397,7 +397,9 @@ func sessionsThatAreKilled(t *testing.T, l *lab) {
 	e := l.engine(t)
 	l.sync(t, e)
 	l.onActive(t, "UPDATE t SET n = n + 1 WHERE n = 1")
-	for _, step := range []string{"snapshot", "load"} {
+	const rows, counts, all = "state = 'active' AND query LIKE 'COPY %'", "query LIKE 'SELECT count(*)%'", "application_name LIKE 'drsync%'"
+	for _, test := range []struct{ step, which string }{{"snapshot", rows}, {"snapshot", counts}, {"snapshot", all}, {"load", rows}, {"load", all}} {
+		step := test.step
 		killing, stop := context.WithCancel(t.Context())
 		var killer sync.WaitGroup
 		e.during = func(what string) {
@@ -413,7 +415,7 @@ func sessionsThatAreKilled(t *testing.T, l *lab) {
 			killer.Go(func() {
 				defer c.Close(context.Background())
 				for killing.Err() == nil { // one that is in the middle of the rows
-					tag, err := c.Exec(context.Background(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY %' AND datname LIKE '"+l.name+"%'")
+					tag, err := c.Exec(context.Background(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE "+test.which+" AND datname LIKE '"+l.name+"%'")
 					if err != nil || tag.RowsAffected() > 0 {
 						return
 					}
@@ -424,12 +426,12 @@ func sessionsThatAreKilled(t *testing.T, l *lab) {
 		stop()
 		killer.Wait()
 		if err == nil {
-			t.Errorf("%s: a capture whose session was killed succeeded", step)
+			t.Errorf("%+v: a capture whose session was killed succeeded", test)
 			if err := c.Discard(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		} else if strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: not one line: %v", step, err)
+			t.Errorf("%+v: not one line: %v", test, err)
 		}
 		l.nothingLeft(t)
 		if rows := l.mustQuery(t, l.standby, "SELECT count(*) FROM t WHERE n = 1"); rows[0] != "1" {

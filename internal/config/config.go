@@ -32,6 +32,7 @@ type Config struct {
 	// Schedule is zero when the file has none: then only `now` runs, from cron.
 	Schedule  Schedule      `json:"schedule"`
 	RPO       time.Duration `json:"rpo_ns"` // 0 is no target
+	Verify    Verify        `json:"verify,omitzero"`
 	Snapshots Snapshots     `json:"snapshots"`
 	Prune     Prune         `json:"prune"`
 	Failover  Failover      `json:"failover"`
@@ -97,6 +98,12 @@ type Database struct {
 	// with EngineMySQL, Replica with EnginePostgres.
 	Replication Replication `json:"replication,omitzero"`
 	Replica     Replica     `json:"replica,omitzero"`
+}
+
+// Verify says what a scheduled run proves from time to time.
+type Verify struct {
+	// Database is when the next run compares the database with the active's; zero is never.
+	Database Schedule `json:"database"`
 }
 
 // Engine is a database product.

@@ -95,6 +95,10 @@ func TestEveryFieldArrives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	weekly, err := ParseSchedule("0 3 * * 7")
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := &Config{
 		File: "/etc/drsync/good-full.yaml",
 		Active: Active{Host: "active.example.com", User: "artifactory", Port: 2222, Identity: "/etc/drsync/id_ed25519",
@@ -108,6 +112,7 @@ func TestEveryFieldArrives(t *testing.T) {
 			ExcludeFrom: "/etc/drsync/rsync-excludes.txt", LogFile: "/var/log/drsync/replication.log"},
 		Schedule:  spec,
 		RPO:       30 * time.Minute,
+		Verify:    Verify{Database: weekly},
 		Snapshots: Snapshots{KeepLast: 4, KeepDaily: 7, KeepWeekly: 5, KeepMonthly: 12, Dumps: true},
 		Prune:     Prune{MinAge: 48 * time.Hour, MaxFraction: 0.025, Quarantine: 7 * 24 * time.Hour},
 		Failover:  Failover{Service: Service{Start: []string{"systemctl", "start", "artifactory.service"}, Timeout: 90 * time.Second}},

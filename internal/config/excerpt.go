@@ -26,7 +26,7 @@ var harmlessKeys = []string{
 	"failover", "files", "filestore", "home", "host", "identity", "install", "keep_daily", "keep_last", "keep_monthly", "keep_weekly",
 	"known_hosts", "log_file", "max_fraction", "min_age", "mode", "name", "path", "port", "prune", "quarantine",
 	"replication", "roots", "rpo", "rsync", "schedule", "service", "snapshots", "standby", "start", "state", "timeout", "tls",
-	"transport", "user", "via",
+	"transport", "user", "verify", "via",
 }
 
 var (

@@ -31,6 +31,7 @@ func (c *Config) decode(s *section) {
 	c.Files = files(s.sub("files"))
 	c.Schedule = schedule(s, "schedule")
 	c.RPO = s.duration("rpo", 0, time.Second)
+	c.Verify = verify(s.sub("verify"))
 	c.Snapshots = snapshots(s.sub("snapshots"))
 	c.Prune = prune(s.sub("prune"))
 	c.Failover = failover(s.sub("failover"))
@@ -299,6 +300,12 @@ func schedule(s *section, key string) Schedule {
 	return parsed
 }
 
+func verify(s *section) Verify {
+	v := Verify{Database: schedule(s, "database")}
+	s.close()
+	return v
+}
+
 func snapshots(s *section) Snapshots {
 	const most = 100_000
 	k := Snapshots{
@@ -364,6 +371,16 @@ func (c *Config) crossCheck(s *section) {
 	}
 	if d := c.Database.Replica.DataDirectory; within(d, b.Home) || within(b.Home, d) || within(d, b.State) || within(b.State, d) {
 		s.problem("database.replication.data_directory", "%s must have nothing in common with standby.home and standby.state", d)
+	}
+	if !c.Verify.Database.IsZero() {
+		switch {
+		case c.Schedule.IsZero():
+			s.problem("verify.database", "needs schedule, whose runs do it; drsync now --verify-db does it at any time")
+		case c.Database.Engine == EngineNone:
+			s.problem("verify.database", "means nothing with database.engine: none")
+		case c.Database.Engine == EnginePostgres && c.Database.Mode == ModeReplication:
+			s.problem("verify.database", "cannot be honoured with PostgreSQL's replication, which copies the active's pages; drsync verify --db compares")
+		}
 	}
 	if c.Database.Mode == ModeReplication && c.Snapshots.Dumps {
 		s.problem("snapshots.dumps", "needs database.mode: dump; with replication no copy of the database travels that could be kept")

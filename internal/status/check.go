@@ -60,6 +60,13 @@ func judge(s Status) (int, string) {
 	if s.Last != nil && !s.Last.Complete {
 		worse(Warning, "the last snapshot is incomplete%s", missingText(" (%s)", s.Last.Missing))
 	}
+	switch v := s.Verify; {
+	case v == nil:
+	case v.Difference != "":
+		worse(Critical, "the database differs from the active's")
+	case v.Overdue:
+		worse(Warning, "the database was last compared %s ago", show.Duration(s.Time.Sub(v.Equal)))
+	}
 	if s.Last != nil && s.Last.FromFuture {
 		worse(Warning, "its time lies in the future")
 	}

@@ -29,6 +29,10 @@ type Input struct {
 	RPO     time.Duration // 0 is no target
 	NextRun time.Time     // zero if no scheduler has a next run
 	Prune   *Prune        // nil if pruning never ran
+	Verify  *Verify       // nil if no run ever compared the database with the active's
+	// VerifyBy is when the next comparison that finds no difference must have
+	// come; zero is never.
+	VerifyBy time.Time
 	// Unreadable says what of the above could not be read: one line each.
 	Unreadable []string
 	Version    string
@@ -45,6 +49,15 @@ type Prune struct {
 	Last             time.Time `json:"last"` // when it last ended without an error
 	QuarantinedFiles int64     `json:"quarantined_files"`
 	QuarantinedBytes int64     `json:"quarantined_bytes"`
+}
+
+// Verify is what is known about comparisons of the database with the active's.
+type Verify struct {
+	Last       time.Time `json:"last"`
+	Difference string    `json:"difference,omitempty"` // that the last one found
+	Snapshot   string    `json:"snapshot,omitempty"`   // that was compared; absent if it was not published
+	Equal      time.Time `json:"equal,omitzero"`       // when one last found no difference
+	Overdue    bool      `json:"overdue"`
 }
 
 // Status is how a host stands. It is the object that `drsync status --json`
@@ -71,6 +84,7 @@ type Status struct {
 	Interrupted bool      `json:"publish_interrupted"`
 	NextRun     time.Time `json:"next_run,omitzero"`
 	Prune       *Prune    `json:"prune,omitempty"`
+	Verify      *Verify   `json:"database_verify,omitempty"`
 
 	Failover   Failover `json:"failover"`
 	Unreadable []string `json:"unreadable,omitempty"`
@@ -131,6 +145,11 @@ func Build(in Input) Status {
 		s.Running = &Running{PID: in.Holder.PID, Command: in.Holder.Command, Since: in.Holder.Since.UTC()}
 	}
 	s.Interrupted = in.Publish != nil && in.Holder == nil
+	if in.Verify != nil {
+		v := *in.Verify
+		v.Overdue = !in.VerifyBy.IsZero() && in.Now.After(in.VerifyBy)
+		s.Verify = &v
+	}
 	var clock snapshot.Clock
 	if r, ok := Visible(in.Snapshots); ok {
 		clock = r.Clock
@@ -229,6 +248,9 @@ func failover(s Status, clock snapshot.Clock) Failover {
 		} else {
 			note("the snapshot is incomplete; see drsync snapshots %s", s.Last.ID)
 		}
+	}
+	if s.Verify != nil && s.Verify.Difference != "" {
+		note("the last comparison with the active's database found differences")
 	}
 	if s.Last != nil && !s.Last.AgeAdjusted {
 		note("the active's clock was not compared with this host's; the age may be off by as much as they differ")

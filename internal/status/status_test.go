@@ -137,6 +137,18 @@ var cases = []struct {
 	{"from-the-future-unmeasured", base(func(in *Input) {
 		in.Snapshots = []snapshot.Record{record(-time.Hour, func(r *snapshot.Record) { r.Published, r.Clock = ago(40*time.Minute), snapshot.Clock{} })}
 	}), Warning, true, 2400},
+	{"verified", base(func(in *Input) {
+		in.Verify = &Verify{Last: ago(26 * time.Hour), Snapshot: "20261120T183000Z", Equal: ago(26 * time.Hour)}
+		in.VerifyBy = now.Add(time.Hour)
+	}), OK, true, 722},
+	{"verify-overdue", base(func(in *Input) {
+		in.Verify = &Verify{Last: ago(15 * 24 * time.Hour), Snapshot: "20261106T203000Z", Equal: ago(15 * 24 * time.Hour)}
+		in.VerifyBy = ago(24 * time.Hour)
+	}), Warning, true, 722},
+	{"differs", base(func(in *Input) {
+		in.Verify = &Verify{Last: ago(time.Hour), Snapshot: "20261121T193000Z", Difference: "verify database art: the database differs from the active's: t from 'x\x1b[2J'", Equal: ago(26 * time.Hour)}
+		in.VerifyBy = now.Add(time.Hour)
+	}), Critical, true, 722},
 	// The active's clock was set back: T fell, but the later publish is what is there.
 	{"clock-set-back", base(func(in *Input) {
 		in.Snapshots = []snapshot.Record{record(10 * time.Minute), record(70*time.Minute, func(r *snapshot.Record) { r.Published = ago(time.Minute) })}
@@ -183,7 +195,7 @@ var pluginLine = regexp.MustCompile(`^DRSYNC (OK|WARNING|CRITICAL|UNKNOWN) - [^|
 
 func TestStatusJSON(t *testing.T) {
 	var out bytes.Buffer
-	for _, name := range []string{"good", "interrupted", "incomplete", "fresh"} {
+	for _, name := range []string{"good", "interrupted", "incomplete", "fresh", "differs"} {
 		for _, c := range cases {
 			if c.name != name {
 				continue

@@ -68,6 +68,16 @@ func Text(w io.Writer, s Status, now time.Time) error {
 		row("prune", "%s; %s (%s) in quarantine", ago(s.Prune.Last),
 			show.Plural(s.Prune.QuarantinedFiles, "file", "files"), show.Bytes(s.Prune.QuarantinedBytes))
 	}
+	if v := s.Verify; v != nil {
+		switch {
+		case v.Difference != "":
+			row("compared", "%s: DIFFERS: %s", ago(v.Last), v.Difference)
+		case v.Overdue:
+			row("compared", "%s, OVERDUE; then there was no difference", ago(v.Last))
+		default:
+			row("compared", "%s: no difference (%s)", ago(v.Last), v.Snapshot)
+		}
+	}
 	for _, u := range s.Unreadable {
 		row("not known", "%s", u)
 	}

@@ -159,7 +159,7 @@ func (m *MySQLServer) Start() {
 	if os.Geteuid() == 0 {
 		args = append(args, "--user=root")
 	}
-	m.cmd = exec.Command(m.program, append(args, m.opts...)...)
+	m.cmd = mysqldCommand(m.program, append(args, m.opts...)...)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // never outlives the test
 	if err := m.cmd.Start(); err != nil {
 		m.cmd = nil

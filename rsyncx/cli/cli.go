@@ -93,6 +93,8 @@ type Command struct {
 	notRelative    bool
 	noDirs         bool
 	oldDirs        bool
+	usersMapped    bool // by --usermap or --chown, if only to a name that is not known here
+	groupsMapped   bool
 	delayUpdates   bool
 	notIncremental bool
 	backupDirSet   bool

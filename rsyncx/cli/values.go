@@ -60,13 +60,14 @@ func chmod(c *Command, value string) error {
 // idMap reads --usermap or --groupmap.
 func idMap(users bool) action {
 	return func(c *Command, value string) error {
-		list := &c.Options.GroupMap
+		list, given := &c.Options.GroupMap, &c.groupsMapped
 		if users {
-			list = &c.Options.UserMap
+			list, given = &c.Options.UserMap, &c.usersMapped
 		}
-		if len(*list) > 0 {
+		if *given {
 			return fmt.Errorf("a mapping is given already, by this option or by --chown")
 		}
+		*given = true
 		for pair := range strings.SplitSeq(value, ",") {
 			from, to, ok := strings.Cut(pair, ":")
 			if !ok {

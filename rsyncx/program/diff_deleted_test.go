@@ -9,7 +9,7 @@ import (
 )
 
 // What is said about a deletion.
-var deletedLine = regexp.MustCompile(`^(\*deleting  |deleting |del\. |cannot delete non-empty directory: |Number of deleted files: |backed up )`)
+var deletedLine = regexp.MustCompile(`^(\*deleting  |deleting |\[generator\] protecting |del\. |cannot delete non-empty directory: |Number of deleted files: |backed up )`)
 
 // A line that says no more than that the time of a directory differs, as it does
 // where something was deleted.
@@ -45,8 +45,10 @@ func aside(names map[string]bool) func(map[string]string) map[string]string {
 		for name := range names {
 			delete(tree, name)
 			if dir := path.Dir(name); strings.HasPrefix(tree[dir], "004") && !dirs[dir] {
-				tree[dir] = tree[dir][:strings.LastIndexByte(tree[dir], ' ')]
 				dirs[dir] = true
+				if strings.Count(tree[dir], " ") > 1 { // else another exception has taken it out
+					tree[dir] = tree[dir][:strings.LastIndexByte(tree[dir], ' ')]
+				}
 			}
 		}
 		for name, text := range tree {

@@ -1,6 +1,7 @@
 package program_test
 
 import (
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -77,8 +78,10 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 		})
 	}
 	// rsync deletes in a directory of a list whose name ends in a slash, into which it does not go.
-	if run.hasPrefix("--files-from=") && run.hasPrefix("--del") && !run.recurses() && slices.ContainsFunc(c.nodes, namesDirectory) {
-		nothingDeleted(ex, lines, run, rsync, drsync)
+	if run.hasPrefix("--files-from=") && run.hasPrefix("--del") && !run.recurses() {
+		if dirs := namedDirectories(c.nodes); len(dirs) > 0 {
+			notDeletedIn(ex, lines, dirs, run, rsync, drsync)
+		}
 	}
 	backupExceptions(ex, lines, run, rsync)
 	// Why something exists is not said.
@@ -228,19 +231,9 @@ func printable(tree map[string]string) map[string]string {
 
 // linksWithSlash returns the links of the source that a list names with a slash.
 func linksWithSlash(nodes []node) []string {
-	var names []string
-	for _, list := range nodes {
-		if !namesDirectory(list) {
-			continue
-		}
-		for name := range strings.FieldsFuncSeq(list.content[0].text, func(r rune) bool { return r == '\n' || r == 0 }) {
-			clean := path.Clean("/" + name)[1:]
-			if slices.ContainsFunc(nodes, func(n node) bool { return n.kind == 'l' && n.path == "from/"+clean }) && strings.HasSuffix(strings.TrimSuffix(name, "."), "/") {
-				names = append(names, clean)
-			}
-		}
-	}
-	return names
+	return slices.DeleteFunc(namedDirectories(nodes), func(name string) bool {
+		return !slices.ContainsFunc(nodes, func(n node) bool { return n.kind == 'l' && n.path == "from/"+name })
+	})
 }
 
 // recurses reports whether -r is among the options: with a list -a is not enough.
@@ -255,6 +248,49 @@ func (c command) recurses() bool {
 		}
 	}
 	return goes
+}
+
+// namedDirectories returns what a list names with a slash at the end.
+func namedDirectories(nodes []node) []string {
+	var names []string
+	for _, list := range nodes {
+		if !namesDirectory(list) {
+			continue
+		}
+		for name := range strings.FieldsFuncSeq(list.content[0].text, func(r rune) bool { return r == '\n' || r == 0 }) {
+			if clean := path.Clean("/" + name)[1:]; clean != "" && strings.HasSuffix(strings.TrimSuffix(name, "."), "/") {
+				names = append(names, clean, last(clean)) // without -R the last part alone
+			}
+		}
+	}
+	return names
+}
+
+// notDeletedIn leaves out what rsync deleted below dirs, and its backups, and sees that drsync did not.
+func notDeletedIn(ex *exception, lines func(func(string) string), dirs []string, run command, rsync, drsync outcome) {
+	names := map[string]bool{}
+	below := func(name string) bool {
+		return slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(name, "to/"+dir+"/") })
+	}
+	for name := range gone(rsync) {
+		names[name] = below(name)
+	}
+	for name := range rsync.tree {
+		_, before := rsync.before[name]
+		_, made := drsync.tree[name]
+		_, isBackup := run.backupOf(name)
+		names[name] = !before && !made && (isBackup || strings.HasPrefix(rsync.tree[name], "004"))
+	}
+	maps.DeleteFunc(names, func(_ string, is bool) bool { return !is })
+	for name := range gone(drsync) {
+		if below(name) {
+			ex.more = append(ex.more, "drsync deleted "+name)
+		}
+	}
+	if len(names) > 0 {
+		lines(noDeletedLines)
+		ex.then(aside(names))
+	}
 }
 
 // namesDirectory reports whether n is a list with a name that ends in a slash.

@@ -106,7 +106,10 @@ func (s *stager) altRoot(dir int) int {
 func (s *stager) alternate(path string, e *Entry, own *info) altMatch {
 	best, first := altMatch{}, altFirst{}
 	for i, a := range s.alts {
-		dir, name, err := a.at.parent(path)
+		dir, name, err := a.at.root, ".", error(nil)
+		if path != "" {
+			dir, name, err = a.at.parent(path)
+		}
 		if err != nil {
 			continue
 		}
@@ -271,6 +274,9 @@ func (s *stager) altTake(w *wish, e *Entry, m *altMatch) (done bool, err error) 
 		s.stats.Linked++
 	}
 	s.altSaid(w.path, e, ch)
+	if kind == LinkDest && w.group >= 0 {
+		s.groups[w.group].altDev, s.groups[w.group].altIno = m.info.Dev, m.info.Ino
+	}
 	s.groupReplaced(w.group, w.path, at)
 	return true, s.placed(w.path, at, unix.S_IFREG, e.Size)
 }
@@ -392,6 +398,9 @@ func (s *stager) altNode(f *frame, path string, e *Entry, group int) (done bool,
 	}
 	s.stats.Linked++
 	s.altSaid(path, e, change{update: 'h'})
+	if group >= 0 {
+		s.groups[group].altDev, s.groups[group].altIno = m.info.Dev, m.info.Ino
+	}
 	s.groupReplaced(group, path, at)
 	return true, nil, s.placed(path, at, e.Mode&unix.S_IFMT, 0)
 }

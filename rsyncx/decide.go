@@ -127,10 +127,27 @@ func (s *stager) rootAttrs(e *Entry, now *info) (attr, change) {
 	s.own(e)
 	set := s.attrs(e, now)
 	ch := s.cmp.attrs(e, set, now, '.')
-	if !ch.any() {
+	switch {
+	case s.o.NewRoot && s.o.DryRun && s.o.Existing:
+		s.explain("./", SkipNotCreatedDir) // as what stands for it has no say
+	case s.o.NewRoot:
+		s.newDirectory("", e)
+	case ch.any():
+		s.changed("", e, ch, "")
+	default:
 		s.upToDate("", e)
 	}
 	return set, ch
+}
+
+// newDirectory reports a directory that the destination has not, or had not.
+func (s *stager) newDirectory(path string, e *Entry) {
+	if m := s.alternate(path, e, nil); m.rank > altNone {
+		s.altMade(path, e, &m)
+		return
+	}
+	s.created(e)
+	s.changed(path, e, change{update: 'c', isNew: true}, "")
 }
 
 // implied reports whether KeepImplied is about the directory e.
@@ -178,13 +195,8 @@ func (s *stager) directory(f *frame, e *Entry, here *info) error {
 			return err
 		}
 		f.subs = append(f.subs, c)
-		if m := s.alternate(path, e, nil); m.rank > altNone {
-			s.altMade(path, e, &m)
-		} else {
-			if !implied {
-				s.created(e)
-			}
-			s.changed(path, e, change{update: 'c', isNew: true}, "")
+		if !implied { // of which rsync says nothing
+			s.newDirectory(path, e)
 		}
 		t, o, err := s.trees.mkdir(f.tree, path)
 		if err != nil {
@@ -379,6 +391,7 @@ func (s *stager) sameValue(f *frame, e *Entry, here *info) (bool, error) {
 
 // adjust brings the attributes of a name up to date whose content already is.
 func (s *stager) adjust(path string, e *Entry, here *info) error {
+	here = s.adjusted.of(here)
 	set := s.attrs(e, here)
 	ch := s.cmp.attrs(e, set, here, '.')
 	only := s.cmp.overMode(set.only(ch))
@@ -389,6 +402,9 @@ func (s *stager) adjust(path string, e *Entry, here *info) error {
 		s.changed(path, e, ch, "")
 	} else if s.upToDate(path, e); only.set&setTime == 0 {
 		return nil
+	}
+	if !s.o.DryRun { // which leaves them, for rsync's eyes too
+		s.adjusted.add(here, only)
 	}
 	return s.op(partLinks, op{kind: opAttr, path: path, kindOf: here.Mode & unix.S_IFMT, dev: here.Dev, ino: here.Ino, attr: only})
 }

@@ -73,7 +73,14 @@ func (s *stager) explain(path, text string) {
 
 // eventEntry is what an event tells of an entry.
 func (s *stager) eventEntry(e *Entry) event.Entry {
-	return event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	tells := event.Entry{Mode: s.sent(e), Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID}
+	if s.o.OwnNumbers && s.o.Owner {
+		tells.UID = s.ids.uid(e)
+	}
+	if s.o.OwnNumbers && s.o.Group {
+		tells.GID = s.ids.gid(e)
+	}
+	return tells
 }
 
 // upToDate says that nothing of a name differs.
@@ -114,6 +121,15 @@ func (s *stager) protected(guard *filter.Scope, path string, dir bool) bool {
 		s.explain(path, SkipRisked+Printable(rule))
 	}
 	return kept
+}
+
+// sayKept says that the rules would keep a name of the destination that the source
+// has, as rsync does, which asks them first.
+func (s *stager) sayKept(f *frame, here *info) {
+	if s.o.Explain && s.o.Delete && !s.o.deleted && !f.early {
+		defer s.aloud()()
+		s.protected(f.guard, joinPath(f.path, here.Name), here.isDir())
+	}
 }
 
 // count adds an entry of the source to the counts by type.

@@ -239,6 +239,9 @@ func (s *stager) enter(d *Dir) (*frame, error) {
 		return nil, nil
 	}
 	f := &frame{path: d.Path, fd: -1, only: only, set: c.set, quiet: c.quiet, needs: c.needs, mount: c.mount, tree: c.tree, acl: c.acl, rules: parent.rules, guard: parent.guard}
+	if t := d.Self.Mtime; !d.Same && t.Sec == f.set.mtime.Sec {
+		f.set.mtime = t // that of an entry that was said to be the same is the destination's
+	}
 	f.gid = inherited(c.set, c.gid)
 	if c.dst == nil {
 		return f, nil
@@ -299,9 +302,6 @@ func (s *stager) enterRoot(d *Dir) (*frame, error) {
 		return nil, err
 	}
 	f.gid = inherited(set, int64(now.GID))
-	if f.needs {
-		s.changed("", &d.Self, ch, "")
-	}
 	return f, s.workable(f, &now)
 }
 
@@ -323,8 +323,9 @@ func (s *stager) entries(f *frame, d *Dir) error {
 	if s.o.Fuzzy {
 		f.around = f.dst
 	}
-	extra := s.extra
+	extra, all := s.extra, true
 	if d.Partial || !f.only.All() { // what was not looked at may well be there
+		all = false
 		extra = func(*frame, *info) error { return nil }
 	}
 	for i := range d.Entries {
@@ -345,6 +346,9 @@ func (s *stager) entries(f *frame, d *Dir) error {
 			continue
 		}
 		s.stats.Entries++
+		if here != nil && all {
+			s.sayKept(f, here)
+		}
 		if err := s.entry(f, e, here); err != nil {
 			if err = s.shutOut(joinPath(f.path, e.Name), err); err != nil {
 				return err
@@ -423,11 +427,11 @@ func (s *stager) unwind(keep int) error {
 		if !f.needs && !f.dirty {
 			continue
 		}
-		set := f.set
+		set, loose := f.set, s.o.WholeSeconds && f.quiet.set&setTime == 0
 		if !f.dirty {
-			set = f.quiet
+			set, loose = f.quiet, false
 		}
-		if err := s.dirAttrs(f.tree, f.path, set); err != nil {
+		if err := s.dirAttrs(f.tree, f.path, set, loose); err != nil {
 			return err
 		}
 	}
@@ -444,18 +448,24 @@ func (s *stager) passed(f *frame, c *sub) error {
 	if !c.needs {
 		return nil
 	}
-	return s.dirAttrs(c.tree, path, c.quiet)
+	return s.dirAttrs(c.tree, path, c.quiet, false)
 }
 
 // dirAttrs puts the attributes of a directory aside until nothing changes in it any more.
-func (s *stager) dirAttrs(t tree, path string, set attr) error {
+// Its time is loose when it is set only because something may change: then one that
+// is as good, since nothing did, is left.
+func (s *stager) dirAttrs(t tree, path string, set attr, loose bool) error {
 	if !t.none() {
 		now, waits := t.later(path, set)
 		if err := s.trees.setLater(t, path, now); err != nil || !waits || s.o.deleteOnly {
 			return err
 		}
 	}
-	return s.op(partAttrs, op{kind: opDirAttr, path: path, attr: set})
+	o := op{kind: opDirAttr, path: path, attr: set}
+	if loose {
+		o.number = 1 + uint64(max(s.o.ModifyWindow, 0))
+	}
+	return s.op(partAttrs, o)
 }
 
 // touch says that the names in f will change. Below a mount point they cannot:

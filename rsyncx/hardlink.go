@@ -30,6 +30,8 @@ type linkGroup struct {
 	state    groupState
 	dev, ino uint64 // of the destination's file, when kept
 	at       place  // of the staged one, when replaced
+	// altDev and altIno tell the file of an alternate directory that it is another name of.
+	altDev, altIno uint64
 }
 
 type groupState uint8
@@ -105,7 +107,7 @@ func (s *stager) keeps(id int, path string, here *info) {
 func (s *stager) mayLead(w *wish) {
 	if w.group >= 0 && !s.led(w.group) {
 		g := &s.groups[w.group]
-		g.path, g.found = w.path, w.hasOld || w.compare && w.alt > 0
+		g.path, g.found = w.path, w.hasOld || w.alt > 0
 	}
 }
 
@@ -243,7 +245,7 @@ func eachAside(list *spool, do func(*wish) error) error {
 // linkedAlready is upToDate for a name of a group that is one at the destination.
 func (s *stager) linkedAlready(w *wish) {
 	if s.o.Explain {
-		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Itemize: change{update: 'h'}.letters(w.entry.Mode), Entry: s.eventEntry(&w.entry)})
+		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Name: w.path, Target: w.entry.Target, Itemize: change{update: 'h'}.letters(w.entry.Mode), Entry: s.eventEntry(&w.entry)})
 	}
 }
 
@@ -277,6 +279,8 @@ func (s *stager) link(w *wish, lead, alone *spool) error {
 		if isSymlink(&w.entry) && s.o.Perms { // which matter where it replaces something else
 			ch.perms = w.old.Mode&0o7777 != w.entry.Mode&0o7777
 		}
+	} else if m, had := s.altLinked(w, g); had {
+		ch = s.cmp.attrs(&w.entry, m.set, &m.info, 'h')
 	} else {
 		s.created(&w.entry)
 	}
@@ -287,7 +291,7 @@ func (s *stager) link(w *wish, lead, alone *spool) error {
 	}
 	s.stats.Linked++
 	s.replaced(w)
-	s.changed(w.path, &w.entry, ch, g.path)
+	s.linkSaid(w, ch, g)
 	if !w.tree.none() {
 		return nil
 	}
@@ -318,6 +322,32 @@ func (s *stager) unled(w *wish, lead, alone *spool) error {
 
 func (s *stager) separate() {
 	s.notes.add("a hard link became a separate file: its other name could not be read")
+}
+
+// altLinked looks for a new name of a group in the alternate directories: with
+// LinkDest for one of the file that the group is, else for its like.
+func (s *stager) altLinked(w *wish, g *linkGroup) (m altMatch, had bool) {
+	if len(s.alts) == 0 || w.elsewhere || s.o.AltDest != LinkDest && !isRegular(&w.entry) {
+		return m, false
+	}
+	m = s.alternate(w.path, &w.entry, nil)
+	if s.o.AltDest == LinkDest {
+		return m, g.altIno != 0 && m.info.Dev == g.altDev && m.info.Ino == g.altIno
+	}
+	return m, m.rank >= altValue
+}
+
+// linkSaid reports a name that becomes a link to the first of its group: not as a
+// change where an alternate directory has the same link.
+func (s *stager) linkSaid(w *wish, ch change, g *linkGroup) {
+	quiet := ch
+	if quiet.update = '.'; quiet.any() || w.hasOld || s.o.AltDest != LinkDest {
+		s.changed(w.path, &w.entry, ch, g.path)
+		return
+	}
+	if s.o.Explain {
+		s.o.Event.Emit(event.Event{Kind: event.Skip, Text: SkipUpToDate, Itemize: ch.letters(w.entry.Mode), Name: w.path, Target: g.path, Entry: s.eventEntry(&w.entry)})
+	}
 }
 
 // linkNow makes a name in a new directory a link to the first of its group,

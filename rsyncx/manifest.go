@@ -37,7 +37,7 @@ type op struct {
 	kind   opKind
 	path   string
 	target string // opLink: a path; opPatch: the state of the file when deciding
-	number uint64 // opFile, opTree, opPatch: of what is staged
+	number uint64 // opFile, opTree, opPatch: of what is staged; opDirAttr: when not 0, a time is not set that is less than so many seconds off
 	size   int64  // opFile, opPatch: bytes
 	kindOf uint32 // opFile, opAttr: the type bits of st_mode; opPatch: the form of what is staged
 	dev    uint64 // opAttr, opPatch, opRemove: with ino, what was looked at when deciding

@@ -23,6 +23,9 @@ type Options struct {
 	// KeepImplied those of the directories that only lead to Only: new ones are
 	// made as anything that is made there.
 	KeepRoot, KeepImplied bool
+	// NewRoot says that the destination directory was made for this run: it is
+	// reported as new.
+	NewRoot bool
 
 	Links     bool // -l: symbolic links as links
 	Perms     bool // -p
@@ -117,6 +120,8 @@ type Options struct {
 	DryRun bool
 	// Explain emits a Skip event for every name that is left alone, up to date or hidden.
 	Explain bool
+	// OwnNumbers has events name the owners that files get here, not those of the source.
+	OwnNumbers bool
 	// Reserve is how many bytes must stay free on the destination's file system.
 	Reserve int64
 	// MaxEntries bounds the source's listing; 0 is DefaultMaxEntries.

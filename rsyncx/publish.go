@@ -285,8 +285,15 @@ func (p *publisher) attrs(dir int, name string, o *op) error {
 	case o.kind == opAttr && (st.Dev != o.dev || st.Ino != o.ino || st.Mode&unix.S_IFMT != o.kindOf), o.kind == opDirAttr && !st.isDir():
 		return errMoved
 	}
-	return p.root.apply(fd, o.attr)
+	set := o.attr
+	if o.kind == opDirAttr && o.number > 0 && near(st.Mtime.Sec, set.mtime.Sec, int64(o.number-1)) {
+		set.set &^= setTime
+	}
+	return p.root.apply(fd, set)
 }
+
+// near reports whether two times in seconds are no further apart than that.
+func near(a, b, most int64) bool { return a-b <= most && b-a <= most }
 
 // file renames a staged file to its place. In a later try it may be there already.
 func (p *publisher) file(dir int, name string, o *op) error {

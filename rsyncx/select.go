@@ -42,7 +42,7 @@ func (s *stager) unwanted(path string, e *Entry, here *info) bool {
 
 // unsafe reports whether e is a link that SafeLinks leaves out.
 func (s *stager) unsafe(path string, e *Entry) bool {
-	if !s.o.SafeLinks || !isSymlink(e) || !leavesTree(path, e.Target) {
+	if !s.o.SafeLinks || !s.o.Links || !isSymlink(e) || !leavesTree(path, e.Target) {
 		return false
 	}
 	s.o.Event.Emit(event.Event{Kind: event.Skip, Name: path, Target: e.Target, Text: SkipUnsafe})

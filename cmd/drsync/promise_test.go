@@ -105,7 +105,7 @@ func TestPendingPublish(t *testing.T) {
 		p.change()
 		_, stderr, status := p.during("stage", func() {
 			p.write(p.path("other.yaml"), strings.Replace(p.mustRead("drsync.yaml", ""), p.path("state"), p.path("state2"), 1), 0o600)
-			p.refuses(1, []string{"works on the same home"}, "now", "--config", p.path("other.yaml"))
+			p.refuses(exitLocked, []string{"works on the same home"}, "now", "--config", p.path("other.yaml"))
 		}, "now")
 		if status != 0 {
 			t.Errorf("exit %d\n%s", status, stderr)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 
@@ -28,16 +29,31 @@ func sw2(long string, short byte, help, tree string, to func(c *Command, on bool
 	}
 }
 
+// longNo is for an option of whose --no forms there is the long one only.
+func longNo(o option) option {
+	o.onlyLong = true
+	return o
+}
+
+// super is --super, or --no-super: it is as asked, or needs somebody else.
+func super(root bool) action {
+	return func(*Command, string) error {
+		switch is := os.Geteuid() == 0; {
+		case root && !is:
+			return errors.New("drsync cannot honour it: run it as root")
+		case !root && is:
+			return errors.New("drsync cannot honour it: run it as another user")
+		}
+		return nil
+	}
+}
+
 func do(to func(c *Command)) action {
 	return func(c *Command, _ string) error { to(c); return nil }
 }
 
 // already is for what is the case without asking.
 func already(*Command, string) error { return nil }
-
-func refuse(why string) action {
-	return func(*Command, string) error { return fmt.Errorf("drsync cannot honour it: %s", why) }
-}
 
 func text(of func(c *Command) *string) action {
 	return func(c *Command, value string) error {

@@ -51,7 +51,7 @@ func TestParse(t *testing.T) {
 		})},
 		{"-avhi --progress --no-v --no-h --no-i --no-progress", with(func(c *Command) { c.Numbers = Plain })},
 		{"-a --no-inplace --no-S", with(func(c *Command) {})},
-		{"-a --exclude=*.o --include '+ a b' -f'P x' -f=-_y -FFC -0 --exclude-from list --no-0 --include-from=l2 --filter=S_z", with(func(c *Command) {
+		{"-a --exclude=*.o --include '+ a b' -f'P x' -f=-_y -FFC -0 --exclude-from list --no-from0 --include-from=l2 --filter=S_z", with(func(c *Command) {
 			c.Rules = []Rule{
 				{"--exclude", "*.o", false}, {"--include", "+ a b", false}, {"--filter", "P x", false}, {"--filter", "-_y", false},
 				{"-F", "", false}, {"-F", "", false}, {"-C", "", false}, {"--exclude-from", "list", true}, {"--include-from", "l2", false},

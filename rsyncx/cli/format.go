@@ -217,7 +217,7 @@ func (c *Command) target(e event.Event, x escape) string {
 		return ""
 	case e.Target == "":
 		arrow = "    "
-	case e.Kind == event.Change && strings.HasPrefix(e.Itemize, "h"): // else it is a link that is the same
+	case strings.HasPrefix(e.Itemize, "h") && (e.Kind == event.Change || strings.HasPrefix(e.Itemize, "hf")): // else it is a symbolic link that is the same
 		arrow = " => "
 	}
 	return arrow + x.pad(c.name(e.Target))

@@ -5,14 +5,15 @@ type action func(c *Command, value string) error
 
 // option is one option: of rsync, or with ours one that drsync adds.
 type option struct {
-	long  string
-	also  string // another long name
-	short byte   // 0 is none
-	arg   string // what its value is called; "" takes none
-	help  string
-	do    action // nil when it is refused, and then why says for what reason
-	no    action // of --no-long and --no-short; nil if rsync has none
-	why   string
+	long     string
+	also     string // another long name
+	short    byte   // 0 is none
+	arg      string // what its value is called; "" takes none
+	help     string
+	do       action // nil when it is refused, and then why says for what reason
+	no       action // of --no-long and --no-short; nil if rsync has none
+	onlyLong bool   // there is no --no-short
+	why      string
 	// tree says why it has no place among options that stand without paths.
 	tree string
 	ours bool
@@ -21,7 +22,7 @@ type option struct {
 func (o *option) takes() bool { return o.arg != "" }
 
 func (o *option) named(name string) bool {
-	return name == o.long || o.also != "" && name == o.also || len(name) == 1 && o.short == name[0]
+	return name != "" && (name == o.long || name == o.also) || len(name) == 1 && o.short == name[0] && !o.onlyLong
 }
 
 // table returns every option of rsync 3.5 and those that drsync adds, in the
@@ -77,11 +78,11 @@ func walked() []option {
 		{long: "recursive", short: 'r', help: "go into directories", do: do(func(c *Command) { c.Recursive, c.archived = true, false }), no: do(func(c *Command) { c.Recursive, c.archived = false, false })},
 		{long: "inc-recursive", also: "i-r", help: "accepted: drsync always lists as it goes", do: do(func(c *Command) { c.notIncremental = false }), no: do(func(c *Command) { c.notIncremental = true })},
 		sw2("relative", 'R', "keep the whole paths of the sources", wholeHome, func(c *Command, on bool) { c.Relative, c.notRelative = on, !on }),
-		{long: "implied-dirs", help: "with -R, carry the attributes of the directories on the way", do: do(func(c *Command) { c.NoImplied = false }), no: do(func(c *Command) { c.NoImplied = true }), tree: wholeHome},
+		{long: "implied-dirs", also: "i-d", help: "with -R, carry the attributes of the directories on the way", do: do(func(c *Command) { c.NoImplied = false }), no: do(func(c *Command) { c.NoImplied = true }), tree: wholeHome},
 		sw2("dirs", 'd', "copy directories without going into them", wholeHome, func(c *Command, on bool) { c.Dirs, c.noDirs, c.oldDirs = on, !on, false }),
 		{long: "old-dirs", also: "old-d", help: "the same as -r --exclude='/*/*'", do: do(func(c *Command) { c.Dirs, c.noDirs, c.oldDirs = true, false, true }), tree: wholeHome},
 		{long: "files-from", arg: "FILE", help: "copy the names that FILE lists", do: path(func(c *Command) *string { return &c.FilesFrom }), tree: wholeHome},
-		sw("from0", '0', "names and rules in files end with NUL bytes", func(c *Command, on bool) { c.NUL = on }),
+		longNo(sw("from0", '0', "names and rules in files end with NUL bytes", func(c *Command, on bool) { c.NUL = on })),
 		{long: "one-file-system", short: 'x', help: "stay on one file system; twice: leave mount points out", do: oneFileSystem,
 			no: do(func(c *Command) { c.Options.OneFileSystem, c.Options.OmitMounts = false, false })},
 		{long: "copy-links", short: 'L', help: "copy what symbolic links lead to", do: do(func(c *Command) { c.View.CopyLinks = true }), tree: wholeHome},
@@ -125,6 +126,7 @@ func kept() []option {
 		{long: "usermap", arg: "STRING", help: "map owners: FROM:TO,...", do: idMap(true)},
 		{long: "groupmap", arg: "STRING", help: "map groups", do: idMap(false)},
 		{long: "chown", arg: "USER:GROUP", help: "give all to one owner and group", do: chown},
+		{long: "super", help: "accepted from root, who does what root may; refused to others", do: super(true), no: super(false)},
 	}
 }
 
@@ -164,7 +166,7 @@ func written() []option {
 		{long: "delay-updates", help: "accepted: drsync always puts all files in place at the end", do: do(func(c *Command) { c.delayUpdates = true }), no: do(func(c *Command) { c.delayUpdates = false })},
 		{long: "temp-dir", short: 'T', arg: "DIR", help: "write files in DIR first", do: path(func(c *Command) *string { return &c.Options.TempDir }), tree: atomic},
 		{long: "fsync", help: "see that all is on the disk before the end", do: do(func(c *Command) { c.Fsync = true })},
-		sw("backup", 'b', "keep what is replaced or deleted", func(c *Command, on bool) { c.Options.Backup = on }),
+		longNo(sw("backup", 'b', "keep what is replaced or deleted", func(c *Command, on bool) { c.Options.Backup = on })),
 		{long: "backup-dir", arg: "DIR", help: "in DIR", do: backupDir},
 		{long: "suffix", arg: "SUFFIX", help: "under its name with SUFFIX (~ without --backup-dir)", do: suffix},
 	}
@@ -202,7 +204,7 @@ func connected() []option {
 		{long: "secluded-args", also: "protect-args", short: 's', help: "let * and ? in names of the host match leading dots too, as rsync does there", do: secluded(true), no: secluded(false)},
 		{long: "qsort", help: "accepted: the order of a listing has no effect", do: already, tree: oneOutput},
 		{long: "trust-sender", help: "accepted: drsync checks what the sender sends all the same", do: already},
-		{long: "no-motd", help: "accepted: there is no daemon", do: already},
+		{long: "motd", help: "accepted: there is no daemon", do: already, no: already},
 	}
 }
 
@@ -236,14 +238,15 @@ func refused() []option {
 		{long: "atimes", short: 'U', no: already, why: "access times are not carried"},
 		{long: "open-noatime", no: already, why: "mount the source with noatime"},
 		{long: "crtimes", short: 'N', no: already, why: "creation times are not carried"},
-		{long: "super", no: refuse("run it as another user"), why: "run it as root"},
 		{long: "fake-super", why: "run it as root"},
 		{long: "preallocate", why: "files are written as their content comes"},
 		{long: "block-size", short: 'B', arg: "SIZE", why: "drsync chooses blocks by itself"},
-		{long: "remove-source-files", why: "drsync never changes the source"},
+		{long: "remove-source-files", also: "remove-sent-files", why: "drsync never changes the source"},
 		{long: "delete-missing-args", why: "a missing source deletes nothing"},
 		{long: "max-alloc", arg: "SIZE", why: "drsync bounds its memory by itself"},
 		{long: "skip-compress", arg: "LIST", why: "drsync finds out by trying what does not shrink"},
+		{long: "old-compress", why: "drsync compresses with zstd"},
+		{long: "new-compress", why: "drsync compresses with zstd"},
 		{long: "compress-threads", also: "zt", arg: "NUM", why: "drsync chooses by itself"},
 		{long: "old-args", no: already, why: "paths never meet a shell"},
 		{long: "copy-as", arg: "USER", why: "run it as that user"},
@@ -253,7 +256,7 @@ func refused() []option {
 		{long: "remote-option", short: 'M', arg: "OPT", why: "the other side is drsync, not rsync"},
 		{long: "password-file", arg: "FILE", why: daemon},
 		{long: "early-input", arg: "FILE", why: daemon},
-		{long: "stop-after", arg: "MINS", why: "a run that is stopped has copied nothing"},
+		{long: "stop-after", also: "time-limit", arg: "MINS", why: "a run that is stopped has copied nothing"},
 		{long: "stop-at", arg: "TIME", why: "a run that is stopped has copied nothing"},
 		{long: "write-batch", arg: "FILE", why: "drsync has no batches"},
 		{long: "only-write-batch", arg: "FILE", why: "drsync has no batches"},

@@ -104,6 +104,8 @@ func (c *Command) Line(e event.Event) string {
 		return "deleting " + c.name(e.Name)
 	case format == "" || quiet && c.Info("NAME") < 2:
 		return ""
+	case quiet && strings.HasSuffix(e.Itemize, "........x"): // which rsync does not count
+		return c.name(e.Name) + " " + UpToDate
 	case quiet:
 		return c.name(e.Name)
 	}

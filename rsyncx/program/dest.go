@@ -113,7 +113,7 @@ const maxAsked = 100
 
 // nothing reports whether the rules hide all that would be sent: then, as in rsync,
 // a missing destination is not made, unless the sources are here and its name ends
-// in a slash.
+// in a slash. When they hide all but one name, that is what the destination is made as.
 func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) (bool, error) {
 	if t.host == nil && strings.HasSuffix(dest, "/") || t.only == nil || !t.keepRoot || len(t.only) > maxAsked {
 		return false, nil
@@ -130,6 +130,8 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 		return false, usage(err)
 	}
 	missing := map[string]error{}
+	var shown []string
+	var last rsyncx.Entry
 	for _, name := range t.only {
 		e, err := t.source.Lstat(ctx, name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -140,13 +142,31 @@ func (r *run) nothing(ctx context.Context, t *tree, dest string, rules ruleSet) 
 			return false, nil //nolint:nilerr // it is told of when it is copied
 		}
 		if hidden, _ := set.Root().Excluded(name, isDir(&e), filter.Sender); !hidden || name == "" {
-			return false, nil
+			shown, last = append(shown, name), e
 		}
+	}
+	if len(shown) > 1 || len(shown) == 1 && (len(t.only) < 2 || t.single != nil || shown[0] == "" || strings.Contains(shown[0], "/") || strings.HasSuffix(dest, "/")) {
+		return false, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(missing)) {
 		r.sourceError("link_stat", join(t.path, name), missing[name])
+		t.failed = true
+	}
+	if len(shown) == 1 {
+		t.leave(shown[0], &last)
+		return false, nil
 	}
 	return true, nil
+}
+
+// leave keeps of several names one, since the others are hidden or missing.
+func (t *tree) leave(name string, e *rsyncx.Entry) {
+	t.single, t.only = e, []string{name}
+	if m, several := t.source.(*merged); several {
+		for i := range m.parts {
+			m.parts[i].only = slices.DeleteFunc(slices.Clone(m.parts[i].only), func(path string) bool { return path != name })
+		}
+	}
 }
 
 // alone reports whether what is sent is one name and nothing else, so that the

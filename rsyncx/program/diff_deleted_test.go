@@ -9,7 +9,7 @@ import (
 )
 
 // What is said about a deletion.
-var deletedLine = regexp.MustCompile(`^(\*deleting  |deleting |del\. |cannot delete non-empty directory: |Number of deleted files: |backed up )`)
+var deletedLine = regexp.MustCompile(`^(\*deleting  |deleting |\[generator\] protecting |del\. |cannot delete non-empty directory: |Number of deleted files: |backed up )`)
 
 // A line that says no more than that the time of a directory differs, as it does
 // where something was deleted.

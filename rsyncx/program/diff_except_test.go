@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/drsync/drsync/rsyncx"
 )
 
 // exception takes out of a comparison what is known to differ, with the reason.
@@ -51,10 +53,88 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	lines(func(l string) string {
 		return strings.NewReplacer("\t", `\#011`, "\x7f", `\#177`).Replace(l)
 	})
+	for _, q := range quirks(c, run, rsync) {
+		if q.applies {
+			lines(q.to)
+		}
+	}
+	sorted := ex.lines
+	ex.lines = func(l []string) []string { return once(run, sorted(l)) }
+	if unreadRules(run, rsync, drsync) {
+		return refused(drsync, "a filter rule is wrong")
+	}
+	// In a directory of a list that is not gone into rsync deletes, drsync does not.
+	if run.hasPrefix("--del") && c.keepsContent(run) {
+		lines(noDeletedLines)
+		onlyRsyncDeleted(&ex, rsync, drsync)
+	}
+	// With a rule for the destination alone rsync's sender reads the files of the source all the same.
+	if rsync.exit == 1 && drsync.exit == 0 && strings.Contains(rsync.stderr, "specified-side merge file contains specified-side filter") {
+		return nothingToCompare()
+	}
+	// A similar file gives a new one its mode, with -y and without -p; and so does a
+	// symbolic link the device that replaces it, for all to write to.
+	if !run.keepsModes() {
+		changeText(&ex, func(name, text string) string {
+			old, there := rsync.before[name]
+			if run.has("-y") && !there && strings.HasPrefix(text, "010") || strings.HasPrefix(old, "012") && !strings.HasPrefix(text, "010") && !strings.HasPrefix(text, "004") {
+				return text[:3] + text[7:]
+			}
+			return text
+		})
+	}
+	// What --chmod gives the group rsync gives the owning group of a list too, when that
+	// has what the mask has; drsync leaves the list's entries.
+	if run.hasPrefix("-A") && run.hasPrefix("--chmod") {
+		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllString(text, "") })
+	}
+	// A directory for backups may get from rsync the list of another directory.
+	if run.hasPrefix("-A") && run.hasPrefix("--backup-dir") {
+		changeText(&ex, func(name, text string) string {
+			if strings.HasPrefix(name, "bak/") || strings.HasPrefix(name, "to/bak/") {
+				return defaultList.ReplaceAllString(text, "")
+			}
+			return text
+		})
+	}
+	// A file that was written in --temp-dir has no list of the directory that it is moved to.
+	if run.hasPrefix("--temp-dir") {
+		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllString(text, "") })
+	}
+	// Where a directory of the way is none in the destination drsync does not begin.
+	if none := "is no directory at the destination, and drsync follows no links"; run.has("--no-implied-dirs") && strings.Contains(drsync.stderr, none) {
+		return refused(drsync, none)
+	}
+	// A time that a file system cannot tell stops rsync's copy for a backup.
+	if run.has("--inplace") && strings.Contains(rsync.stderr, "failed: Invalid argument (22)") {
+		return nothingToCompare()
+	}
+	// In rsync a rule that is anchored in a directory takes the directory's name for a pattern.
+	for _, dir := range c.wildRules() {
+		lines(func(l string) string {
+			if strings.Contains(l, rsyncx.Printable(dir)) {
+				return ""
+			}
+			return l
+		})
+		leaveOut(&ex, func(name string) bool { return strings.HasPrefix(name, "to/"+dir+"/") })
+		leaveOutTime(&ex, "to/"+dir)
+	}
+	if leads := c.hiddenLead(run); len(leads) > 0 && len(run.rules()) > 0 {
+		lines(func(l string) string {
+			for name := range leads {
+				if strings.Contains(l, rsyncx.Printable(name)) {
+					return ""
+				}
+			}
+			return l
+		})
+		leaveOut(&ex, func(name string) bool { return leads[strings.TrimPrefix(name, "to/")] })
+	}
 	// Of what is deleted rsync knows only the name, and the mode most of the time.
 	lines(func(l string) string { return deletedFacts.ReplaceAllString(l, "del. ") })
 	// rsync looks again at setuid files after it gave them away, and then sees
-	// other differences than before.
+	// other differences than before, or none.
 	nodes := c.nodes
 	for _, r := range c.runs {
 		nodes = slices.Concat(nodes, r.changes)
@@ -111,7 +191,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	}
 	// rsync goes into a file that it was to leave alone as if it were the directory
 	// of the source, and dies of a first name of several that found no place.
-	if run.has("--ignore-existing") && (strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "recv_generator: mkdir")) || strings.Contains(rsync.stderr, "(finish_hard_link)") {
+	if run.has("--ignore-existing") && (strings.Contains(rsync.stderr, "Not a directory") || strings.Contains(rsync.stderr, "recv_generator: mkdir") || strings.Contains(rsync.stderr, "recv_generator: failed to stat")) || strings.Contains(rsync.stderr, "(finish_hard_link)") {
 		return nothingToCompare()
 	}
 	all := nothingToCompare()
@@ -124,7 +204,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		return all
 	}
 	// rsync trips over its own feet now and then.
-	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || strings.Contains(rsync.stderr, "rejecting unrequested file-list name") || rsync.exit == 2 && strings.Contains(rsync.stderr, "Invalid packet") {
+	if strings.Contains(rsync.stderr, "rejecting excluded file-list name") || strings.Contains(rsync.stderr, "rejecting unrequested file-list name") || rsync.exit == 2 && (strings.Contains(rsync.stderr, "Invalid packet") || strings.Contains(rsync.stderr, "hard-link gnum")) {
 		return all
 	}
 	// Where a directory of the way is none in the destination drsync does not begin.
@@ -267,7 +347,10 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 				m := itemized.FindStringSubmatch(s)
 				return figures.MatchString(s) || m != nil && strings.Contains(rsync.stderr, " "+m[2]+" failed verification")
 			})
-			return slices.Compact(l)
+			return slices.DeleteFunc(slices.Compact(l), func(s string) bool {
+				name, second := strings.CutPrefix(s, ">f..t...... ")
+				return second && slices.ContainsFunc(l, func(o string) bool { return o != s && strings.HasPrefix(o, ">f") && strings.HasSuffix(o, " "+name) })
+			})
 		}
 		if run.hasPrefix("-b") || run.hasPrefix("--backup") {
 			ex.tree = func(tree map[string]string) map[string]string {
@@ -390,6 +473,8 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 
 var accessList = regexp.MustCompile(` system\.posix_acl_access="([^"\\]|\\.)*"`)
 
+var defaultList = regexp.MustCompile(` system\.posix_acl_default="([^"\\]|\\.)*"`)
+
 var remark = regexp.MustCompile(`(^|\x00)[#;]`)
 
 // figures are lines of --stats that count what was transferred.
@@ -475,13 +560,13 @@ func deep(tree map[string]string) bool {
 	return false
 }
 
-var deletedFacts = regexp.MustCompile(`^del\. .{10}[^ ]* [^ ]* [0-9]+:[0-9]+ `)
+var deletedFacts = regexp.MustCompile(`^del\. .{10}[^ ]* [^ ]* [^ ]+:[^ ]+ `)
 
 func withSpecialBits(nodes []node) map[string]bool {
 	names := map[string]bool{}
 	for _, n := range nodes {
 		if n.mode&0o7000 != 0 {
-			names[last(n.path)] = true
+			names[last(n.path)], names[rsyncx.Printable(last(n.path))] = true, true
 			if n.path == "from" || n.path == "to" {
 				names["."] = true
 			}

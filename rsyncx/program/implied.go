@@ -56,7 +56,7 @@ func isPathError(err error) bool {
 func (u *unimplied) leads(path string) bool {
 	leads := false
 	for _, o := range u.only {
-		if o == path || strings.HasPrefix(path, o+"/") {
+		if o == path || strings.HasPrefix(path, o+"/") || o == "" && !strings.Contains(path, "/") {
 			return false
 		}
 		leads = leads || strings.HasPrefix(o, path+"/")

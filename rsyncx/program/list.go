@@ -8,17 +8,10 @@ import (
 	"github.com/drsync/drsync/rsyncx"
 )
 
-// onTheWay reports whether the directory path only leads to what is sent and, with
-// --no-implied-dirs, is not sent itself.
-func (r *run) onTheWay(t *tree, path string) bool {
-	u := unimplied{only: t.only}
-	return r.c.NoImplied && r.c.Relative && u.leads(path)
-}
-
 // list prints the entries of the sources.
 func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 	if t.source == nil {
-		return nil
+		return r.closing(rsyncx.Stats{}, t)
 	}
 	set, err := rules.build(t, false, t.path, t.path)
 	if err != nil {
@@ -38,7 +31,10 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 			return err
 		}
 	}
-	var stats rsyncx.Stats
+	show := lister{run: r, tree: t, onTheWay: map[string]rsyncx.Entry{}}
+	if t.only != nil {
+		show.leads = (&unimplied{only: t.only}).leads
+	}
 	for d, err := range t.source.Walk(ctx, o) {
 		var one *rsyncx.PathError
 		switch {
@@ -52,21 +48,60 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		}
 		if d.Path == "" && d.After == "" && !t.keepRoot {
 			d.Self.Mode = r.c.Options.SentMode(&d.Self)
-			count(&stats, &d.Self)
+			count(&show.stats, &d.Self)
 			r.out.line(r.c.Listed(&d.Self, ""))
 		}
 		for i := range d.Entries {
 			e := &d.Entries[i]
-			if isDir(e) && (empty[below(d.Path, e.Name)] || r.onTheWay(t, below(d.Path, e.Name))) {
+			if isDir(e) && empty[below(d.Path, e.Name)] {
 				continue
 			}
 			if !r.c.Options.Links {
 				e.Target = ""
 			}
 			e.Mode = r.c.Options.SentMode(e)
-			count(&stats, e)
-			r.out.line(r.c.Listed(e, t.lead+below(d.Path, e.Name)))
+			show.entry(below(d.Path, e.Name), e)
 		}
 	}
-	return r.closing(stats, t)
+	return r.closing(show.stats, t)
+}
+
+// lister prints entries. Directories that only lead to others wait until one of
+// those comes: where all of them are hidden rsync does not list them.
+type lister struct {
+	*run
+	tree     *tree
+	leads    func(path string) bool // nil leads nowhere
+	onTheWay map[string]rsyncx.Entry
+	stats    rsyncx.Stats
+}
+
+func (l *lister) entry(path string, e *rsyncx.Entry) {
+	if l.leads != nil && isDir(e) && l.leads(path) {
+		if !l.c.NoImplied || !l.c.Relative {
+			l.onTheWay[path] = *e
+		}
+		return
+	}
+	if len(l.onTheWay) > 0 {
+		l.way(above(path))
+	}
+	l.line(path, e)
+}
+
+// way prints what leads to path, and path, unless it was printed.
+func (l *lister) way(path string) {
+	if path == "" {
+		return
+	}
+	l.way(above(path))
+	if e, waits := l.onTheWay[path]; waits {
+		delete(l.onTheWay, path)
+		l.line(path, &e)
+	}
+}
+
+func (l *lister) line(path string, e *rsyncx.Entry) {
+	count(&l.stats, e)
+	l.out.line(l.c.Listed(e, l.tree.lead+path))
 }

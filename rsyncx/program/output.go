@@ -216,9 +216,6 @@ func (r *run) byDestination(e event.Event) bool {
 
 // untold reports what is told of otherwise, or what rsync is silent about.
 func (r *run) untold(e event.Event) bool {
-	if r.fresh && e.Name == "./" {
-		return true
-	}
 	dir, isDir := strings.CutSuffix(e.Name, "/")
 	return isDir && slices.ContainsFunc(r.implied, func(u *unimplied) bool { return u.leads(dir) })
 }

@@ -80,8 +80,8 @@ type run struct {
 	lead     string   // stands before names when they are shown
 	// renamed is how the source calls what is sent as the name as; "" for all but one name.
 	renamed, as string
-	fresh       bool          // the destination directory was made for what is sent into it
 	implied     []*unimplied  // of --no-implied-dirs
+	skippedDot  bool          // that the "." of -R is not sent was said
 	left        []event.Event // about names of -R that rules leave out
 	io          Status        // the worst thing that did not stop the run
 	line        ruleSet       // the rules of the line
@@ -234,10 +234,7 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 		}
 		r.say("delta-transmission " + state)
 	}
-	r.fresh = to.make > 0 && !tree.keepRoot && !r.c.MakePath // which is made before, as a directory like any other
-	if err := r.madeRoot(ctx, source); err != nil {
-		return err
-	}
+	o.NewRoot = to.make > 0 && !tree.keepRoot && !r.c.MakePath // which is made before, as a directory like any other
 	told := r.tellSums(ctx, source)
 	stats, err := rsyncx.Sync(ctx, r.watch(source), root, o)
 	told()
@@ -251,31 +248,12 @@ func (r *run) copy(ctx context.Context, tree *tree, dest string, rules ruleSet) 
 	if err != nil {
 		return err
 	}
-	if r.fresh {
-		stats.Created++
-		stats.Counts.NewDirs++
-	}
 	if r.c.Info("STATS") > 0 {
 		if err := r.countAgain(ctx, tree, o.Filter, &stats); err != nil {
 			return err
 		}
 	}
 	return r.closing(stats, tree)
-}
-
-// madeRoot reports the destination directory as new, when it is.
-func (r *run) madeRoot(ctx context.Context, source rsyncx.Source) error {
-	if !r.fresh {
-		return nil
-	}
-	e, err := source.Lstat(ctx, "")
-	if err != nil {
-		return failed{Partial, err}
-	}
-	r.change(event.Event{Kind: event.Change, Time: r.Now(), Itemize: "cd+++++++++", Name: "./", Entry: event.Entry{
-		Mode: e.Mode, Size: e.Size, Mtime: time.Unix(e.Mtime.Sec, int64(e.Mtime.Nsec)), UID: e.UID, GID: e.GID,
-	}})
-	return nil
 }
 
 // options completes those of the line with what the sources are.
@@ -288,6 +266,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		o.Delete, o.DeleteBefore, o.DeleteExcluded = false, false, false
 	}
 	o.NoSync = !r.c.Fsync
+	o.OwnNumbers = t.host != nil // as the side of rsync that receives has them
 	o.Explain = r.c.Explains()
 	o.Renames = t.host != nil && !r.c.NoRenames // here a copy costs no more than looking for what was moved
 	o.Event = r.sink

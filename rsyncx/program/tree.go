@@ -237,7 +237,7 @@ func (r *run) part(ctx context.Context, t *tree, items []item) (part, error) {
 	var first rsyncx.Entry
 	known := true
 	content := !r.c.Recursive && slices.ContainsFunc(items, func(it item) bool { return it.path == "" })
-	if r.c.FilesFrom != "" && !r.c.IgnoreMissing && !content {
+	if r.c.FilesFrom != "" && !r.c.IgnoreMissing && !content && r.sendsDirs() {
 		if paths, err = r.unlooked(ctx, src, items); len(paths) == 1 && err == nil {
 			var gone error
 			first, gone = src.Lstat(ctx, paths[0])
@@ -330,9 +330,26 @@ func (r *run) unhidden(ctx context.Context, src rsyncx.Source, base string, path
 	}), nil
 }
 
-// sendsDot reports whether the "." of an argument is sent as well.
+// sendsDirs reports whether directories are sent. rsync does not tell the other side
+// that those of a list are not.
+func (r *run) sendsDirs() bool {
+	return r.c.Recursive || r.c.Dirs || r.c.Remote && r.c.FilesFrom != ""
+}
+
+// sendsDot reports whether the "." of an argument is sent as well. Where directories
+// are not, that is said once.
 func (r *run) sendsDot(items []item) bool {
-	return r.c.Relative && !r.c.NoImplied && slices.ContainsFunc(items, func(it item) bool { return beginsWithDot(it.arg) })
+	if !r.c.Relative || !slices.ContainsFunc(items, func(it item) bool { return beginsWithDot(it.arg) }) {
+		return false
+	}
+	if !r.sendsDirs() {
+		if !r.skippedDot {
+			r.skippedDot = true
+			r.out.line("skipping directory .")
+		}
+		return false
+	}
+	return !r.c.NoImplied
 }
 
 // shows reports whether no rule hides the "." below base, by that name.

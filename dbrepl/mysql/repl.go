@@ -111,7 +111,7 @@ func (r *Replica) capture(ctx context.Context, verify bool) (dbrepl.Captured, er
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(p.findings); err != nil {
+	if err := dbrepl.Refuse(p.findings); err != nil {
 		return nil, err
 	}
 	l, err := r.link(ctx)

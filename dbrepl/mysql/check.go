@@ -176,8 +176,8 @@ func (e *Engine) inspectSnapshotRights(p *pair, all privileges, account string) 
 	}
 	problem := "the sessions that read at once see one moment by a lock that lasts milliseconds, which the account may not take"
 	fix := grantStatement([]string{"RELOAD"}, "*.*", id.User)
-	if id.BinaryLog { // often its position proves it
-		p.note(account, "when the active writes all the time, "+problem, fix)
+	if id.BinaryLog { // often its GTIDs prove it
+		p.note(account, "without GTIDs, or when the active commits all the time, "+problem, fix)
 		return
 	}
 	p.fatal(account, problem, fix)

@@ -13,22 +13,6 @@ import (
 
 // moreExceptions are those about one option or two.
 func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, run command, rsync, drsync outcome) {
-	// rsync's dry run has not made a file's first name the new file when it looks at the next.
-	if run.has("-n") && run.has("-H") {
-		several := map[string]bool{}
-		for name := range rsync.before {
-			if below, ok := strings.CutPrefix(name, "from/"); ok && shares(rsync.before, name) {
-				several[rsyncx.Printable(below)] = true
-			}
-		}
-		lines(func(l string) string {
-			name, _, _ := strings.Cut(strings.TrimSuffix(l, " is uptodate"), " => ")
-			if several[name] || strings.HasPrefix(l, "h") && itemized.MatchString(l) && l[1] != 'f' {
-				return ""
-			}
-			return l
-		})
-	}
 	alternateExceptions(lines, run, rsync)
 	// Where one of the alternate directories is as the source's, rsync does not tell that it made DEST.
 	if _, there := rsync.before[path.Clean(run.dest)]; !there && alternates(run) {
@@ -150,7 +134,10 @@ func backupExceptions(ex *exception, lines func(func(string) string), run comman
 			if !shares(rsync.before, old) && !run.hasPrefix("-A") { // with -A rsync makes lists up
 				return text
 			}
-			return attributes.ReplaceAllString(text, "")
+			if text = attributes.ReplaceAllString(text, ""); shares(rsync.before, old) {
+				return text[:3]
+			}
+			return text
 		})
 	}
 	// Of a directory that holds new backups rsync says that its time differs.

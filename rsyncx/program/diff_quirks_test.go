@@ -54,6 +54,9 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 			name := strings.TrimSuffix(strings.TrimSpace(operation.ReplaceAllString(linked.ReplaceAllString(l, ""), "")), " is uptodate")
 			if m := itemized.FindStringSubmatch(name); m != nil {
 				name = m[2]
+				if l[0] == 'h' { // of a symbolic link it may show the target
+					name, _, _ = strings.Cut(name, " -> ")
+				}
 			}
 			if again[name] {
 				return ""

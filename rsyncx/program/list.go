@@ -56,9 +56,6 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 			if isDir(e) && empty[below(d.Path, e.Name)] {
 				continue
 			}
-			if !r.c.Options.Links {
-				e.Target = ""
-			}
 			e.Mode = r.c.Options.SentMode(e)
 			show.entry(below(d.Path, e.Name), e)
 		}
@@ -103,5 +100,8 @@ func (l *lister) way(path string) {
 
 func (l *lister) line(path string, e *rsyncx.Entry) {
 	count(&l.stats, e)
+	if !l.c.Options.Links {
+		e.Target = "" // which counts all the same
+	}
 	l.out.line(l.c.Listed(e, l.tree.lead+path))
 }

@@ -63,7 +63,10 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 	}
 	// rsync deletes in a directory of a list whose name ends in a slash, into which it does not go.
 	if run.hasPrefix("--files-from=") && run.hasPrefix("--del") && !run.recurses() {
-		if dirs := namedDirectories(c.nodes); len(dirs) > 0 {
+		dirs := slices.DeleteFunc(namedDirectories(c.nodes), func(name string) bool { // what is none makes way for it
+			return strings.HasPrefix(rsync.before["from/"+name], "010")
+		})
+		if len(dirs) > 0 {
 			notDeletedIn(ex, lines, dirs, run, rsync, drsync)
 		}
 	}

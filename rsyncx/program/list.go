@@ -10,6 +10,9 @@ import (
 
 // list prints the entries of the sources.
 func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
+	for _, e := range r.left {
+		r.show(e)
+	}
 	if t.source == nil {
 		return r.closing(rsyncx.Stats{}, t)
 	}

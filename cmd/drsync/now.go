@@ -60,9 +60,10 @@ interrupted leaves the previous snapshot, and the next run finishes or undoes it
 With --dry-run every decision is made and shown: the database is captured,
 unseen, and the capture is thrown away.
 
-Exit status: 0 done; 1 failed, the previous snapshot stands; 3 published, but
-blobs are missing on the active or files could not be carried; 10 this host is
-no standby; 11 another drsync is running; 130 interrupted.`,
+Exit status: 0 done; 1 failed, the previous snapshot stands (the error says so
+when only --verify-db failed, after the publish); 3 published, but blobs are
+missing on the active or files could not be carried; 10 this host is no standby;
+11 another drsync is running; 130 interrupted.`,
 		Example: "  drsync now --progress\n  drsync now --quiet   # from cron",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

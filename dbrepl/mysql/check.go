@@ -35,24 +35,6 @@ func (p *pair) note(subject, problem, fix string) {
 	p.findings = append(p.findings, dbrepl.Finding{Subject: subject, Problem: problem, Fix: fix})
 }
 
-// refuse turns the fatal findings into one error.
-func refuse(findings []dbrepl.Finding) error {
-	var problems, fixes []string
-	for _, f := range findings {
-		if !f.Fatal {
-			continue
-		}
-		problems = append(problems, f.Subject+": "+f.Problem)
-		if f.Fix != "" {
-			fixes = append(fixes, f.Fix)
-		}
-	}
-	if problems == nil {
-		return nil
-	}
-	return hint.With(errors.New(strings.Join(problems, "; ")), strings.Join(fixes, "\n"))
-}
-
 func (e *Engine) inspect(ctx context.Context) (*pair, error) {
 	a, err := e.active.session(ctx, "")
 	if err != nil {
@@ -194,8 +176,8 @@ func (e *Engine) inspectSnapshotRights(p *pair, all privileges, account string) 
 	}
 	problem := "the sessions that read at once see one moment by a lock that lasts milliseconds, which the account may not take"
 	fix := grantStatement([]string{"RELOAD"}, "*.*", id.User)
-	if id.BinaryLog { // often its position proves it
-		p.note(account, "when the active writes all the time, "+problem, fix)
+	if id.BinaryLog { // often its GTIDs prove it
+		p.note(account, "without GTIDs, or when the active commits all the time, "+problem, fix)
 		return
 	}
 	p.fatal(account, problem, fix)

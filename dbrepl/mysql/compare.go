@@ -112,7 +112,7 @@ func (e *Engine) comparable(ctx context.Context, a, s *sql.Conn) (*pair, error) 
 		return nil, e.standby.explain(ctx, err)
 	}
 	p.lacking(all, "standby account "+p.standby.User, p.standby.User, e.opt.Name, activeRights)
-	return p, refuse(p.findings)
+	return p, dbrepl.Refuse(p.findings)
 }
 
 func (e *Engine) compareSides(ctx context.Context, p *pair, a, s *sql.Conn) (dbrepl.Comparison, error) {

@@ -82,7 +82,7 @@ func (e *Engine) judge(ctx context.Context, k *kept) (*pair, error) {
 			"start the standby's server with lower_case_table_names="+d)
 	}
 	e.inspectSpace(p, nil, contents{size: k.size})
-	return p, refuse(p.findings)
+	return p, dbrepl.Refuse(p.findings)
 }
 
 // Restore implements dbrepl.Restorer.
@@ -141,7 +141,7 @@ func (e *Engine) mayHold(ctx context.Context, p *pair, k *kept) error {
 	if _, err := e.inspectStandby(ctx, c, p, k.schema.objects); err != nil {
 		return e.standby.explain(ctx, err)
 	}
-	return refuse(p.findings)
+	return dbrepl.Refuse(p.findings)
 }
 
 func (e *Engine) unpacker(k *kept, target string, local bool) *copier {

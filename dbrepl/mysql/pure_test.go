@@ -54,12 +54,12 @@ func TestServersMustMatch(t *testing.T) {
 	} {
 		p := &pair{active: good, standby: good}
 		e.compareServers(p)
-		if err := refuse(p.findings); err != nil {
+		if err := dbrepl.Refuse(p.findings); err != nil {
 			t.Fatal(err)
 		}
 		spoil(&p.standby)
 		e.compareServers(p)
-		if err := refuse(p.findings); err == nil {
+		if err := dbrepl.Refuse(p.findings); err == nil {
 			t.Errorf("another %s is accepted", name)
 		}
 	}

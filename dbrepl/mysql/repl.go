@@ -111,7 +111,7 @@ func (r *Replica) capture(ctx context.Context, verify bool) (dbrepl.Captured, er
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(p.findings); err != nil {
+	if err := dbrepl.Refuse(p.findings); err != nil {
 		return nil, err
 	}
 	l, err := r.link(ctx)
@@ -162,7 +162,7 @@ func (r *Replica) seed(ctx context.Context, verify bool) (dbrepl.Captured, error
 
 func errNoGTID(position string) error {
 	return hint.With(fmt.Errorf("the active's server tells no GTID with its position %q", position),
-		"it needs a binary log with at least one transaction in it, on MySQL with gtid_mode=ON")
+		"it needs a binary log with at least one transaction in it, on MySQL with gtid_mode=ON, and there RELOAD for drsync's account when it commits all the time")
 }
 
 // link is the session on the standby that replication is directed from.

@@ -26,7 +26,7 @@ func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 // inspect adds to what a copy needs what replication needs.
 func (r *Replica) inspect(ctx context.Context) (*pair, error) {
 	p, err := r.e.inspect(ctx)
-	if err != nil || refuse(p.findings) != nil {
+	if err != nil || dbrepl.Refuse(p.findings) != nil {
 		return p, err
 	}
 	if p.standby.MariaDB && !p.standby.atLeast(10, 5, 2) {
@@ -44,7 +44,7 @@ func (r *Replica) inspect(ctx context.Context) (*pair, error) {
 		if err := step(ctx, l, p); err != nil {
 			return nil, err
 		}
-		if refuse(p.findings) != nil {
+		if dbrepl.Refuse(p.findings) != nil {
 			return p, nil // the next step may need what is missing
 		}
 	}

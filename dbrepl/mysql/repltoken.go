@@ -3,7 +3,6 @@ package mysql
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/drsync/drsync/dbrepl"
 )
@@ -22,23 +21,13 @@ const replicaEngine = "mysql-replication"
 
 func (t replicaToken) token() dbrepl.Token {
 	t.Format, t.Engine = tokenFormat, replicaEngine
-	data, err := json.Marshal(t)
-	if err != nil {
-		panic("internal error: " + err.Error()) // it has no types that cannot be encoded
-	}
-	return data
+	return dbrepl.EncodeToken(t)
 }
 
 func parseReplicaToken(data dbrepl.Token, name string) (replicaToken, *generation, error) {
 	var t replicaToken
-	if err := json.Unmarshal(data, &t); err != nil {
-		return t, nil, fmt.Errorf("the record of the publish: %w", err)
-	}
-	switch {
-	case t.Engine != replicaEngine:
-		return t, nil, fmt.Errorf("the record of the publish is of the engine %q, not %q", t.Engine, replicaEngine)
-	case t.Format != tokenFormat:
-		return t, nil, fmt.Errorf("the record of the publish has format %d; this drsync knows %d", t.Format, tokenFormat)
+	if err := dbrepl.DecodeToken(data, dbrepl.TokenHead{Format: tokenFormat, Engine: replicaEngine}, &t); err != nil {
+		return t, nil, err
 	}
 	g, err := parseToken(dbrepl.Token(t.Generation), name)
 	if err == nil && gtidOf(g.Point.Position) == "" {

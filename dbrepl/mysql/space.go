@@ -3,9 +3,9 @@ package mysql
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/dbrepl/room"
 	"github.com/drsync/drsync/internal/hint"
 )
@@ -45,7 +45,7 @@ func (e *Engine) inspectSpace(p *pair, s settings, k contents) {
 // it can be seen from here.
 func (e *Engine) freeIn(dir string) (bytes int64, ok bool) {
 	switch {
-	case e.opt.Standby.Dial != nil || !isLocal(e.opt.Standby.Address):
+	case e.opt.Standby.Dial != nil || !dbrepl.OnThisHost(e.opt.Standby.Address):
 		return 0, false
 	case e.free != nil:
 		return e.free(dir)
@@ -69,18 +69,6 @@ func adviseRoom(err error) error {
 		return hint.With(err, room.Advice)
 	}
 	return err
-}
-
-func isLocal(address string) bool {
-	if strings.HasPrefix(address, "/") {
-		return true
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%d MB", (n+1<<20-1)>>20) }

@@ -33,7 +33,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(p.findings); err != nil {
+	if err := dbrepl.Refuse(p.findings); err != nil {
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {

@@ -2,9 +2,7 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -35,24 +33,6 @@ func (p *pair) fatal(subject, problem, fix string) {
 
 func (p *pair) note(subject, problem, fix string) {
 	p.findings = append(p.findings, dbrepl.Finding{Subject: subject, Problem: problem, Fix: fix})
-}
-
-// refuse turns the fatal findings into one error.
-func refuse(findings []dbrepl.Finding) error {
-	var problems, fixes []string
-	for _, f := range findings {
-		if !f.Fatal {
-			continue
-		}
-		problems = append(problems, f.Subject+": "+f.Problem)
-		if f.Fix != "" {
-			fixes = append(fixes, f.Fix)
-		}
-	}
-	if problems == nil {
-		return nil
-	}
-	return hint.With(errors.New(strings.Join(problems, "; ")), strings.Join(fixes, "\n"))
 }
 
 func (e *Engine) inspect(ctx context.Context) (*pair, error) {

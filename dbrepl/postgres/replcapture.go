@@ -35,7 +35,7 @@ func (r *Replica) capture(ctx context.Context) (*replicaPoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := refuse(f.findings); err != nil {
+	if err := dbrepl.Refuse(f.findings); err != nil {
 		return nil, err
 	}
 	if err := r.reset(); err != nil {

@@ -221,7 +221,7 @@ func (r *Replica) inspectReader(ctx context.Context, c *pgx.Conn, f *facts) erro
 
 // inspectLog logs in as a replica does.
 func (r *Replica) inspectLog(ctx context.Context, f *facts) error {
-	if refuse(f.findings) != nil {
+	if dbrepl.Refuse(f.findings) != nil {
 		return nil // it could not
 	}
 	w, err := r.e.active.connectLog(ctx)

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,29 +31,18 @@ const (
 
 func (p *replicaPoint) token() dbrepl.Token {
 	p.End = p.end.String()
-	data, err := json.Marshal(p)
-	if err != nil {
-		panic("internal error: " + err.Error()) // it has no types that cannot be encoded
-	}
-	return data
+	return dbrepl.EncodeToken(p)
 }
 
 func parseReplicaPoint(t dbrepl.Token, name string) (*replicaPoint, error) {
 	var p replicaPoint
-	if err := json.Unmarshal(t, &p); err != nil {
-		return nil, fmt.Errorf("the record of the publish: %w", err)
+	err := dbrepl.DecodeToken(t, dbrepl.TokenHead{Format: tokenFormat, Engine: replicaEngine, Name: name}, &p)
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case p.Engine != replicaEngine:
-		return nil, fmt.Errorf("the record of the publish is of the engine %q, not %q", p.Engine, replicaEngine)
-	case p.Format != tokenFormat:
-		return nil, fmt.Errorf("the record of the publish has format %d; this drsync knows %d", p.Format, tokenFormat)
-	case p.Name != name:
-		return nil, fmt.Errorf("the record of the publish is of the database %q, not %q", p.Name, name)
-	case p.ID == "":
+	if p.ID == "" {
 		return nil, errors.New("the record of the publish is incomplete")
 	}
-	var err error
 	if p.end, err = parseLSN(p.End); err == nil {
 		err = p.History.valid()
 	}

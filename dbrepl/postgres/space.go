@@ -2,10 +2,9 @@ package postgres
 
 import (
 	"fmt"
-	"net"
 	"path/filepath"
-	"strings"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/dbrepl/room"
 )
 
@@ -36,24 +35,12 @@ func (e *Engine) inspectSpace(p *pair, size int64) {
 // it can be seen from here.
 func (e *Engine) freeIn(dir string) (bytes int64, ok bool) {
 	switch {
-	case e.opt.Standby.Dial != nil || !isLocal(e.opt.Standby.Address):
+	case e.opt.Standby.Dial != nil || !dbrepl.OnThisHost(e.opt.Standby.Address):
 		return 0, false
 	case e.free != nil:
 		return e.free(dir)
 	}
 	return room.Free(dir)
-}
-
-func isLocal(address string) bool {
-	if strings.HasPrefix(address, "/") {
-		return true
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%d MB", (n+1<<20-1)>>20) }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -35,26 +34,15 @@ const (
 )
 
 func (g *generation) token() dbrepl.Token {
-	data, err := json.Marshal(g)
-	if err != nil {
-		panic("internal error: " + err.Error()) // it has no types that cannot be encoded
-	}
-	return data
+	return dbrepl.EncodeToken(g)
 }
 
 func parseToken(t dbrepl.Token, name string) (*generation, error) {
 	var g generation
-	if err := json.Unmarshal(t, &g); err != nil {
-		return nil, fmt.Errorf("the record of the publish: %w", err)
+	if err := dbrepl.DecodeToken(t, dbrepl.TokenHead{Format: tokenFormat, Engine: tokenEngine, Name: name}, &g); err != nil {
+		return nil, err
 	}
-	switch {
-	case g.Engine != tokenEngine:
-		return nil, fmt.Errorf("the record of the publish is of the engine %q, not %q", g.Engine, tokenEngine)
-	case g.Format != tokenFormat:
-		return nil, fmt.Errorf("the record of the publish has format %d; this drsync knows %d", g.Format, tokenFormat)
-	case g.Name != name:
-		return nil, fmt.Errorf("the record of the publish is of the database %q, not %q", g.Name, name)
-	case g.ID == "":
+	if g.ID == "" {
 		return nil, errors.New("the record of the publish is incomplete")
 	}
 	return &g, nil

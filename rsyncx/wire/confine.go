@@ -37,6 +37,9 @@ func confine(allowed []string, root string, open func(string) (rsyncx.Source, er
 	}
 	real, err := filepath.EvalSymlinks(root)
 	if err != nil {
+		if _, why := os.Stat(root); why != nil { // which tells of a loop of links what it is
+			err = why
+		}
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}
 	for _, a := range lexical {

@@ -210,6 +210,7 @@ func TestFailingProcess(t *testing.T) {
 	t.Run("shell", func(t *testing.T) { failingShells(t, programs) })
 	t.Run("line", func(t *testing.T) { brokenLines(t, drsync) })
 	t.Run("unread", func(t *testing.T) { unread(t, programs) })
+	t.Run("aborted", func(t *testing.T) { aborted(t, drsync) })
 }
 
 // world makes nodes in a directory that everybody may enter.

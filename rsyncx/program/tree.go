@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -389,9 +390,14 @@ func (r *run) unlooked(ctx context.Context, src rsyncx.Source, items []item) ([]
 	return paths, nil
 }
 
-// noDirectory tells that a base is something else. What a host says has lost its number.
+// noDirectory tells that a base is something else, or a link that leads round. What a host says has lost its number.
 func noDirectory(err error) bool {
-	return errors.Is(err, unix.ENOTDIR) || strings.HasSuffix(err.Error(), unix.ENOTDIR.Error())
+	for _, number := range []syscall.Errno{unix.ENOTDIR, unix.ELOOP} {
+		if errors.Is(err, number) || strings.HasSuffix(err.Error(), ": "+number.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *run) openBase(ctx context.Context, t *tree, base string) (rsyncx.Source, error) {

@@ -52,7 +52,9 @@ type insideHost struct {
 	agents *sync.WaitGroup
 }
 
-func dialInside(_ context.Context, to program.Remote) (program.Host, error) { return agentAt(to.Roots...) }
+func dialInside(_ context.Context, to program.Remote) (program.Host, error) {
+	return agentAt(to.Roots...)
+}
 
 // agentAt is an agent that serves what is below roots.
 func agentAt(roots ...string) (program.Host, error) {

@@ -124,7 +124,7 @@ func (s *stager) unreadable(e *PathError) error {
 	if s.stats.Unreadable+s.stats.Vanished >= s.o.MaxEntries {
 		return fmt.Errorf("list the source: %w", ErrTooMany)
 	}
-	if s.excuses(e.Path) && errors.Is(e.Err, fs.ErrNotExist) {
+	if owed := s.excuses(e.Path); errors.Is(e.Err, fs.ErrNotExist) && (owed || s.unnamed(e.Path)) {
 		s.vanished(e.Path)
 		return nil
 	}

@@ -285,7 +285,10 @@ func (l *lister) entry(w *localWalk, d *walkDir, fd int, n *dirent, e *Entry) (l
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false, false // gone since the names were read
+		if d.only.All() && !d.only.names(n.name) && !l.hidden(d, n.name, false) && !l.hidden(d, n.name, true) {
+			d.unreadable(joinPath(d.path, n.name), fs.ErrNotExist) // gone since the names were read
+		}
+		return false, false
 	case err != nil:
 		if !l.hidden(d, n.name, false) && !l.hidden(d, n.name, true) {
 			d.unreadable(joinPath(d.path, n.name), err)
@@ -329,7 +332,7 @@ func (l *lister) xattrsOf(w *localWalk, d *walkDir, fd int, e *Entry, linked boo
 		e.Xattrs, err = l.xattrs.held(held, w.o.Xattrs, w.o.ACLs && !isSymlink(e))
 		unix.Close(held)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		d.unreadable(path, err)
 	}
 	return err == nil

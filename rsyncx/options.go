@@ -92,6 +92,8 @@ type Options struct {
 	DeleteAfter  bool // --delete-after: the per-directory filter files that come along protect what they name. DeleteBefore goes before it
 	Force        bool // --force
 	IgnoreErrors bool // --ignore-errors
+	// KeepIfVanished deletes nothing, but with IgnoreErrors, when something vanished on the source while it was read.
+	KeepIfVanished bool
 	// DeleteUpTo is rsync's --max-delete: so many are deleted, the rest is counted
 	// in Stats.NotDeleted. It counts with DeleteLimited only.
 	DeleteUpTo    int64
@@ -181,7 +183,7 @@ type Stats struct {
 	TransferredBytes int64
 	Deleted          int64
 	Torn             int64    // changed while read, on every try; the last content was taken
-	Vanished         int64    // listed, gone when asked for
+	Vanished         int64    // listed, gone when asked for; with KeepIfVanished any of them switches deletion off
 	Unreadable       int64    // names of the source that could not be read; any of them switches deletion off
 	NotDeleted       int64    // left because of DeleteUpTo
 	Left             int64    // entries that could not be changed, removed or replaced

@@ -37,6 +37,14 @@ func (s *stager) excuses(path string) bool {
 	return found && i >= f.next && f.subs[i].owed
 }
 
+// unnamed reports whether path is one that nobody asked for by name: only where it is
+// listed is it known that it was there.
+func (s *stager) unnamed(path string) bool {
+	dir, name := splitPath(path)
+	in, into := s.only.at(dir)
+	return path != "" && into && in.All() && !in.names(name)
+}
+
 // vanished says that something is gone that was there when it was listed.
 func (s *stager) vanished(path string) {
 	s.stats.Vanished++

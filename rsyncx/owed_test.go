@@ -74,7 +74,7 @@ type vanishing struct {
 func (v vanishing) Walk(ctx context.Context, o WalkOptions) iter.Seq2[Dir, error] {
 	return func(yield func(Dir, error) bool) {
 		for d, err := range v.Source.Walk(ctx, o) {
-			if err == nil && d.Path == "" {
+			if err == nil && d.Path == "" && d.After == "" {
 				err = os.Remove(v.path)
 			}
 			if !yield(d, err) {
@@ -96,6 +96,55 @@ func TestDirectoryVanishes(t *testing.T) {
 	stats, err := Sync(t.Context(), vanishing{Source: src, path: dir + "/from/" + last}, dst, Archive())
 	must(t, err)
 	if stats.Vanished != 1 || stats.Unreadable != 0 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// TestVanishedAndDeletion: who asks for it deletes nothing when something vanished, be
+// it before it was looked at or before it was read.
+func TestVanishedAndDeletion(t *testing.T) {
+	for name, c := range map[string]struct {
+		set     func(*Options)
+		deleted int64
+	}{
+		"as it is":    {func(*Options) {}, 1},
+		"kept":        {func(o *Options) { o.KeepIfVanished = true }, 0},
+		"all the way": {func(o *Options) { o.KeepIfVanished, o.IgnoreErrors = true, true }, 1},
+	} {
+		for when, src := range map[string]*fake{
+			"while listed": {files: evil, dirs: []Dir{listing("", fileEntry("f", 4))}, errs: map[int]error{0: &PathError{Path: "gone", Err: fs.ErrNotExist}}},
+			"before read": {dirs: []Dir{listing("", fileEntry("f", 4))}, files: func(path string, _ int) File {
+				return File{Path: path, Err: &PathError{Path: path, Err: fs.ErrNotExist}}
+			}},
+		} {
+			t.Run(name+" "+when, func(t *testing.T) {
+				dir, dst := victim(t)
+				o := sceneOptions()
+				c.set(&o)
+				stats, err := Sync(t.Context(), src, dst, o)
+				must(t, err)
+				_, gone := os.Lstat(dir + "/to/own")
+				if stats.Vanished != 1 || stats.Unreadable != 0 || stats.Deleted != c.deleted || (gone != nil) != (c.deleted > 0) {
+					t.Errorf("%+v, %v", stats, gone)
+				}
+			})
+		}
+	}
+}
+
+// TestNameVanishes: a name that goes between the reading of names and the looking at them has vanished.
+func TestNameVanishes(t *testing.T) {
+	dir := tempDir(t)
+	mkdirs(t, dir+"/from", dir+"/to")
+	const names = 8 * aheadDirs
+	for i := range names {
+		write(t, fmt.Sprintf("%s/from/%04d", dir, i), "")
+	}
+	src, dst := open(t, dir+"/from", dir+"/to")
+	src.(*local).long = 2
+	stats, err := Sync(t.Context(), vanishing{Source: src, path: fmt.Sprintf("%s/from/%04d", dir, names-1)}, dst, Archive())
+	must(t, err)
+	if stats.Vanished != 1 || stats.Unreadable != 0 || stats.Transferred != names-1 {
 		t.Errorf("%+v", stats)
 	}
 }

@@ -87,6 +87,12 @@ func (s Selection) Asked(name string) bool {
 	return found && len(s.only[i]) == s.cut+len(name)
 }
 
+// names reports whether name is among the paths asked for, or leads to one.
+func (s Selection) names(name string) bool {
+	_, found := s.find(name)
+	return found
+}
+
 // Leads reports whether name leads to something below it that was asked for.
 // Filter rules do not apply to it then.
 func (s Selection) Leads(name string) bool { return len(s.below(name)) > 0 }

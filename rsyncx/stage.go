@@ -344,7 +344,9 @@ func (s *stager) onlyDeletions() {
 }
 
 // deletes reports whether what was found to delete is deleted. It is settled when all files are there.
-func (s *stager) deletes() bool { return s.stats.Unreadable == 0 || s.o.IgnoreErrors }
+func (s *stager) deletes() bool {
+	return s.o.IgnoreErrors || s.stats.Unreadable == 0 && (s.stats.Vanished == 0 || !s.o.KeepIfVanished)
+}
 
 // deletions keeps or drops what the walk found to delete, now that it is known
 // whether everything of the source could be read.

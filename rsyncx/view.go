@@ -28,8 +28,8 @@ var (
 func (l *local) within(allowed []string) error {
 	for _, path := range allowed {
 		fd, err := openat(unix.AT_FDCWD, path, unix.O_PATH|unix.O_DIRECTORY, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // nothing leads into it
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue // nothing can be read through it
 		}
 		if err != nil {
 			return fmt.Errorf("open the directory %s: %w", path, err)

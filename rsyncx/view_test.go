@@ -147,6 +147,7 @@ func TestViewIsConfined(t *testing.T) {
 	mkdirs(t, dir+"/outside-too")
 	write(t, dir+"/outside-too/secret", "secret")
 	must(t, os.Symlink(dir+"/outside-too/secret", dir+"/from/to-secret"))
+	must(t, os.Symlink("round", dir+"/round"))
 	must(t, os.Symlink("/proc/self/root/"+dir+"/outside-too", dir+"/from/by-proc"))
 	for _, c := range []struct {
 		allowed []string
@@ -155,6 +156,8 @@ func TestViewIsConfined(t *testing.T) {
 		{[]string{dir + "/nix"}, []string{"abs-dir", "abs-file", "by-proc", "rel-out", "rel-out-dir", "to-secret"}},
 		{[]string{dir + "/outside"}, []string{"by-proc", "to-secret"}},
 		{[]string{dir}, nil},
+		// What is no directory allows nothing, and keeps nothing else from being read.
+		{[]string{dir + "/outside-too/secret", dir + "/round", dir + "/outside"}, []string{"by-proc", "to-secret"}},
 	} {
 		src, err := LocalWithin(dir+"/from", View{CopyLinks: true}, c.allowed)
 		must(t, err)
@@ -186,9 +189,6 @@ func TestViewIsConfined(t *testing.T) {
 				t.Errorf("within %q: Lstat(%s): %v", c.allowed, path, err)
 			}
 		}
-	}
-	if _, err := LocalWithin(dir+"/from", View{}, []string{dir + "/outside/f"}); err == nil {
-		t.Error("a file was allowed as a directory")
 	}
 }
 

@@ -272,6 +272,9 @@ const remount = "is its disk mounted? is active.home right?"
 // not empty the standby.
 func (p *pass) requireEntries(ctx context.Context) error {
 	for dir, err := range p.src.Walk(ctx, rsyncx.WalkOptions{}) {
+		if goneName(err) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("list the active's home %s: %w", p.ActiveHome, err)
 		}
@@ -283,6 +286,13 @@ func (p *pass) requireEntries(ctx context.Context) error {
 		break
 	}
 	return hint.New("the active's home "+p.ActiveHome+" is empty", remount)
+}
+
+// goneName reports whether all that err says is that one name went away while its
+// directory was listed, as names of a live tree do.
+func goneName(err error) bool {
+	var one *rsyncx.PathError
+	return errors.As(err, &one) && one.Path != "" && errors.Is(err, fs.ErrNotExist)
 }
 
 // guardSource refuses a home that lacks what every home of the application has.

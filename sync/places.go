@@ -164,6 +164,9 @@ func (p *pass) openPlace(ctx context.Context, path string) (rsyncx.Source, error
 	}
 	p.blobs.sources = append(p.blobs.sources, src)
 	for dir, err := range src.Walk(ctx, rsyncx.WalkOptions{}) {
+		if goneName(err) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list the active's %s: %w", path, err)
 		}

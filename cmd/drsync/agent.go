@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -26,11 +28,25 @@ authorized_keys, so that the standby's key can do nothing else:
 			if len(roots) == 0 {
 				return usageError{hint.New("agent has no --root", "name each directory that a standby may read: --root DIR")}
 			}
-			return serveAgent(c.Context(), o.version, roots, o.in, o.out)
+			return quietly(serveAgent(c.Context(), o.version, roots, o.in, o.out))
 		},
 	}
 	c.Flags().StringArrayVar(&roots, "root", nil, "a `DIR` that may be read; repeatable")
 	return c
+}
+
+// quietly keeps what only says that the standby's run was given up from the agent's
+// standard error: it is the standby's own, where a line tells of that already.
+func quietly(err error) error {
+	for _, gone := range []error{wire.ErrClientGone, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, gone) {
+			return statusError(exitFailed)
+		}
+	}
+	if errors.Is(err, errInterrupted) { // at a terminal both are
+		return statusError(exitInterrupted)
+	}
+	return err
 }
 
 // serveAgent answers one standby until in ends.

@@ -52,17 +52,19 @@ type insideHost struct {
 	agents *sync.WaitGroup
 }
 
-func dialInside(context.Context, program.Remote) (program.Host, error) { return agentAt("/") }
+func dialInside(_ context.Context, to program.Remote) (program.Host, error) {
+	return agentAt(to.Roots...)
+}
 
-// agentAt is an agent that serves what is below root.
-func agentAt(root string) (program.Host, error) {
+// agentAt is an agent that serves what is below roots.
+func agentAt(roots ...string) (program.Host, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &insideHost{cancel: cancel, agents: new(sync.WaitGroup)}
 	h.pool = wire.NewPool(4, func(dialCtx context.Context) (*wire.Conn, error) {
 		here, there := net.Pipe()
 		h.agents.Go(func() {
 			defer there.Close()
-			_ = wire.Serve(ctx, there, there, wire.Server{Roots: []string{root}, Version: "test"})
+			_ = wire.Serve(ctx, there, there, wire.Server{Roots: roots, Version: "test"})
 		})
 		return wire.Dial(dialCtx, here, wire.ClientOptions{Version: "test", Silence: patience})
 	})

@@ -128,28 +128,40 @@ func TestBrokenTransfers(t *testing.T) {
 	}
 }
 
-// TestVanishedFile ends with 24 when a file is gone after it was listed, and
-// what is deleted stays deleted for nobody: other names go as they would.
+// TestVanishedFile ends with 24 when a file is gone after it was listed, and then nothing
+// is deleted, unless errors are to be ignored.
 func TestVanishedFile(t *testing.T) {
-	dir := memoryDir(t)
-	if err := build(dir, pairOfTrees()); err != nil {
-		t.Fatal(err)
-	}
-	var out, errs strings.Builder
-	exit := program.Run(t.Context(), program.World{
-		In: strings.NewReader(""), Out: &out, Err: &errs, Dir: dir, Env: func(string) string { return "" }, Now: time.Now, Version: "test",
-		Dial: func(context.Context, program.Remote) (program.Host, error) {
-			return vanishingHost{filepath.Join(dir, "from/d/g")}, nil
-		},
-	}, []string{"-a", "host:" + dir + "/from/", "to/"})
-	if exit != int(program.Vanished) {
-		t.Errorf("exit status %d, want %d\n%s", exit, program.Vanished, errs.String())
-	}
-	if !strings.Contains(errs.String(), "vanished") {
-		t.Errorf("said %q", errs.String())
-	}
-	if text, err := os.ReadFile(filepath.Join(dir, "to/f")); err != nil || string(text) != "new" {
-		t.Errorf("to/f is %q, %v", text, err)
+	const kept = "IO error encountered -- skipping file deletion"
+	for _, c := range []struct {
+		opts    []string
+		deletes bool
+	}{
+		{[]string{"-a"}, false}, {[]string{"-a", "--del"}, false}, {[]string{"-a", "--delete-after", "--delete-excluded"}, false},
+		{[]string{"-a", "--del", "--ignore-errors"}, true},
+	} {
+		dir := memoryDir(t)
+		if err := build(dir, pairOfTrees()); err != nil {
+			t.Fatal(err)
+		}
+		var out, errs strings.Builder
+		exit := program.Run(t.Context(), program.World{
+			In: strings.NewReader(""), Out: &out, Err: &errs, Dir: dir, Env: func(string) string { return "" }, Now: time.Now, Version: "test",
+			Dial: func(context.Context, program.Remote) (program.Host, error) {
+				return vanishingHost{filepath.Join(dir, "from/d/g")}, nil
+			},
+		}, append(c.opts, "host:"+dir+"/from/", "to/"))
+		if exit != int(program.Vanished) {
+			t.Errorf("%q: exit status %d, want %d\n%s", c.opts, exit, program.Vanished, errs.String())
+		}
+		if !strings.Contains(errs.String(), "vanished") || strings.Contains(out.String()+errs.String(), kept) != (len(c.opts) > 1 && !c.deletes) {
+			t.Errorf("%q: said %q and %q", c.opts, out.String(), errs.String())
+		}
+		if text, err := os.ReadFile(filepath.Join(dir, "to/f")); err != nil || string(text) != "new" {
+			t.Errorf("%q: to/f is %q, %v", c.opts, text, err)
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "to/extra")); (err != nil) != c.deletes {
+			t.Errorf("%q: what the source has not: %v", c.opts, err)
+		}
 	}
 }
 
@@ -210,6 +222,7 @@ func TestFailingProcess(t *testing.T) {
 	t.Run("shell", func(t *testing.T) { failingShells(t, programs) })
 	t.Run("line", func(t *testing.T) { brokenLines(t, drsync) })
 	t.Run("unread", func(t *testing.T) { unread(t, programs) })
+	t.Run("aborted", func(t *testing.T) { aborted(t, drsync) })
 }
 
 // world makes nodes in a directory that everybody may enter.

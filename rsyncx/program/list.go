@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/drsync/drsync/rsyncx"
 )
@@ -43,6 +44,10 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.As(err, &one) && errors.Is(err, fs.ErrNotExist) && t.only == nil:
+			r.worse(Vanished)
+			r.problem("file has vanished: %s", quoted(one.Path))
+			continue
 		case errors.As(err, &one):
 			r.sourceError("readlink_stat", one.Path, one.Err)
 			continue

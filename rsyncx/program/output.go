@@ -124,7 +124,12 @@ func reason(err error) string {
 		return fmt.Sprintf("%s (%d)", capital(number.Error()), int(number))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return "No such file or directory (2)"
+		return reason(syscall.ENOENT)
+	}
+	for _, number := range []syscall.Errno{syscall.ENOTDIR, syscall.EACCES, syscall.ELOOP} { // what a host says has lost it
+		if strings.HasSuffix(err.Error(), ": "+number.Error()) {
+			return reason(number)
+		}
 	}
 	return shownSafely(err.Error())
 }

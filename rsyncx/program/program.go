@@ -265,6 +265,7 @@ func (r *run) options(t *tree) rsyncx.Options {
 		r.problem("IO error encountered -- skipping file deletion")
 		o.Delete, o.DeleteBefore, o.DeleteExcluded = false, false, false
 	}
+	o.KeepIfVanished = true
 	o.NoSync = !r.c.Fsync
 	o.OwnNumbers = t.host != nil // as the side of rsync that receives has them
 	o.Explain = r.c.Explains()

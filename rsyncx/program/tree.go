@@ -392,7 +392,7 @@ func (r *run) unlooked(ctx context.Context, src rsyncx.Source, items []item) ([]
 // noDirectory tells that a base is something else, or a link that leads back to itself. What a host says has lost its number.
 func noDirectory(err error) bool {
 	return slices.ContainsFunc([]unix.Errno{unix.ENOTDIR, unix.ELOOP}, func(no unix.Errno) bool {
-		return errors.Is(err, no) || strings.HasSuffix(err.Error(), no.Error())
+		return errors.Is(err, no) || strings.HasSuffix(err.Error(), ": "+no.Error())
 	})
 }
 

@@ -1,10 +1,12 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +38,9 @@ func confine(allowed []string, root string, open func(string) (rsyncx.Source, er
 		return nil, refused("is not beneath " + strings.Join(allowed, " or "))
 	}
 	real, err := filepath.EvalSymlinks(root)
+	if number := syscall.Errno(0); err != nil && !errors.As(err, &number) {
+		err = unix.ELOOP // the one error that it has words of its own for
+	}
 	if err != nil {
 		if _, why := os.Stat(root); why != nil { // which tells of a loop of links what it is
 			err = why
@@ -60,7 +65,7 @@ func beneath(dir, path string) bool {
 // one by now: someone who may write in the allowed directory may swap a part of
 // the path for a link after it was looked at.
 func openResolved(path string, open func(string) (rsyncx.Source, error)) (rsyncx.Source, error) {
-	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if err == unix.ENOSYS || err == unix.EPERM {
 		return open(path) // a kernel before 5.6, or a sandbox that hides the call
 	}
@@ -68,5 +73,9 @@ func openResolved(path string, open func(string) (rsyncx.Source, error)) (rsyncx
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	return open(fmt.Sprintf("/proc/self/fd/%d/.", fd))
+	src, err := open(fmt.Sprintf("/proc/self/fd/%d/.", fd))
+	if number := syscall.Errno(0); errors.As(err, &number) { // by the name that was asked for
+		return nil, &os.PathError{Op: "open", Path: path, Err: number}
+	}
+	return src, err
 }

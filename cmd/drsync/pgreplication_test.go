@@ -96,6 +96,24 @@ func TestPostgresByReplication(t *testing.T) {
 	p.must(10, "now")
 }
 
+// visibleRows asks the standby's server, which may still be on its way up or down
+// after drsync was killed. One that was stopped is started for the question, as
+// the host does when it boots.
+func visibleRows(t *testing.T, standby *testenv.PostgresServer, query string) (rows []string, err error) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		if _, gone := os.Stat(filepath.Join(standby.Datadir, "postmaster.pid")); gone != nil {
+			standby.Start()
+			defer standby.Stop()
+		}
+		rows, err = standby.Query("artifactory", query)
+		if err == nil || time.Now().After(deadline) {
+			return rows, err
+		}
+		time.Sleep(20 * time.Millisecond) // until it answers, or is gone
+	}
+}
+
 // TestKillWithReplication ends drsync by SIGKILL again and again. The standby's
 // database is a whole generation each time; at last one takes over.
 func TestKillWithReplication(t *testing.T) {
@@ -106,11 +124,7 @@ func TestKillWithReplication(t *testing.T) {
 	shown = generation
 	survive := func(how string) {
 		t.Helper()
-		if _, err := os.Stat(filepath.Join(standby.Datadir, "postmaster.pid")); err != nil {
-			standby.Start() // as the host does when it boots
-			defer standby.Stop()
-		}
-		rows, err := standby.Query("artifactory", "SELECT t.n, u.n FROM t, u")
+		rows, err := visibleRows(t, standby, "SELECT t.n, u.n FROM t, u")
 		if err != nil || rows[0] != fmt.Sprintf("%d|%[1]d", shown) && rows[0] != fmt.Sprintf("%d|%[1]d", generation) {
 			t.Fatalf("killed %s: the standby shows %q, %v; want %d or %d", how, rows, err, shown, generation)
 		}

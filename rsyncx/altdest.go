@@ -409,7 +409,8 @@ func (s *stager) altNode(f *frame, path string, e *Entry, group int) (done bool,
 // have, if with another value or other attributes.
 func (s *stager) altMade(path string, e *Entry, m *altMatch) {
 	ch := s.cmp.attrs(e, m.set, &m.info, 'c')
-	if m.rank == altExact {
+	// Of a directory the time counts here though it is not kept.
+	if m.rank == altExact && !(isDir(e) && s.o.Times && s.o.OmitDirTimes && !s.cmp.sameTime(e.Mtime, m.info.Mtime)) {
 		ch = change{update: 'c'}
 	}
 	ch.content = m.rank < altExact && !isDir(e)

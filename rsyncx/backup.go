@@ -3,9 +3,12 @@ package rsyncx
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx/filter"
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +39,9 @@ func (s *stager) prepareBackups() error {
 	dir := filepath.Clean(s.o.BackupDir)
 	if filepath.IsLocal(dir) {
 		s.backupDir = strings.TrimPrefix(dir+"/", "./")
+		if err := s.backupsFit(dir); err != nil {
+			return fmt.Errorf("use the backup directory %s: %w", s.o.BackupDir, err)
+		}
 		if s.backupDir == "" || !s.o.Delete {
 			return nil
 		}
@@ -48,8 +54,48 @@ func (s *stager) prepareBackups() error {
 		}
 		dir = root + "/" + s.o.BackupDir
 	}
+	// Publish cannot do without it, so better now than half way.
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return fmt.Errorf("use the backup directory %s: %w", s.o.BackupDir, unix.ENOTDIR)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("use the backup directory %s: %w", s.o.BackupDir, err)
+	}
 	s.backupOutside = dir
 	return s.op(partClear, op{kind: opBackupDir, target: dir})
+}
+
+// backupsFit checks that what is there of the backup directory in the destination
+// is directories: nothing has to make way for it, nor is it behind a link.
+func (s *stager) backupsFit(dir string) error {
+	if s.dst.fd < 0 {
+		return nil
+	}
+	fd, err := openDir(s.dst.fd, ".")
+	if err != nil {
+		return err
+	}
+	defer func() { unix.Close(fd) }()
+	for part := range strings.SplitSeq(dir, "/") {
+		st, err := statAt(fd, part)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return nil
+		case err != nil:
+			return err
+		case isSymlink(&st.Entry):
+			return hint.With(fmt.Errorf("%s is a symbolic link in the destination, and is not followed", Printable(part)),
+				"name the directory that it leads to, by its absolute path")
+		case !st.isDir():
+			return fmt.Errorf("%s: %w", Printable(part), unix.ENOTDIR)
+		}
+		next, err := openDir(fd, part)
+		if err != nil {
+			return err
+		}
+		unix.Close(fd)
+		fd = next
+	}
+	return nil
 }
 
 // protectBackups keeps earlier backups from being deleted, as rsync does.

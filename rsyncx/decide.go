@@ -232,6 +232,9 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 	w.mount, w.entry, w.acl = f.mount, *e, s.inherits(f)
 	if here != nil && isRegular(&here.Entry) {
 		w.old, w.hasOld = *here, true
+		if s.o.Inplace {
+			s.sharing.add(here, e)
+		}
 	}
 	if !s.led(group) { // else it becomes a link
 		if done, err := s.altFile(f, &w, e, here); done || err != nil {
@@ -274,7 +277,7 @@ func (s *stager) regular(f *frame, path string, e *Entry, here *info, group int)
 		// It is linked as it should be.
 	} else if group >= 0 && f.mount {
 		f.dirty = true // it may be
-	} else if s.inPlace(&w) && group < 0 && !f.mount && len(s.alts) == 0 {
+	} else if s.inPlace(&w) && w.old.Nlink < 2 && group < 0 && !f.mount && len(s.alts) == 0 {
 		// The names in f stay as they are, and so does its time.
 	} else if err := s.touch(f, e); err != nil && !w.compare {
 		return err

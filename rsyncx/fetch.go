@@ -27,7 +27,6 @@ type wish struct {
 	acl     string // that a new file inherits
 	tree    tree   // that it belongs to when its directory is new
 	mount   bool   // below a mount point: it cannot be replaced
-	spare   bool   // an alternate directory has it: it is there only if another name of its group is
 	hasOld  bool
 	old     info   // what the destination has
 	alt     int    // Options.AltDests that has a file by this name, from 1: that is old then, without hasOld; or 0

@@ -95,9 +95,10 @@ func readPatch(from io.Reader, data func(r io.Reader, off, length int64) error, 
 }
 
 // inPlace reports whether the destination's file is patched. With HardLinks one that has other
-// names, while the source's has none, is replaced: its other names are other files.
+// names, while the source's has none, is replaced: its other names are other files. Without,
+// so is one of whose names that are known by now two are different files at the source.
 func (s *stager) inPlace(w *wish) bool {
-	return s.o.Inplace && w.hasOld && w.tree.none() && !(s.o.HardLinks && w.group < 0 && w.old.Nlink > 1)
+	return s.o.Inplace && w.hasOld && w.tree.none() && !(s.o.HardLinks && w.group < 0 && w.old.Nlink > 1) && !s.sharing.parts(&w.old)
 }
 
 // put notes what Publish does with what was staged for a file.
@@ -117,6 +118,9 @@ func (s *stager) put(w *wish, e *Entry, at place, size int64, form uint32) error
 		return s.placed(w.path, at, unix.S_IFREG, size)
 	}
 	s.groupKept(w.group, &w.old)
+	if s.sharing.write(&w.old) {
+		return nil // under another name, with the same content
+	}
 	return s.op(partFiles, op{kind: opPatch, path: w.path, number: at.number, size: size, kindOf: form, target: stateOf(&w.old),
 		dev: w.old.Dev, ino: w.old.Ino, attr: s.attrs(e, &w.old)})
 }

@@ -56,7 +56,7 @@ func (p *publisher) backup(dir int, name string, o *op) error {
 	if err == nil {
 		err = p.keep(dir, name, &st, o)
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EBUSY) {
+	if noPlace(err) {
 		p.leave(o.path) // without its backup it must stay
 		return fmt.Errorf("make a backup: %w", err)
 	}
@@ -64,6 +64,17 @@ func (p *publisher) backup(dir int, name string, o *op) error {
 		return fmt.Errorf("make a backup: %v", err) //nolint:errorlint // it must not pass for a change of the destination
 	}
 	return nil
+}
+
+// noPlace reports whether a backup cannot be made for a reason that is likely to
+// stay, so that a publish that waited for its end would not come to one.
+func noPlace(err error) bool {
+	for _, reason := range []error{unix.EPERM, unix.EACCES, unix.EBUSY, unix.EROFS, unix.ENOTDIR, unix.ELOOP} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *publisher) keep(dir int, name string, st *info, o *op) error {
@@ -161,7 +172,7 @@ func (p *publisher) backupDir(parent int, name, like string, keep attrSet) (int,
 		return -1, err
 	}
 	fd, err := openDir(parent, name)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+	if like != "" && (errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)) { // an earlier backup
 		if err := p.root.unlink(parent, name); err != nil {
 			return -1, err
 		}

@@ -187,7 +187,8 @@ type stager struct {
 	told                     int64 // of stats.Reused, by the changes so far
 	notes                    notes
 
-	adjusted adjusted // files of the destination that get other attributes
+	adjusted adjusted     // files of the destination that get other attributes
+	sharing  sharedInodes // with Inplace
 
 	racy   *racy       // nil without Options.Racy
 	source uint64      // inode of the source's root, to be remembered; or 0

@@ -195,6 +195,9 @@ func TestReplicaPromotesFromAnyCrash(t *testing.T) {
 	shared.bank(t)()
 	for _, point := range []string{"replay", "replayed", "captured", "settle", "stop", "exchange", "unmark", "start"} {
 		for _, byHand := range []bool{false, true} {
+			if byHand && !slices.Contains([]string{"captured", "exchange", "unmark"}, point) {
+				continue // the data directory is the same as at one of these
+			}
 			t.Run(fmt.Sprintf("%s/by hand %v", point, byHand), func(t *testing.T) {
 				l := shared.another(t)
 				r := l.engine(t)

@@ -148,7 +148,7 @@ func (r *Replica) settle(ctx context.Context, p *replicaPoint) error {
 		var lost *lostError
 		switch {
 		case errors.As(err, &lost):
-			return hint.With(fmt.Errorf("%w (%v); the visible one is unchanged", dbrepl.ErrCaptureGone, err), "run drsync now, which captures anew")
+			return hint.With(fmt.Errorf("%w (%w); the visible one is unchanged", dbrepl.ErrCaptureGone, err), "run drsync now, which captures anew")
 		case err != nil && !errors.Is(err, errUnreadable): // which it was not when it was captured; its place is what counts
 			return err
 		}

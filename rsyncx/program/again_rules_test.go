@@ -1,6 +1,7 @@
 package program_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,12 +30,18 @@ func TestFilterFilesThatArrive(t *testing.T) {
 			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			long := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
-			if err := os.Chtimes(path, long, long); err != nil {
-				t.Fatal(err)
-			}
 		}
 		if err := os.Symlink("rules", filepath.Join(dir, "S/link/.f")); err != nil {
+			t.Fatal(err)
+		}
+		long := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+		err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || e.Type() == fs.ModeSymlink {
+				return err
+			}
+			return os.Chtimes(path, long, long)
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

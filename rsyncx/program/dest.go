@@ -308,8 +308,12 @@ func (r *run) backupDir(root string) error {
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(root, dir)
 	}
-	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
 		return fail(Usage, "the backup-dir is not a directory: %s", rsyncx.Printable(r.c.Options.BackupDir))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fail(FileIO, "use the backup-dir %s: %v", rsyncx.Printable(r.c.Options.BackupDir), reason(err))
 	}
 	return nil
 }

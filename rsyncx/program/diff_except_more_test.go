@@ -13,22 +13,6 @@ import (
 
 // moreExceptions are those about one option or two.
 func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, run command, rsync, drsync outcome) {
-	// rsync's dry run has not made a file's first name the new file when it looks at the next.
-	if run.has("-n") && run.has("-H") {
-		several := map[string]bool{}
-		for name := range rsync.before {
-			if below, ok := strings.CutPrefix(name, "from/"); ok && shares(rsync.before, name) {
-				several[rsyncx.Printable(below)] = true
-			}
-		}
-		lines(func(l string) string {
-			name, _, _ := strings.Cut(strings.TrimSuffix(l, " is uptodate"), " => ")
-			if several[name] || strings.HasPrefix(l, "h") && itemized.MatchString(l) && l[1] != 'f' {
-				return ""
-			}
-			return l
-		})
-	}
 	alternateExceptions(lines, run, rsync)
 	// Where one of the alternate directories is as the source's, rsync does not tell that it made DEST.
 	if _, there := rsync.before[path.Clean(run.dest)]; !there && alternates(run) {
@@ -79,7 +63,10 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 	}
 	// rsync deletes in a directory of a list whose name ends in a slash, into which it does not go.
 	if run.hasPrefix("--files-from=") && run.hasPrefix("--del") && !run.recurses() {
-		if dirs := namedDirectories(c.nodes); len(dirs) > 0 {
+		dirs := slices.DeleteFunc(namedDirectories(c.nodes), func(name string) bool { // what is none makes way for it
+			return strings.HasPrefix(rsync.before["from/"+name], "010")
+		})
+		if len(dirs) > 0 {
 			notDeletedIn(ex, lines, dirs, run, rsync, drsync)
 		}
 	}
@@ -93,6 +80,11 @@ func moreExceptions(ex *exception, lines func(func(string) string), c diffCase, 
 			if _, regular := strings.CutPrefix(rsync.before["from/"+below], "010"); ok && regular && shares(rsync.before, name) && !shares(rsync.before, "from/"+below) {
 				leaveOut(ex, func(n string) bool { return n == name || strings.HasPrefix(n, "to/") && shares(rsync.before, n) })
 			}
+		}
+	}
+	if inPlace(run) {
+		if apart := partedIn(rsync.before); len(apart) > 0 {
+			leaveOut(ex, func(n string) bool { return apart[n] })
 		}
 	}
 	// Where something is missing drsync deletes nothing, not even to make way.
@@ -145,7 +137,10 @@ func backupExceptions(ex *exception, lines func(func(string) string), run comman
 			if !shares(rsync.before, old) && !run.hasPrefix("-A") { // with -A rsync makes lists up
 				return text
 			}
-			return attributes.ReplaceAllString(text, "")
+			if text = attributes.ReplaceAllString(text, ""); shares(rsync.before, old) {
+				return text[:3]
+			}
+			return text
 		})
 	}
 	// Of a directory that holds new backups rsync says that its time differs.
@@ -318,6 +313,42 @@ func shares(tree map[string]string, name string) bool {
 		}
 	}
 	return false
+}
+
+// partedIn are the names in to that share an inode while, of what is copied to them, two
+// are different files.
+func partedIn(tree map[string]string) map[string]bool {
+	first := func(name string) string {
+		if _, of, linked := strings.Cut(tree[name], " inode of "); linked {
+			if other, err := strconv.Unquote(of); err == nil {
+				return other
+			}
+		}
+		return name
+	}
+	from, names, mixed := map[string]string{}, map[string][]string{}, map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(tree)) {
+		below, ok := strings.CutPrefix(name, "to/")
+		if !ok {
+			continue
+		}
+		is := first(name)
+		names[is] = append(names[is], name)
+		if strings.HasPrefix(tree["from/"+below], "010") {
+			source := first("from/" + below)
+			if before, known := from[is]; known && before != source {
+				mixed[is] = true
+			}
+			from[is] = source
+		}
+	}
+	apart := map[string]bool{}
+	for is := range mixed {
+		for _, name := range names[is] {
+			apart[name] = true
+		}
+	}
+	return apart
 }
 
 // eachBackup changes what is said of the backups that the run made: old is the name that

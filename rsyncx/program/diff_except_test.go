@@ -86,7 +86,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// What --chmod gives the group rsync gives the owning group of a list too, when that
 	// has what the mask has; drsync leaves the list's entries.
 	if run.hasPrefix("-A") && run.hasPrefix("--chmod") {
-		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllString(text, "") })
+		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllStringFunc(text, withoutGroup) })
 	}
 	// A directory for backups may get from rsync the list of another directory.
 	if run.hasPrefix("-A") && run.hasPrefix("--backup-dir") {
@@ -98,8 +98,13 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 		})
 	}
 	// A file that was written in --temp-dir has no list of the directory that it is moved to.
-	if run.hasPrefix("--temp-dir") {
-		changeText(&ex, func(_, text string) string { return accessList.ReplaceAllString(text, "") })
+	if run.hasPrefix("--temp-dir") && !run.hasPrefix("-A") {
+		changeText(&ex, func(name, text string) string {
+			if !strings.HasPrefix(text, "010") || text == rsync.before[name] {
+				return text
+			}
+			return accessList.ReplaceAllString(text, "")
+		})
 	}
 	// Where a directory of the way is none in the destination drsync does not begin.
 	if none := "is no directory at the destination, and drsync follows no links"; run.has("--no-implied-dirs") && strings.Contains(drsync.stderr, none) {
@@ -134,7 +139,7 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	// Of what is deleted rsync knows only the name, and the mode most of the time.
 	lines(func(l string) string { return deletedFacts.ReplaceAllString(l, "del. ") })
 	// rsync looks again at setuid files after it gave them away, and then sees
-	// other differences than before, or none.
+	// other differences of mode, owner and lists than before, or none; the trees tell.
 	nodes := c.nodes
 	for _, r := range c.runs {
 		nodes = slices.Concat(nodes, r.changes)
@@ -142,7 +147,9 @@ func exceptions(c diffCase, run command, rsync, drsync outcome) exception {
 	if special := withSpecialBits(nodes); len(special) > 0 {
 		lines(func(l string) string {
 			if m := itemized.FindStringSubmatch(l); m != nil && special[last(strings.TrimSuffix(m[2], "/"))] && l[0] == '.' {
-				return "" // it may see none at all; the trees tell
+				if l = l[:5] + "..." + l[8:9] + ".." + l[11:]; strings.HasPrefix(l[2:], "......... ") {
+					return ""
+				}
 			}
 			return l
 		})

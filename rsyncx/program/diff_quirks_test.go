@@ -5,6 +5,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/drsync/drsync/rsyncx"
@@ -50,9 +51,12 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 	backups := strings.TrimPrefix(run.value("--backup-dir="), "./")
 	return []quirk{
 		{"its dry run leaves a destination's file its names, and then finds the next one to be right or not", run.has("-n") && run.has("-H"), func(l string) string {
-			name := strings.TrimSuffix(operation.ReplaceAllString(linked.ReplaceAllString(l, ""), ""), " is uptodate")
+			name := strings.TrimSuffix(strings.TrimSpace(operation.ReplaceAllString(linked.ReplaceAllString(l, ""), "")), " is uptodate")
 			if m := itemized.FindStringSubmatch(name); m != nil {
 				name = m[2]
+				if l[0] == 'h' { // of a symbolic link it may show the target
+					name, _, _ = strings.Cut(name, " -> ")
+				}
 			}
 			if again[name] {
 				return ""
@@ -61,7 +65,8 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 		}},
 		{"its dry run does not know the first name of a new file", run.has("-n") && run.has("-H"), func(l string) string {
 			if m := itemized.FindStringSubmatch(l); m != nil && l[0] == 'h' {
-				return "h" + l[1:2] + " " + linked.ReplaceAllString(m[2], "")
+				name, _, _ := strings.Cut(linked.ReplaceAllString(m[2], ""), " -> ")
+				return "h" + l[1:2] + " " + name
 			}
 			if strings.HasPrefix(l, "Number of created files: ") {
 				return ""
@@ -75,7 +80,8 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 			return l
 		}},
 		{"it says of a link that leads nowhere that it is hidden, drsync nothing", run.has("--copy-links") || run.has("--copy-unsafe-links") || run.has("-k"), func(l string) string {
-			if strings.HasPrefix(l, "[sender] hiding file ") || strings.HasPrefix(l, "copying unsafe symlink ") {
+			m := toldOfName.FindStringSubmatch(l)
+			if m != nil && !strings.HasPrefix(l, "[sender] hiding directory ") && !leadsSomewhere(rsync.before, m[1]) {
 				return ""
 			}
 			return l
@@ -157,6 +163,43 @@ func quirks(c diffCase, run command, rsync outcome) []quirk {
 			return linked.ReplaceAllString(l, "")
 		}},
 	}
+}
+
+// leadsSomewhere reports whether the name told is one of the source and no link, or is a link
+// in the source to one that is none.
+func leadsSomewhere(tree map[string]string, told string) bool {
+	for name, text := range tree {
+		if below, ok := strings.CutPrefix(name, "from/"); !ok || rsyncx.Printable(below) != told {
+			continue
+		}
+		_, target, link := strings.Cut(text, " -> ")
+		if !strings.HasPrefix(text, "012") || !link {
+			return true
+		}
+		if quoted, err := strconv.QuotedPrefix(target); err == nil {
+			target, _ = strconv.Unquote(quoted)
+		}
+		to := tree[path.Join(path.Dir(name), target)]
+		return to != "" && !strings.HasPrefix(to, "012") && !strings.HasPrefix(target, "/")
+	}
+	return false
+}
+
+// withoutGroup takes what the owning group may out of an access list in the text of a
+// snapshot.
+func withoutGroup(text string) string {
+	name, value, _ := strings.Cut(text, "=")
+	list, err := strconv.Unquote(value)
+	if err != nil {
+		return text
+	}
+	b := []byte(list)
+	for i := 4; i+8 <= len(b); i += 8 { // behind the version: tag, rights and number
+		if b[i] == 4 {
+			b[i+2] = 0
+		}
+	}
+	return name + "=" + strconv.Quote(string(b))
 }
 
 // severalNames returns the last names of what has several names in the source.

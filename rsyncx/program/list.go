@@ -11,6 +11,9 @@ import (
 
 // list prints the entries of the sources.
 func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
+	for _, e := range r.left {
+		r.show(e)
+	}
 	if t.source == nil {
 		return r.closing(rsyncx.Stats{}, t)
 	}
@@ -61,9 +64,6 @@ func (r *run) list(ctx context.Context, t *tree, rules ruleSet) error {
 			if isDir(e) && empty[below(d.Path, e.Name)] {
 				continue
 			}
-			if !r.c.Options.Links {
-				e.Target = ""
-			}
 			e.Mode = r.c.Options.SentMode(e)
 			show.entry(below(d.Path, e.Name), e)
 		}
@@ -108,5 +108,8 @@ func (l *lister) way(path string) {
 
 func (l *lister) line(path string, e *rsyncx.Entry) {
 	count(&l.stats, e)
+	if !l.c.Options.Links {
+		e.Target = "" // which counts all the same
+	}
 	l.out.line(l.c.Listed(e, l.tree.lead+path))
 }

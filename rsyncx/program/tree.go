@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -390,14 +389,11 @@ func (r *run) unlooked(ctx context.Context, src rsyncx.Source, items []item) ([]
 	return paths, nil
 }
 
-// noDirectory tells that a base is something else, or a link that leads round. What a host says has lost its number.
+// noDirectory tells that a base is something else, or a link that leads back to itself. What a host says has lost its number.
 func noDirectory(err error) bool {
-	for _, number := range []syscall.Errno{unix.ENOTDIR, unix.ELOOP} {
-		if errors.Is(err, number) || strings.HasSuffix(err.Error(), ": "+number.Error()) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]unix.Errno{unix.ENOTDIR, unix.ELOOP}, func(no unix.Errno) bool {
+		return errors.Is(err, no) || strings.HasSuffix(err.Error(), ": "+no.Error())
+	})
 }
 
 func (r *run) openBase(ctx context.Context, t *tree, base string) (rsyncx.Source, error) {

@@ -44,7 +44,7 @@ const statusText = `Exit status: those of rsync; 0 done, 1 usage, 3 files or dir
 `
 
 var (
-	checksums    = []string{"xxh128", "xxh3"}
+	checksums    = []string{"xxh128", "xxh3", "xxh64", "md5", "sha1", "md4", "none"}
 	compressions = []string{"zstd", "none"}
 )
 

@@ -165,6 +165,9 @@ func (r *run) inspect(ctx context.Context, src rsyncx.Source, items []item) (pat
 		case ctx.Err() != nil:
 			return nil, first, context.Cause(ctx)
 		case errors.Is(err, fs.ErrNotExist) && r.c.IgnoreMissing:
+			if r.throughFile(ctx, src, it.path) { // which is no missing name
+				r.sourceError("link_stat", join(it.base, it.path), unix.ENOTDIR)
+			}
 			continue
 		case lost(err):
 			return nil, first, err
@@ -192,6 +195,16 @@ func (r *run) inspect(ctx context.Context, src rsyncx.Source, items []item) (pat
 		}
 	}
 	return paths, first, nil
+}
+
+// throughFile reports whether the way to path leads through what is no directory.
+func (r *run) throughFile(ctx context.Context, src rsyncx.Source, path string) bool {
+	for dir := above(path); dir != ""; dir = above(dir) {
+		if e, err := src.Lstat(ctx, dir); err == nil {
+			return !isDir(&e)
+		}
+	}
+	return false
 }
 
 // look describes an item. What matched a pattern was listed just now: asking for

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drsync/drsync/rsyncx"
+	"github.com/drsync/drsync/rsyncx/cli"
 )
 
 // A run that a signal ends says so once, and copies nothing.
@@ -330,6 +332,42 @@ func TestWatchedOffset(t *testing.T) {
 	for read, want := range map[int64]int64{0: 10, 3: 13, 5: 15, 6: 51, 25: 70, 30: 100} {
 		if b.read = read; b.offset() != want {
 			t.Errorf("%d read: %d, want %d", read, b.offset(), want)
+		}
+	}
+}
+
+// What is listed can be chosen, and what can be chosen is listed.
+func TestListedSums(t *testing.T) {
+	listed := map[rsyncx.SumKind]bool{}
+	for _, name := range checksums {
+		c, err := cli.ParseLine([]string{"-r", "--checksum-choice=" + name, "a", "b"})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		listed[c.Options.ChecksumKind] = true
+	}
+	for kind := rsyncx.SumKind(0); kind.Known(); kind++ {
+		if !listed[kind] {
+			t.Errorf("the sum %d is not listed", kind)
+		}
+	}
+}
+
+// The page about options names each one that is refused.
+func TestRefusedOptionsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/rsync.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, refused, _ := strings.Cut(string(page), "Refused are")
+	refused, _, _ = strings.Cut(refused, "\n* **")
+	for line := range strings.Lines(cli.RefusedHelp()) {
+		name, _, _ := strings.Cut(strings.TrimLeft(line, " "), " ")
+		name = strings.TrimSuffix(name, ",")
+		name, _, _ = strings.Cut(name, "=")
+		if !regexp.MustCompile("[` ]" + name + "[` =]").MatchString(refused) {
+			t.Errorf("%s is not among the refused ones", name)
 		}
 	}
 }

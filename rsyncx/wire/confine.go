@@ -66,7 +66,7 @@ func beneath(dir, path string) bool {
 // the path for a link after it was looked at.
 func openResolved(path string, open func(string) (rsyncx.Source, error)) (rsyncx.Source, error) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
-	if err == unix.ENOSYS || err == unix.EPERM {
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		return open(path) // a kernel before 5.6, or a sandbox that hides the call
 	}
 	if err != nil {

@@ -35,7 +35,11 @@ func (p *pass) writeRefs(ctx context.Context, set app.BlobSet) error {
 	if err != nil {
 		return fmt.Errorf("list the blobs of %s: %w", set.Name, err)
 	}
-	p.record.BlobSets = append(p.record.BlobSets, snapshot.BlobSet{Name: set.Name, Named: count, NamedBytes: bytes, Missing: malformed})
+	sum, err := p.draft.ListSum(set.Name)
+	if err != nil {
+		return err
+	}
+	p.record.BlobSets = append(p.record.BlobSets, snapshot.BlobSet{Name: set.Name, Named: count, NamedBytes: bytes, Missing: malformed, ListSum: sum})
 	p.malformed = append(p.malformed, malformed)
 	return nil
 }

@@ -122,9 +122,13 @@ func (r *Runner) planBlobs(ctx context.Context, profile app.Profile, store files
 	return prune.Decide(in)
 }
 
-// refsOf is a snapshot's list, checked against the count in its record.
+// refsOf is a snapshot's list, checked against the count and the sum in its record.
 func refsOf(snaps *snapshot.Store, rec snapshot.Record, set string) iter.Seq2[blob.Ref, error] {
 	return func(yield func(blob.Ref, error) bool) {
+		if err := snaps.CheckList(rec, set); err != nil {
+			yield(blob.Ref{}, err)
+			return
+		}
 		var n, want int64
 		for _, s := range rec.BlobSets {
 			if s.Name == set {

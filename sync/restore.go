@@ -20,7 +20,11 @@ func (p *pass) keepDump(path string) error {
 	if err != nil {
 		return err
 	}
-	p.record.Databases[0].Dump = &snapshot.Dump{Chunks: len(m.Chunks), Bytes: m.Stored()}
+	sum, err := dump.Identity(path)
+	if err != nil {
+		return err
+	}
+	p.record.Databases[0].Dump = &snapshot.Dump{Chunks: len(m.Chunks), Bytes: m.Stored(), Sum: sum}
 	return p.draft.TakeDump(path)
 }
 
@@ -52,6 +56,12 @@ func (r *Runner) findKept(ctx context.Context, id string) (kept, error) {
 		return kept{}, hint.New("no dump was kept with snapshot "+id, "snapshots.dumps: true keeps one with every snapshot from the next run on")
 	}
 	k := kept{record: record, dir: snaps.DumpDir(id), restore: restorer}
+	if sum, err := dump.Identity(k.dir); err != nil {
+		return kept{}, fmt.Errorf("the dump of snapshot %s: %w", id, err)
+	} else if want := record.Databases[0].Dump.Sum; want != "" && sum != want {
+		return kept{}, hint.New(fmt.Sprintf("the dump of snapshot %s is not the one that was kept with it", id),
+			"its directory was exchanged or its manifest altered: put back "+k.dir)
+	}
 	m, err := dump.Check(ctx, k.dir)
 	if err != nil {
 		return kept{}, fmt.Errorf("the dump of snapshot %s: %w", id, err)
@@ -60,6 +70,20 @@ func (r *Runner) findKept(ctx context.Context, id string) (kept, error) {
 		return kept{}, fmt.Errorf("the dump of snapshot %s is of the engine %s, configured is %s", id, m.Engine, r.EngineName)
 	}
 	return k, nil
+}
+
+// checkLists compares the reference lists of a snapshot with its record.
+func (r *Runner) checkLists(record snapshot.Record) error {
+	snaps, err := snapshot.Open(r.StateDir)
+	if err != nil {
+		return err
+	}
+	for _, set := range record.BlobSets {
+		if err := snaps.CheckList(record, set.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RestoreAs loads the kept dump of a snapshot into a new database beside the
@@ -97,7 +121,9 @@ func (r *Runner) Restore(ctx context.Context, id string) (Report, error) {
 		{"role", "this host must be a standby", p.checkRole},
 		{"recover", "finish or undo what an interrupted run left", p.recover},
 		{"dump", "compare the kept dump with its manifest", func(ctx context.Context) (text string, err error) {
-			k, err = r.findKept(ctx, id)
+			if k, err = r.findKept(ctx, id); err == nil {
+				err = r.checkLists(k.record)
+			}
 			return "as it was written", err
 		}},
 		{"load", "load the kept dump, unseen", func(ctx context.Context) (string, error) { return p.load(ctx, k) }},

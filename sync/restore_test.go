@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/snapshot"
 )
 
@@ -140,6 +142,59 @@ func TestRestoreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(second.ID, "is running")
+}
+
+// TestExchangedDumps: the dump and the lists of another snapshot are whole, and
+// are not taken for this one's, by nobody. Older records say nothing of them.
+func TestExchangedDumps(t *testing.T) {
+	l, first, second := restorable(t)
+	at := func(r snapshot.Record, name string) string {
+		return filepath.Join(l.StandbyState, "snapshots", r.ID, name)
+	}
+	exchange := func(name string) {
+		t.Helper()
+		if err := unix.Renameat2(unix.AT_FDCWD, at(first, name), unix.AT_FDCWD, at(second, name), unix.RENAME_EXCHANGE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange("database")
+	var last event.Event
+	l.runner.Event = func(e event.Event) { last = e }
+	if _, err := l.runner.Restore(t.Context(), first.ID); err == nil || !strings.Contains(err.Error(), "not the one that was kept with it") {
+		t.Errorf("restore: %v", err)
+	}
+	if last.Kind != event.StepDone || last.Err == nil || last.Text != "" {
+		t.Errorf("a step that failed says %q, %v", last.Text, last.Err)
+	}
+	if _, err := l.runner.RestoreAs(t.Context(), first.ID, filepath.Join(t.TempDir(), "beside.db")); err == nil || !strings.Contains(err.Error(), "not the one that was kept with it") {
+		t.Errorf("restore beside: %v", err)
+	}
+	exchange("database")
+	list := "refs-" + first.BlobSets[0].Name + ".zst"
+	exchange(list)
+	const why = "is not the one that was written with it"
+	if _, err := l.runner.Restore(t.Context(), second.ID); err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("restore: %v", err)
+	}
+	if _, err := l.runner.PruneOnly(t.Context(), true, nil); err == nil || !strings.Contains(err.Error(), why) {
+		t.Errorf("prune: %v", err)
+	}
+	exchange(list)
+	l.kept(false)
+	text, err := os.ReadFile(at(first, "record.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := regexp.MustCompile(`,\s*"(list|manifest)_sha256": "[0-9a-f]{64}"`).ReplaceAll(text, nil)
+	if len(text)-len(older) < 2*64 {
+		t.Fatalf("the record has no sums: %s", text)
+	}
+	if err := os.WriteFile(at(first, "record.json"), older, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.runner.Restore(t.Context(), first.ID); err != nil {
+		t.Errorf("an older record: %v", err)
+	}
 }
 
 // TestNoDump: without the option there is none, and restore says what to do.

@@ -147,6 +147,9 @@ func (p *pass) walk(ctx context.Context, steps []Step) error {
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		if err != nil {
+			text = "" // of what was done, which it was not
+		}
 		took := p.now().Sub(began)
 		p.Event.Emit(event.Event{Kind: event.StepDone, Step: s.Name, Text: text, Elapsed: took, Err: err})
 		p.took = append(p.took, snapshot.Step{Name: s.Name, Seconds: took.Round(time.Millisecond).Seconds()})

@@ -14,6 +14,7 @@ package dump
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -147,6 +148,17 @@ func Read(dir string) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("read dump %s: %w", dir, err)
 	}
 	return m, nil
+}
+
+// Identity returns the SHA-256 of the manifest of the dump in dir, which has the
+// sums of all the rest: two dumps with the same are the same.
+func Identity(dir string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, manifestName))
+	if err != nil {
+		return "", fmt.Errorf("read dump %s: %w", dir, err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // Exists says whether dir holds a dump.

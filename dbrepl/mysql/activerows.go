@@ -109,10 +109,25 @@ func (a *activeRows) readPart(ctx context.Context, reader *sql.Conn, p part, loa
 			return a.active.explain(ctx, err)
 		}
 	}
+	if err := a.sameTable(ctx, p.table); err != nil {
+		return err
+	}
 	if err := execAll(ctx, reader, "ROLLBACK TO SAVEPOINT tables"); err != nil {
 		return a.active.explain(ctx, err)
 	}
 	return a.unchanged(ctx, p.table)
+}
+
+// sameTable says whether the table that was read is the one that had its name in
+// the snapshot. It is asked before the reader lets go of it.
+func (a *activeRows) sameTable(ctx context.Context, t table) error {
+	a.asking.Lock()
+	defer a.asking.Unlock()
+	now, _, err := a.lookUpNames(ctx, []table{t})
+	if err != nil {
+		return err
+	}
+	return a.names.same(now, t.name)
 }
 
 // unchanged says whether a table is still defined as it was in the snapshot.

@@ -46,7 +46,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 		if ctx.Err() == nil {
 			err = e.afterFailure(ctx, err)
 		}
-		if ctx.Err() != nil || !errors.Is(err, errChanged) {
+		if ctx.Err() != nil || !errors.Is(err, errChanged) && !hasNumber(err, errDeadlock) {
 			return nil, err
 		}
 		if attempt == captures {
@@ -80,20 +80,23 @@ func (e *Engine) allowLocal(ctx context.Context, id identity) (restore func(), a
 // copier fills one schema of the standby.
 type copier struct {
 	*Engine
-	step    string // that its progress is of
-	source  string // the name that the schema has where it comes from
-	target  string // the schema that is filled
-	lasting bool   // the target is not to be renamed into another schema
-	local   bool   // LOAD DATA LOCAL is allowed
-	keep    *keeper
-	look    *sql.Conn // the active, as it is now; nil without one
-	staging *sql.Conn // the target
-	full    fullness  // of the active's tables, in the snapshot; nil where the server tells that one was truncated
-	g       *generation
+	step     string // that its progress is of
+	source   string // the name that the schema has where it comes from
+	target   string // the schema that is filled
+	lasting  bool   // the target is not to be renamed into another schema
+	local    bool   // LOAD DATA LOCAL is allowed
+	keep     *keeper
+	look     *sql.Conn // the active, as it is now; nil without one
+	theirs   identity  // of the active
+	names    names     // what the active's names stand for
+	byNumber bool      // InnoDB's numbers tell its tables apart
+	staging  *sql.Conn // the target
+	full     fullness  // of the active's tables, in the snapshot; nil where the server tells that one was truncated
+	g        *generation
 }
 
 func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o dbrepl.CaptureOptions) (_ *generation, err error) {
-	k := &copier{Engine: e, step: "capture", source: e.opt.Name, target: e.stagingName(), local: local}
+	k := &copier{Engine: e, step: "capture", source: e.opt.Name, target: e.stagingName(), local: local, theirs: active}
 	if k.keep, err = newKeeper(o.Dump); err != nil {
 		return nil, err
 	}
@@ -118,6 +121,9 @@ func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o 
 	}
 	defer k.staging.Close()
 
+	if k.names, err = k.readNames(ctx, before.tables); err != nil {
+		return nil, err
+	}
 	var full fullness
 	if !active.MariaDB {
 		if full, err = lookFor(ctx, k.look, before.tables); err != nil {

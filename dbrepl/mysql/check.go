@@ -150,6 +150,10 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 			grantStatement([]string{binlogRight(id)}, "*.*", id.User))
 	}
 	e.inspectSnapshotRights(p, all, account)
+	if id := p.active; !id.MariaDB && !all.has("PROCESS", "*") {
+		p.note(account, "it may not see which table a name stands for, so tables of one definition and of one second that exchange their names during a capture are not noticed",
+			grantStatement([]string{"PROCESS"}, "*.*", id.User))
+	}
 	if !all.has("SELECT", e.opt.Name) {
 		return false, nil
 	}
@@ -219,6 +223,9 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 	}
 	if bad != nil && p.active.MariaDB {
 		p.note(subject, inOnePiece(bad), "after a failover: ALTER TABLE … PARTITION BY …")
+		if err := e.inspectExchange(ctx, c, p); err != nil {
+			return k, err
+		}
 	}
 	k.objects, err = readObjects(ctx, c, e.opt.Name)
 	if errors.Is(err, errChanged) {
@@ -231,6 +238,16 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 		p.fatal("active account "+p.active.User, err.Error(), hint.Of(err))
 	}
 	return k, k.measure(ctx, c, e.opt.Name)
+}
+
+// inspectExchange says what it takes to notice that a partition of MariaDB was exchanged.
+func (e *Engine) inspectExchange(ctx context.Context, c *sql.Conn, p *pair) error {
+	all, err := readPrivileges(ctx, c)
+	if err == nil && !all.has("PROCESS", "*") {
+		p.note("active account "+p.active.User, "it may not see which table a partition is, so an EXCHANGE PARTITION during a capture is not noticed",
+			grantStatement([]string{"PROCESS"}, "*.*", p.active.User))
+	}
+	return err
 }
 
 func partitionedTables(ctx context.Context, c asker, schemaName string) ([]string, error) {

@@ -23,6 +23,7 @@ const (
 	errDatabaseExists    = 1007
 	errNoSuchDatabase    = 1049
 	errLockWaitTimeout   = 1205
+	errDeadlock          = 1213 // also of one who reads with one who alters tables
 	errUnknownColumn     = 1054
 	errNoSuchTable       = 1146
 	errTruncated         = 1265

@@ -23,6 +23,8 @@ const (
 type Dump struct {
 	Chunks int   `json:"chunks"`
 	Bytes  int64 `json:"bytes"` // on disk
+	// Sum is the SHA-256 of its manifest, which has the sums of the rest; "" in records that are older than it.
+	Sum string `json:"manifest_sha256,omitempty"`
 }
 
 // DumpDir returns where the kept dump of snapshot id is, if it has one.

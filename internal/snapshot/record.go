@@ -81,6 +81,8 @@ type BlobSet struct {
 	Copied      int64  `json:"copied"`      // fetched by this run
 	CopiedBytes int64  `json:"copied_bytes"`
 	Missing     int64  `json:"missing"` // named, and neither side has them
+	// ListSum is the SHA-256 of the file that lists them; "" in records that are older than it.
+	ListSum string `json:"list_sha256,omitempty"`
 }
 
 // Tree counts one tree synced by rsync rules.

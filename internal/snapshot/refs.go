@@ -2,6 +2,8 @@ package snapshot
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +66,20 @@ func writeRefs(path string, refs iter.Seq2[blob.Ref, error]) (count, bytes int64
 		return 0, 0, err
 	}
 	return count, bytes, f.Sync()
+}
+
+// sumOfFile returns the SHA-256 of a file.
+func sumOfFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func readRefs(path string) iter.Seq2[blob.Ref, error] {

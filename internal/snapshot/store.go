@@ -79,6 +79,24 @@ func (s *Store) Refs(id, set string) iter.Seq2[blob.Ref, error] {
 	return readRefs(filepath.Join(s.dir, id, refsName(set)))
 }
 
+// CheckList compares the reference list of one set with its sum in the record of
+// its snapshot: a list of another one may be whole, and be of as many blobs.
+func (s *Store) CheckList(r Record, set string) error {
+	for _, b := range r.BlobSets {
+		if b.Name != set || b.ListSum == "" {
+			continue
+		}
+		sum, err := sumOfFile(filepath.Join(s.dir, r.ID, refsName(set)))
+		if err != nil {
+			return fmt.Errorf("snapshot %s: its list of %s: %w", r.ID, set, err)
+		}
+		if sum != b.ListSum {
+			return fmt.Errorf("snapshot %s: its list of %s is not the one that was written with it", r.ID, set)
+		}
+	}
+	return nil
+}
+
 // Remove deletes snapshot id: first its final name, then its content.
 func (s *Store) Remove(id string) error {
 	if !validID(id) {
@@ -156,6 +174,15 @@ func (d *Draft) WriteRefs(set string, refs iter.Seq2[blob.Ref, error]) (count, b
 // Refs reads back what WriteRefs wrote.
 func (d *Draft) Refs(set string) iter.Seq2[blob.Ref, error] {
 	return readRefs(filepath.Join(d.dir(), refsName(set)))
+}
+
+// ListSum is what BlobSet.ListSum is to say of a list.
+func (d *Draft) ListSum(set string) (string, error) {
+	sum, err := sumOfFile(filepath.Join(d.dir(), refsName(set)))
+	if err != nil {
+		return "", fmt.Errorf("sum up reference list: %w", err)
+	}
+	return sum, nil
 }
 
 // Sync makes the lists written so far durable.

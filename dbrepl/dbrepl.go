@@ -210,8 +210,9 @@ type Verifier interface {
 
 // Finding is one thing that Check found.
 type Finding struct {
-	Fatal   bool   `json:"fatal"`   // a run would be refused
-	Subject string `json:"subject"` // which server, account, table or setting
+	Fatal   bool   `json:"fatal"`            // a run would be refused
+	Advice  bool   `json:"advice,omitempty"` // nothing is amiss: for a check, and no warning of each run
+	Subject string `json:"subject"`          // which server, account, table or setting
 	Problem string `json:"problem"`
 	Fix     string `json:"fix,omitempty"` // the statement or change that would mend it
 }

@@ -21,9 +21,9 @@ type CheckResult struct {
 // Check asks, without changing anything and without the lock, whether a run
 // would be refused now. It asks every guard, also when one refuses; when the
 // active cannot be reached, what depends on it is left out. The warnings are
-// what a run would warn of.
+// what a run would warn of, and advice.
 func (r *Runner) Check(ctx context.Context) (results []CheckResult, warnings []string, err error) {
-	p := &pass{Runner: r, dryRun: true}
+	p := &pass{Runner: r, dryRun: true, checking: true}
 	defer p.close()
 	add := func(name string, err error) {
 		c := CheckResult{Name: name, OK: err == nil}

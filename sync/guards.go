@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/snapshot"
@@ -393,7 +394,8 @@ func (p *pass) guardStopped(context.Context) error {
 	return stopped(p.inHome(p.profile.LockFile))
 }
 
-// guardDatabase refuses for every fatal finding of the engine and warns of the others.
+// guardDatabase refuses for every fatal finding of the engine and warns of the
+// others; a run, which may come every quarter of an hour, does not repeat advice.
 func (p *pass) guardDatabase(ctx context.Context) error {
 	if p.Engine == nil {
 		return nil
@@ -409,7 +411,11 @@ func (p *pass) guardDatabase(ctx context.Context) error {
 			if f.Fix != "" {
 				text += "; to mend it: " + f.Fix
 			}
-			p.warn("", text)
+			if f.Advice && !p.checking {
+				p.Event.Emit(event.Event{Kind: event.Info, Step: "guard", Text: text})
+			} else {
+				p.warn("", text)
+			}
 			continue
 		}
 		fatal = append(fatal, hint.New(text, strings.TrimSpace(f.Fix)))

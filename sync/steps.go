@@ -19,8 +19,9 @@ import (
 // pass is one run at work: what the steps hand to each other.
 type pass struct {
 	*Runner
-	dryRun bool
-	report Report
+	dryRun   bool
+	checking bool // for Check, which also gives advice
+	report   Report
 
 	role    role.State
 	active  Active

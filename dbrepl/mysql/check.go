@@ -35,6 +35,11 @@ func (p *pair) note(subject, problem, fix string) {
 	p.findings = append(p.findings, dbrepl.Finding{Subject: subject, Problem: problem, Fix: fix})
 }
 
+// advise notes what could be better, where nothing is wrong with a run.
+func (p *pair) advise(subject, problem, fix string) {
+	p.findings = append(p.findings, dbrepl.Finding{Advice: true, Subject: subject, Problem: problem, Fix: fix})
+}
+
 func (e *Engine) inspect(ctx context.Context) (*pair, error) {
 	a, err := e.active.session(ctx, "")
 	if err != nil {
@@ -146,7 +151,7 @@ func (e *Engine) inspectActive(ctx context.Context, c *sql.Conn, p *pair) (reada
 		p.fatal(account, "it may not see the definitions of stored procedures and functions", fix)
 	}
 	if id := p.active; id.MariaDB && id.BinaryLog && !mayDo(all, id, binlogRight(id)) {
-		p.note(account, "it may not keep its reading out of the binary log's sight, so whoever alters a table during a capture waits for its end",
+		p.advise(account, "it may not keep its reading out of the binary log's sight, so whoever alters a table during a capture waits for its end",
 			grantStatement([]string{binlogRight(id)}, "*.*", id.User))
 	}
 	e.inspectSnapshotRights(p, all, account)

@@ -66,7 +66,7 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 		return nil, err
 	}
 	if id.BinaryLog && !may(binlogRight(id)) {
-		p.note(account, "it may not leave its own work out of the standby's binary log, which grows by every capture", grantStatement([]string{binlogRight(id)}, "*.*", id.User))
+		p.advise(account, "it may not leave its own work out of the standby's binary log, which grows by every capture", grantStatement([]string{binlogRight(id)}, "*.*", id.User))
 	}
 	return all, nil
 }
@@ -109,7 +109,7 @@ func (e *Engine) inspectDefiners(ctx context.Context, c *sql.Conn, p *pair, obje
 		return nil
 	}
 	if !all.hasTable("SELECT", "mysql", "user") {
-		p.note("standby account "+p.standby.User, "it may not see whether these accounts exist, to which objects of the database belong: "+someOf(slices.Sorted(maps.Keys(owned))),
+		p.advise("standby account "+p.standby.User, "it may not see whether these accounts exist, to which objects of the database belong: "+someOf(slices.Sorted(maps.Keys(owned))),
 			grantStatement([]string{"SELECT"}, "mysql.user", p.standby.User))
 		return nil
 	}

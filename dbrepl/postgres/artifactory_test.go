@@ -37,6 +37,7 @@ func artifactoryGenerations(t *testing.T, l *lab) {
 		must(t, err)
 		must(t, c.Publish(t.Context()))
 		l.sameDatabases(t)
+		l.wantAlike(t, l.engine(t))
 		if a, s := l.state(t, l.active, l.name), l.state(t, l.standby, l.name); a != s {
 			t.Errorf("Artifactory %s:\n%s", version, firstDifference(a, s))
 		}

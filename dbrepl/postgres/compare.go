@@ -8,8 +8,10 @@ import (
 	"github.com/drsync/drsync/dbrepl"
 )
 
-// Compare compares the visible database with the active's table by table, by
-// the sums of the rows' hashes.
+// Compare compares the visible database with the active's: each table by the sum
+// of its rows' hashes, and the definitions of both as the servers word them,
+// which is as of the same snapshot but for what a server words as of now. A
+// sequence must not be behind the active's, which takes part in no transaction.
 func (e *Engine) Compare(ctx context.Context) (dbrepl.Comparison, error) {
 	c, err := e.compare(ctx)
 	return c, e.failed("compare", err)
@@ -30,7 +32,7 @@ func (e *Engine) compareVisible(parent context.Context) (dbrepl.Comparison, erro
 	defer stop()
 	ctx, stopStandby := e.standby.guard(ctx, e.opt.Maintenance)
 	defer stopStandby()
-	active, point, err := e.lookAtActive(ctx)
+	active, there, point, err := e.lookAtActive(ctx)
 	if err != nil {
 		return dbrepl.Comparison{}, err
 	}
@@ -38,38 +40,59 @@ func (e *Engine) compareVisible(parent context.Context) (dbrepl.Comparison, erro
 	if err != nil {
 		return dbrepl.Comparison{}, err
 	}
-	return compared(active, standby, point), nil
+	here, err := e.lookAtDefinitions(ctx)
+	if err != nil {
+		return dbrepl.Comparison{}, err
+	}
+	return compared(active, standby, point, definitionDifferences(there, here)), nil
 }
 
-// lookAtActive sums up the active's database in one snapshot.
-func (e *Engine) lookAtActive(ctx context.Context) (contents, dbrepl.Point, error) {
+// lookAtDefinitions reads those of the standby's database.
+func (e *Engine) lookAtDefinitions(ctx context.Context) ([]part, error) {
+	c, err := e.standby.connect(ctx, e.opt.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer end(c)
+	all, err := readDefinitions(ctx, c)
+	return all, e.standby.explain(ctx, err)
+}
+
+// lookAtActive sums up the active's database, and reads its definitions, in one
+// snapshot.
+func (e *Engine) lookAtActive(ctx context.Context) (contents, []part, dbrepl.Point, error) {
+	none := dbrepl.Point{}
 	side, err := e.active.connect(ctx, e.opt.Name)
 	if err != nil {
-		return nil, dbrepl.Point{}, err
+		return nil, nil, none, err
 	}
 	defer end(side)
 	leader, err := e.active.connect(ctx, e.opt.Name)
 	if err != nil {
-		return nil, dbrepl.Point{}, err
+		return nil, nil, none, err
 	}
 	defer end(leader)
 	id, err := e.active.identify(ctx, side)
 	if err != nil {
-		return nil, dbrepl.Point{}, err
+		return nil, nil, none, err
 	}
 	t, _, err := e.snapshot(ctx, side, leader, "drsync")
 	if err != nil {
-		return nil, dbrepl.Point{}, e.active.explain(ctx, err)
+		return nil, nil, none, e.active.explain(ctx, err)
 	}
 	t.point.Server = id.String()
+	definitions, err := readDefinitions(ctx, leader)
+	if err != nil {
+		return nil, nil, none, e.active.explain(ctx, err)
+	}
 	found, err := countAll(ctx, []querier{leader}, t.tables, true)
-	return found, t.point, e.active.explain(ctx, err)
+	return found, definitions, t.point, e.active.explain(ctx, err)
 }
 
 var _ querier = (*pgx.Conn)(nil)
 
-// compared finds the tables that differ.
-func compared(active, standby contents, point dbrepl.Point) dbrepl.Comparison {
+// compared finds the tables that differ, and adds the definitions that do.
+func compared(active, standby contents, point dbrepl.Point, definitions []dbrepl.Difference) dbrepl.Comparison {
 	c := dbrepl.Comparison{Active: point, Tables: active.tables(), Rows: active.rows(), Chunks: int64(len(active))}
 	add := func(d dbrepl.Difference) {
 		c.Different++
@@ -89,6 +112,9 @@ func compared(active, standby contents, point dbrepl.Point) dbrepl.Comparison {
 		case a == s:
 			continue
 		}
+		add(d)
+	}
+	for _, d := range definitions {
 		add(d)
 	}
 	return c

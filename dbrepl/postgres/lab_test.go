@@ -178,6 +178,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"TheTimeIsBeforeTheSnapshot", theTimeIsBeforeTheSnapshot},
 		{"WhatIsNotTheSameStopsTheCapture", whatIsNotTheSameStopsTheCapture},
 		{"CompareNamesTheTable", compareNamesTheTable},
+		{"CompareNamesTheDefinition", compareNamesTheDefinition},
 		{"CaptureMakesWay", captureMakesWay},
 		{"DefinitionsThatChange", definitionsThatChange},
 		{"LockedTableStopsTheCapture", lockedTableStopsTheCapture},

@@ -165,6 +165,7 @@ func everyObjectArrives(t *testing.T, l *lab) {
 		t.Fatal(err)
 	}
 	l.sameDatabases(t)
+	l.wantAlike(t, e)
 	for _, q := range []string{
 		"SELECT last_value, is_called FROM app.counter",
 		"SELECT last_value, is_called FROM app.orders_id_seq",

@@ -1,0 +1,78 @@
+package postgres
+
+import (
+	"strings"
+	"testing"
+)
+
+// compareNamesTheDefinition changes definitions on the standby, one after the
+// other, and finds each by its name.
+func compareNamesTheDefinition(t *testing.T, l *lab) {
+	l.onActive(t, `CREATE SCHEMA app; CREATE DOMAIN app.few AS int CHECK (VALUE > 0); CREATE TYPE app.mood AS ENUM ('sad', 'ok');
+		CREATE TABLE app.a (id int PRIMARY KEY, m app.mood, x text COLLATE "C" DEFAULT 'é'); INSERT INTO app.a VALUES (1, 'ok'); CREATE TABLE app.gone (n int); ALTER TABLE app.gone ADD was int; ALTER TABLE app.gone DROP n;
+		CREATE TABLE app.empty (n app.few NOT NULL, m int GENERATED ALWAYS AS (n * 2) STORED, i bigint GENERATED ALWAYS AS IDENTITY, CONSTRAINT big CHECK (m > 3)); CREATE INDEX one ON app.empty (m) WHERE m > 7;
+		CREATE TABLE app.p (n int PRIMARY KEY, a int REFERENCES app.a) PARTITION BY RANGE (n); CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES FROM (1) TO (9); CREATE INDEX ON app.p (a);
+		CREATE FUNCTION app.f(n int) RETURNS int LANGUAGE sql AS 'SELECT n + 1'; CREATE FUNCTION app.t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+		CREATE AGGREGATE app.most(int) (sfunc = int4larger, stype = int);
+		CREATE TRIGGER t BEFORE INSERT ON app.a FOR EACH ROW EXECUTE FUNCTION app.t(); CREATE TRIGGER s AFTER INSERT ON app.p FOR EACH ROW EXECUTE FUNCTION app.t();
+		CREATE VIEW app.v AS SELECT id FROM app.a; CREATE MATERIALIZED VIEW app.mv AS SELECT 1 AS one; CREATE RULE r AS ON DELETE TO app.v DO INSTEAD NOTHING;
+		CREATE SEQUENCE app.up; CREATE SEQUENCE app.down INCREMENT -3 MAXVALUE 100 MINVALUE -100 CYCLE CACHE 5; SELECT nextval('app.up'), nextval('app.up'), nextval('app.down'), nextval('app.down'); CREATE SEQUENCE app.unused;
+		ALTER TABLE app.a ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON app.a USING (id > 0); CREATE STATISTICS app.st ON id, m FROM app.a;
+		GRANT SELECT ON app.v TO PUBLIC; REVOKE SELECT ON app.v FROM PUBLIC`)
+	e := l.engine(t)
+	l.sync(t, e)
+	l.wantAlike(t, e)
+	for _, c := range []struct{ change, back, want string }{
+		{"SELECT setval('app.up', 1)", "SELECT setval('app.up', 2)", "value of sequence app.up: behind the active: 1, on the active 2"},
+		{"SELECT setval('app.up', 9)", "", ""},
+		{"ALTER SEQUENCE app.down RESTART WITH 50", "SELECT setval('app.down', -10)", "value of sequence app.down: behind the active"},
+		{"ALTER SEQUENCE app.up INCREMENT 7", "ALTER SEQUENCE app.up INCREMENT 1", "sequence app.up: defined differently"},
+		{"CREATE OR REPLACE FUNCTION app.f(n int) RETURNS int LANGUAGE sql AS 'SELECT n + 2'", "CREATE OR REPLACE FUNCTION app.f(n int) RETURNS int LANGUAGE sql AS 'SELECT n + 1'", "function app.f(integer): defined differently"},
+		{"CREATE FUNCTION app.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION app.f()", "function app.f(): only the standby has it"},
+		{"ALTER POLICY own ON app.a USING (id > 1)", "ALTER POLICY own ON app.a USING (id > 0)", "policy app.a.own: defined differently"},
+		{"DROP POLICY own ON app.a", "CREATE POLICY own ON app.a USING (id > 0)", "policy app.a.own: only the active has it"},
+		{"ALTER TABLE app.empty DROP CONSTRAINT big", "ALTER TABLE app.empty ADD CONSTRAINT big CHECK (m > 3)", "constraint app.empty.big: only the active has it"},
+		{"ALTER TABLE app.p DROP CONSTRAINT p_pkey", "ALTER TABLE app.p ADD PRIMARY KEY (n)", "constraint app.p.p_pkey: only the active has it"},
+		{"ALTER TABLE app.empty ADD zz int", "ALTER TABLE app.empty DROP zz", "column app.empty.zz: only the standby has it"},
+		{"ALTER TABLE app.gone ALTER was TYPE bigint", "ALTER TABLE app.gone ALTER was TYPE int", "column app.gone.was: defined differently: bigint, on the active integer"},
+		{"ALTER TABLE app.a ALTER x SET DEFAULT 'e'", "ALTER TABLE app.a ALTER x SET DEFAULT 'é'", "column app.a.x: defined differently"},
+		{"CREATE VIEW app.new AS SELECT 1", "DROP VIEW app.new", "view app.new: only the standby has it"},
+		{"CREATE OR REPLACE VIEW app.v AS SELECT id + 0 AS id FROM app.a", "CREATE OR REPLACE VIEW app.v AS SELECT id FROM app.a", "view app.v: defined differently"},
+		{"ALTER TABLE app.a DISABLE TRIGGER t", "ALTER TABLE app.a ENABLE TRIGGER t", "trigger app.a.t: defined differently"},
+		{"DROP INDEX app.one", "CREATE INDEX one ON app.empty (m) WHERE m > 7", "index app.empty.one: only the active has it"},
+		{"ALTER TYPE app.mood RENAME VALUE 'sad' TO 'bad'", "ALTER TYPE app.mood RENAME VALUE 'bad' TO 'sad'", "type app.mood: defined differently"},
+		{"GRANT SELECT ON app.v TO PUBLIC", "REVOKE SELECT ON app.v FROM PUBLIC", "view app.v: defined differently"},
+		{"DROP RULE r ON app.v", "CREATE RULE r AS ON DELETE TO app.v DO INSTEAD NOTHING", "rule app.v.r: only the active has it"},
+		{"DROP STATISTICS app.st", "CREATE STATISTICS app.st ON id, m FROM app.a", "statistics app.st: only the active has it"},
+		{"CREATE SCHEMA other", "DROP SCHEMA other", "schema other: only the standby has it"},
+		{"DROP VIEW app.v", "", "view app.v: only the active has it"},
+	} {
+		l.standby.Exec(t, l.name, "BEGIN READ WRITE; "+c.change+"; COMMIT")
+		if got := l.compared(t, e); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: got %s, want %s", c.change, got, c.want)
+		}
+		if c.back != "" {
+			l.standby.Exec(t, l.name, "BEGIN READ WRITE; "+c.back+"; COMMIT")
+			l.wantAlike(t, e)
+		}
+	}
+}
+
+// compared is what differs, a line each.
+func (l *lab) compared(t testing.TB, e *Engine) string {
+	t.Helper()
+	c, err := e.Compare(t.Context())
+	must(t, err)
+	var all []string
+	for _, d := range c.Differences {
+		all = append(all, d.String())
+	}
+	return strings.Join(all, "\n")
+}
+
+func (l *lab) wantAlike(t testing.TB, e *Engine) {
+	t.Helper()
+	if got := l.compared(t, e); got != "" {
+		t.Errorf("differs: %s", got)
+	}
+}

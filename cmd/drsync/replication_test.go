@@ -49,3 +49,38 @@ func TestNowByReplication(t *testing.T) {
 	p.must(0, "failover", "--force", "--yes")
 	p.must(10, "now")
 }
+
+// TestStatementsThatCannotBeReplicated has each of them followed by rows: a run copies
+// the database instead and says why, on one line, and a failover has a whole snapshot.
+func TestStatementsThatCannotBeReplicated(t *testing.T) {
+	for name, c := range map[string]struct{ before, statement, says string }{
+		"a procedure elsewhere": {"", "CREATE PROCEDURE other.p()\nBEGIN\n SELECT 1;\nEND", ": CREATE PROCEDURE"},
+		"partitions": {"CREATE TABLE artdb.logs (id INT, PRIMARY KEY(id)) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10))",
+			"ALTER TABLE artdb.logs ADD PARTITION (PARTITION p1 VALUES LESS THAN (20))", ": ALTER TABLE … PARTITION"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPair(t, "local")
+			p.replicated(t)
+			p.active.Exec(t, "", "CREATE DATABASE other; "+c.before)
+			p.must(0, "now")
+			p.change()
+			p.active.Exec(t, "", c.statement)
+			p.change()
+			_, said := p.must(0, "now", "--quiet")
+			found := false
+			for line := range strings.Lines(said) {
+				found = found || strings.Contains(line, "a copy of the whole database: transaction ") && strings.HasSuffix(line, c.says+"\n")
+			}
+			if !found {
+				t.Errorf("the run says\n%s", said)
+			}
+			p.checkEqual()
+			p.change()
+			p.must(0, "now", "--quiet")
+			p.checkEqual()
+			p.active.Kill()
+			p.must(0, "failover", "--yes", "--force")
+			p.checkPromise()
+		})
+	}
+}

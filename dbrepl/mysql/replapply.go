@@ -143,7 +143,7 @@ func (a *application) places(ctx context.Context, at position) (from, to place, 
 		}
 		return from, to, err
 	}
-	found, err := a.relayed(ctx, at, a.want)
+	found, err := a.relayed(ctx, at, a.want, nil)
 	if err == nil && !found.reached {
 		err = missing
 	}
@@ -155,7 +155,7 @@ func (a *application) receiveAgain(ctx context.Context) error {
 	if err := a.forget(ctx, a.run); err != nil {
 		return err
 	}
-	_, err := a.receive(ctx, a.gtid, a.want)
+	_, err := a.receive(ctx, a.gtid, a.want, nil)
 	return err
 }
 

@@ -173,6 +173,17 @@ func (d dialect) flush() string {
 	return "FLUSH RELAY LOGS FOR CHANNEL '" + channel + "'"
 }
 
+// events lists what a relay log holds; "" is the first.
+func (d dialect) events(file string) string {
+	if file != "" {
+		file = " IN " + text(file)
+	}
+	if d.mariaDB {
+		return "SHOW RELAYLOG '" + channel + "' EVENTS" + file
+	}
+	return "SHOW RELAYLOG EVENTS" + file + " FOR CHANNEL '" + channel + "'"
+}
+
 // applied is the expression of what the standby has applied.
 func (d dialect) applied() string {
 	if d.mariaDB {
@@ -260,9 +271,19 @@ func readStatus(r record) channelStatus {
 		delay:         get("sql_delay"),
 		bytes:         get("relay_log_space"),
 		place:         get("source_log_file", "master_log_file") + ":" + get("read_source_log_pos", "read_master_log_pos"),
-		receiveError:  get("last_io_error"),
+		receiveError:  oneLine(get("last_io_error")),
 		receiveNumber: get("last_io_errno"),
-		applyError:    get("last_sql_error"),
+		applyError:    oneLine(get("last_sql_error")),
 		applyNumber:   get("last_sql_errno"),
 	}
+}
+
+// oneLine makes one line of what a server says, which repeats statements as they were sent.
+func oneLine(s string) string {
+	const most = 500
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + " …"
+	}
+	return s
 }

@@ -44,7 +44,7 @@ func (r *Replica) follow(ctx context.Context, l *link, active identity, s standi
 		return nil, err
 	}
 	if !want.equal(s.at) {
-		if g.Counts.Bytes, err = l.receive(ctx, gtid, want); err != nil {
+		if g.Counts.Bytes, err = l.receive(ctx, gtid, want, l.lookout(s.at, want)); err != nil {
 			return nil, err
 		}
 	}
@@ -96,8 +96,9 @@ func (r *Replica) describe(ctx context.Context, snap *snapshot) (*generation, er
 }
 
 // receive brings everything up to a position into the relay logs, durably, and
-// returns how many bytes these have.
-func (l *link) receive(ctx context.Context, gtid string, want position) (int64, error) {
+// returns how many bytes these have. What look, if not nil, sees in them may be a
+// lostError.
+func (l *link) receive(ctx context.Context, gtid string, want position, look *lookout) (int64, error) {
 	s, err := l.channel(ctx)
 	if err != nil {
 		return 0, err
@@ -121,7 +122,7 @@ func (l *link) receive(ctx context.Context, gtid string, want position) (int64, 
 		err = l.run(ctx, l.say.flush())
 	}
 	if err == nil {
-		err = l.holds(ctx, want)
+		err = l.holds(ctx, want, look)
 	}
 	if err != nil && !l.continuous {
 		// Nobody shall go on to receive what nobody waits for.
@@ -132,20 +133,26 @@ func (l *link) receive(ctx context.Context, gtid string, want position) (int64, 
 	return size, err
 }
 
-// holds makes sure that the relay logs hold what the server says that it has received.
-func (l *link) holds(ctx context.Context, want position) error {
-	if !l.say.mariaDB {
-		return nil // the server tells what they hold
+// holds makes sure that the relay logs hold what the server says that it has
+// received, and that all of it can be applied.
+func (l *link) holds(ctx context.Context, want position, look *lookout) error {
+	if !l.say.mariaDB { // where the server tells what they hold
+		if look == nil {
+			return nil
+		}
+		whole, err := l.eachRelayed(ctx, func(_ place, kind string, info []byte) { look.event(kind, info) }, func(bool) {})
+		look.cut = !whole
+		return look.judge(err)
 	}
 	_, at, err := l.applied(ctx)
 	if err != nil {
 		return err
 	}
-	found, err := l.relayed(ctx, at, want)
+	found, err := l.relayed(ctx, at, want, look)
 	if err == nil && !found.reached {
 		err = errors.New("the standby's relay logs do not hold all that was received")
 	}
-	return err
+	return look.judge(err)
 }
 
 // receives says whether the channel already receives what is wanted.

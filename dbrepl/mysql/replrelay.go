@@ -20,31 +20,38 @@ type relayed struct {
 // errRelayLog says that a relay log does not exist or cannot be read.
 const errRelayLog = 1220
 
-// relayed looks through the relay logs, of which the server tells one after the
-// other, beginning with the first that it still has.
-func (l *link) relayed(ctx context.Context, at, until position) (relayed, error) {
+// relayed looks through the relay logs for the way to the point. look, if not nil,
+// sees all that they hold.
+func (l *link) relayed(ctx context.Context, at, until position, look *lookout) (relayed, error) {
 	w := relayWalk{at: at, until: until, seen: make(position)}
-	name := ""
-	for {
-		query := "SHOW RELAYLOG '" + channel + "' EVENTS"
-		if name != "" {
-			query += " IN " + text(name)
-		}
-		last, err := l.walk(ctx, query, &w)
-		if hasNumber(err, errRelayLog) {
-			break // there is no further one, or this one cannot be read on
-		}
-		if err != nil {
-			return relayed{}, fmt.Errorf("look through the relay logs: %w", l.e.standby.explain(ctx, err))
-		}
-		if name = nextRelayLog(last); name == "" {
-			break
-		}
-	}
-	return w.result(), nil
+	_, err := l.eachRelayed(ctx, func(at place, kind string, info []byte) {
+		w.event(at, kind, info)
+		look.event(kind, info)
+	}, func(closed bool) { w.torn = w.torn || !closed })
+	return w.result(), err
 }
 
-func (l *link) walk(ctx context.Context, query string, w *relayWalk) (file string, err error) {
+// eachRelayed goes through the relay logs, of which the server tells one after the
+// other, beginning with the first that it still has. ended hears of the end of
+// each: whether it says itself that it is one. It returns false when one could not
+// be read to its end.
+func (l *link) eachRelayed(ctx context.Context, event func(at place, kind string, info []byte), ended func(closed bool)) (bool, error) {
+	name := ""
+	for {
+		last, err := l.walk(ctx, l.say.events(name), event, ended)
+		if hasNumber(err, errRelayLog) {
+			return last == "", nil // there is no further one, or this one cannot be read on
+		}
+		if err != nil {
+			return false, fmt.Errorf("look through the relay logs: %w", l.e.standby.explain(ctx, err))
+		}
+		if name = nextRelayLog(last); name == "" {
+			return true, nil
+		}
+	}
+}
+
+func (l *link) walk(ctx context.Context, query string, event func(at place, kind string, info []byte), ended func(closed bool)) (file string, err error) {
 	rows, err := l.conn.QueryContext(ctx, query)
 	if err != nil {
 		return "", err
@@ -54,19 +61,19 @@ func (l *link) walk(ctx context.Context, query string, w *relayWalk) (file strin
 	var name, pos, kind, server, end, info sql.RawBytes
 	for rows.Next() {
 		if err := rows.Scan(&name, &pos, &kind, &server, &end, &info); err != nil {
-			return "", err
+			return file, err
 		}
 		n, err := strconv.ParseUint(string(pos), 10, 64)
 		if err != nil {
-			return "", fmt.Errorf("a position of %s: %w", name, err)
+			return file, fmt.Errorf("a position of %s: %w", name, err)
 		}
 		if file == "" {
 			file = string(name)
 		}
-		w.event(place{file, n}, string(kind), info)
+		event(place{file, n}, string(kind), info)
 		closed = string(kind) == "Rotate" || string(kind) == "Stop"
 	}
-	w.torn = w.torn || !closed
+	ended(closed)
 	return file, rows.Err()
 }
 

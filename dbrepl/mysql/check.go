@@ -211,7 +211,7 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 	if misfits != nil {
 		p.fatal(subject, "foreign keys point into other databases: "+someOf(namesOf(misfits)), fixOf(misfits))
 	}
-	columns, err := readColumns(ctx, c, e.opt.Name)
+	columns, stored, err := readColumns(ctx, c, e.opt.Name)
 	if err != nil {
 		return k, err
 	}
@@ -219,6 +219,14 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 		for _, col := range all {
 			if _, err := col.transport(); err != nil {
 				p.fatal("active table "+t, err.Error(), "")
+			}
+		}
+	}
+	for t, all := range stored {
+		for _, col := range all {
+			if of := col.zoned(columns[t]); of != "" {
+				p.note("active table "+t, fmt.Sprintf("the stored column %s is computed from %s, a TIMESTAMP, so its value depends on the time zone of whoever writes the row, and the standby may compute another", col.name, of),
+					"compute it from a DATETIME column, or make it VIRTUAL")
 			}
 		}
 	}

@@ -57,6 +57,17 @@ func (c column) transport() (transport, error) {
 	return transport{}, fmt.Errorf("column %s has the type %s, which is not supported", c.name, c.kind)
 }
 
+// zoned returns which TIMESTAMP column a generated column is computed from, or "".
+// What a session sees of one goes by its time zone.
+func (c column) zoned(others []column) string {
+	for _, o := range others {
+		if o.kind == "timestamp" && strings.Contains(strings.ToLower(c.computed), strings.ToLower(quote(o.name))) {
+			return o.name
+		}
+	}
+	return ""
+}
+
 // exactInUTF8 says whether every stored text of a character set comes back the
 // same from UTF-8.
 func exactInUTF8(charset string) bool {

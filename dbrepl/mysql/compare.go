@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
@@ -240,6 +241,26 @@ func (k *copier) verifyCopy(ctx context.Context, readers []*sql.Conn, tables []t
 	for _, d := range r.Differences {
 		what = append(what, d.String())
 	}
-	return hint.With(fmt.Errorf("%w inside the snapshot that it was copied from: %s", dbrepl.ErrDiffers, someOf(what)),
-		"look after the memory and disks of both hosts; drsync now captures anew")
+	advice := "look after the memory and disks of both hosts; drsync now captures anew"
+	if columns := inexact(tables, r.Differences); columns != nil {
+		advice = "look first at the columns " + someOf(columns) + ", whose values can come out otherwise (docs/design.md); if it is not them, " + advice
+	}
+	return hint.With(fmt.Errorf("%w inside the snapshot that it was copied from: %s", dbrepl.ErrDiffers, someOf(what)), advice)
+}
+
+// inexact names the columns of tables that differ of which the standby may have
+// made another value by itself: types inside of JSON, which only MySQL has, and
+// what is computed with a session's settings.
+func inexact(tables []table, differ []dbrepl.Difference) (names []string) {
+	for _, t := range tables {
+		if !slices.ContainsFunc(differ, func(d dbrepl.Difference) bool { return d.Table == t.name }) {
+			continue
+		}
+		for _, c := range slices.Concat(t.columns, t.stored) {
+			if c.kind == "json" || c.computed != "" {
+				names = append(names, t.name+"."+c.name)
+			}
+		}
+	}
+	return names
 }

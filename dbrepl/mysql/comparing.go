@@ -60,7 +60,7 @@ func (c *comparing) plan(ctx context.Context, a, s *sql.Conn, there, here []tabl
 			continue
 		}
 		sameName := func(a, b column) bool { return a.name == b.name }
-		if !slices.EqualFunc(t.columns, here[i].columns, sameName) {
+		if !slices.EqualFunc(t.columns, here[i].columns, sameName) || !slices.EqualFunc(t.stored, here[i].stored, sameName) {
 			continue
 		}
 		p := &compared{there: theirs[t.name], here: ours[t.name]}
@@ -97,7 +97,7 @@ func sumPlans(ctx context.Context, c *sql.Conn, tables []table) (map[string]sumP
 		if len(p.key) > 0 {
 			p.index = p.key[0].index
 		}
-		if p.row, err = rowHash(t.columns); err != nil {
+		if p.row, err = rowHash(slices.Concat(t.columns, t.stored)); err != nil {
 			return nil, fmt.Errorf("table %s: %w", t.name, err)
 		}
 		plans[t.name] = p

@@ -184,7 +184,7 @@ func (d definition) schema() schema {
 	for _, k := range d.Tables {
 		t := table{name: k.Name, ddl: k.SQL, sequence: len(k.State) > 0}
 		for _, c := range k.Columns {
-			t.columns = append(t.columns, column{c.Name, c.Kind, c.Charset, c.AutoIncrement, c.DefaultTo})
+			t.columns = append(t.columns, column{name: c.Name, kind: c.Kind, charset: c.Charset, autoIncrement: c.AutoIncrement, defaultTo: c.DefaultTo})
 		}
 		s.tables = append(s.tables, t)
 	}

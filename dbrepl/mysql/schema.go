@@ -27,6 +27,7 @@ type table struct {
 	size     int64    // bytes of its rows, as the server estimates
 	key      string   // the first column of its primary key, or ""
 	columns  []column // that a row is made of: without the generated ones
+	stored   []column // generated ones whose values are stored: they are compared, not copied
 }
 
 // column is one column of a table.
@@ -34,6 +35,7 @@ type column struct {
 	name, kind, charset string
 	autoIncrement       bool
 	defaultTo           string // the expression, if it draws from a sequence
+	computed            string // the expression, of a generated column
 }
 
 // errChanged says that the active's definitions changed under a capture.
@@ -66,7 +68,7 @@ func readTables(ctx context.Context, c *sql.Conn, schemaName string) ([]table, e
 	if err != nil {
 		return nil, err
 	}
-	columns, err := readColumns(ctx, c, schemaName)
+	columns, stored, err := readColumns(ctx, c, schemaName)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,7 @@ func readTables(ctx context.Context, c *sql.Conn, schemaName string) ([]table, e
 	}
 	var tables []table
 	for _, r := range all {
-		t := table{name: r.get("name"), sequence: r.get("type") == "SEQUENCE", columns: columns[r.get("name")], key: keys[r.get("name")]}
+		t := table{name: r.get("name"), sequence: r.get("type") == "SEQUENCE", columns: columns[r.get("name")], stored: stored[r.get("name")], key: keys[r.get("name")]}
 		t.size, _ = strconv.ParseInt(r.get("size"), 10, 64) // an estimate: none is 0
 		if t.ddl, err = readDDL(ctx, c, t); err != nil {
 			if hasNumber(err, errNoSuchTable) {
@@ -126,30 +128,36 @@ func readDDL(ctx context.Context, c asker, t table) (string, error) {
 	return ddl, nil
 }
 
-func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (map[string][]column, error) {
+// readColumns returns the columns of each table that are not generated, and those
+// that are generated and stored.
+func readColumns(ctx context.Context, c *sql.Conn, schemaName string) (columns, stored map[string][]column, err error) {
 	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME name, DATA_TYPE kind, CHARACTER_SET_NAME cs, EXTRA extra,
-		COLUMN_DEFAULT def FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION`, schemaName)
+		COLUMN_DEFAULT def, GENERATION_EXPRESSION ge FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? ORDER BY TABLE_NAME, ORDINAL_POSITION`, schemaName)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	columns := make(map[string][]column)
+	columns, stored = make(map[string][]column), make(map[string][]column)
 	for _, r := range all {
 		extra := strings.ToUpper(r.get("extra"))
-		if strings.Contains(strings.ReplaceAll(extra, "DEFAULT_GENERATED", ""), "GENERATED") {
-			continue // computed by the server
-		}
 		col := column{
 			name:          r.get("name"),
 			kind:          strings.ToLower(r.get("kind")),
 			charset:       strings.ToLower(r.get("cs")),
 			autoIncrement: strings.Contains(extra, "AUTO_INCREMENT"),
 		}
+		if strings.Contains(strings.ReplaceAll(extra, "DEFAULT_GENERATED", ""), "GENERATED") { // by the server
+			col.computed = r.get("ge")
+			if _, err := col.transport(); err == nil && strings.Contains(extra, "STORED") {
+				stored[r.get("t")] = append(stored[r.get("t")], col)
+			}
+			continue
+		}
 		if strings.Contains(r.get("def"), "nextval(") {
 			col.defaultTo = r.get("def")
 		}
 		columns[r.get("t")] = append(columns[r.get("t")], col)
 	}
-	return columns, nil
+	return columns, stored, nil
 }
 
 var autoIncrementNow = regexp.MustCompile(` AUTO_INCREMENT=\d+`)

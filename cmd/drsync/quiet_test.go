@@ -19,3 +19,21 @@ func TestQuietRunIsQuiet(t *testing.T) {
 		t.Errorf("check: exit %d: %s%s", status, out, said)
 	}
 }
+
+// TestCheckKnowsThePauseBetweenRuns has the active throw its binary logs away
+// long before the next run.
+func TestCheckKnowsThePauseBetweenRuns(t *testing.T) {
+	p := newPair(t, "local")
+	p.replicated(t)
+	p.replace(t, "drsync.yaml", strings.Replace(p.mustRead("drsync.yaml", ""), `schedule: "*/15 * * * *"`, `schedule: "CRON_TZ=UTC 0 3 * * 0"`, 1))
+	p.active.Exec(t, "", "SET GLOBAL binlog_expire_logs_seconds=3600")
+	p.must(0, "now", "--quiet")
+	const problem, fix = "up to 168h0m0s pass between two runs", "SET GLOBAL binlog_expire_logs_seconds=1209600"
+	if out, said := p.must(0, "check"); !strings.Contains(out+said, problem) || !strings.Contains(out+said, fix) {
+		t.Errorf("check: %s%s", out, said)
+	}
+	p.active.Exec(t, "", fix)
+	if out, said := p.must(0, "check"); strings.Contains(out+said, "between two runs") {
+		t.Errorf("check: %s%s", out, said)
+	}
+}

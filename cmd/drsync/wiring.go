@@ -227,7 +227,7 @@ func newReplica(cfg *config.Config, o mysql.Options) (dbrepl.Engine, error) {
 		return nil, cfg.Problem("database.replication.password", err)
 	}
 	return mysql.NewReplica(mysql.ReplicaOptions{
-		Options: o, Continuous: r.Continuous,
+		Options: o, Continuous: r.Continuous, Pause: cfg.Schedule.LongestGap(time.Now()),
 		Source: mysql.ReplicaSource{Address: r.Address, User: r.User, Password: password, TLS: r.TLS == config.TLSVerify, CA: r.CA},
 	})
 }

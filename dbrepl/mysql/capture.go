@@ -83,6 +83,7 @@ type copier struct {
 	step     string // that its progress is of
 	source   string // the name that the schema has where it comes from
 	target   string // the schema that is filled
+	fold     bool   // names of schemas are the same in any case
 	lasting  bool   // the target is not to be renamed into another schema
 	local    bool   // LOAD DATA LOCAL is allowed
 	keep     *keeper
@@ -96,7 +97,7 @@ type copier struct {
 }
 
 func (e *Engine) copySchema(ctx context.Context, active identity, local bool, o dbrepl.CaptureOptions) (_ *generation, err error) {
-	k := &copier{Engine: e, step: "capture", source: e.opt.Name, target: e.stagingName(), local: local, theirs: active}
+	k := &copier{Engine: e, step: "capture", source: e.opt.Name, target: e.stagingName(), local: local, theirs: active, fold: active.LowerCase != "0"}
 	if k.keep, err = newKeeper(o.Dump); err != nil {
 		return nil, err
 	}

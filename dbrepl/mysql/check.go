@@ -77,6 +77,9 @@ func (e *Engine) inspect(ctx context.Context) (*pair, error) {
 			return nil, e.active.explain(ctx, err)
 		}
 	}
+	if err := e.inspectViews(ctx, a, s, p, k.objects); err != nil {
+		return nil, err
+	}
 	theirs, err := readSettings(ctx, a)
 	if err != nil {
 		return nil, e.active.explain(ctx, err)

@@ -145,7 +145,7 @@ func (e *Engine) mayHold(ctx context.Context, p *pair, k *kept) error {
 }
 
 func (e *Engine) unpacker(k *kept, target string, local bool) *copier {
-	c := &copier{Engine: e, step: "load", source: k.manifest.Name, target: target, local: local, g: e.newGeneration(k.manifest.Point, k.schema)}
+	c := &copier{Engine: e, step: "load", source: k.manifest.Name, target: target, local: local, fold: k.def.LowerCase != "0", g: e.newGeneration(k.manifest.Point, k.schema)}
 	c.g.Events = slices.Clone(k.def.Events)
 	return c
 }
@@ -191,7 +191,7 @@ func (e *Engine) restoreAs(ctx context.Context, dir, name string) (_ dbrepl.Coun
 	defer switchBack()
 	c := e.unpacker(k, name, local)
 	c.lasting = true
-	c.renameObjects(k.def.LowerCase != "0")
+	c.renameObjects(c.fold)
 	there, half, err := e.mayCreate(ctx, name, p.standby)
 	if err != nil {
 		return dbrepl.Counts{}, err

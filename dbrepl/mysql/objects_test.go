@@ -250,3 +250,29 @@ func stringsOf(t testing.TB, v dbrepl.View, q string) ([]string, error) {
 	}
 	return lines, nil
 }
+
+// TestViewNamesItsOwnSchema: such a view arrives as it is written.
+func TestViewNamesItsOwnSchema(t *testing.T) { everywhere(t, viewNamesItsOwnSchema) }
+
+func viewNamesItsOwnSchema(t *testing.T, p product) {
+	l := startLab(t, p)
+	acceptObjects(t, l)
+	l.active.Exec(t, "", "SET GLOBAL log_bin_trust_function_creators=1; CREATE DATABASE other; CREATE TABLE other.x (a INT)")
+	l.standby.Exec(t, "", "CREATE DATABASE other; CREATE TABLE other.x (a INT)")
+	l.onActive(t, "CREATE TABLE a (x INT PRIMARY KEY); INSERT INTO a VALUES (1), (5); CREATE FUNCTION f1(x INT) RETURNS INT DETERMINISTIC RETURN x+1; CREATE VIEW far AS SELECT a FROM other.x")
+	l.onActive(t, "CREATE VIEW vf AS SELECT "+l.name+".f1(b.x) y FROM "+l.name+".a b")
+	e := l.engine(t)
+	for range 2 {
+		l.sync(t, e)
+		if got := l.mustQuery(t, l.standby, "SELECT y FROM vf ORDER BY y"); !slices.Equal(got, []string{"2", "6"}) {
+			t.Errorf("the view says %q", got)
+		}
+		want, got := definitions(t, l, l.active), definitions(t, l, l.standby)
+		for name, w := range want {
+			if got[name] != w {
+				t.Errorf("%s is %s, want %s", name, got[name], w)
+			}
+		}
+		l.onActive(t, "DELETE FROM a WHERE x = 9")
+	}
+}

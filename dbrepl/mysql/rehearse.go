@@ -52,7 +52,7 @@ func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views
 		var failed []object
 		var first error
 		for _, o := range views {
-			err := o.create(do, k.target, k.g.Collation)
+			err := k.here(o).create(do, k.target, k.g.Collation)
 			switch {
 			case err == nil:
 				ordered = append(ordered, o)
@@ -83,6 +83,16 @@ func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views
 		views = slices.Delete(views, broken, broken+1)
 	}
 	return ordered, nil
+}
+
+// here is a view as it can be created in the staging schema. One that names its
+// own schema, with a function for instance, is kept as it is written: it is
+// created again when the schema has that name.
+func (k *copier) here(o object) object {
+	if !k.lasting {
+		o.SQL, _ = renameSchema(o, k.opt.Name, k.target, k.fold)
+	}
+	return o
 }
 
 func (k *copier) objectError(ctx context.Context, err error) error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/blob"
@@ -19,6 +20,9 @@ type ReplicaOptions struct {
 	// and the standby has more than its snapshot when the active is lost. What is
 	// applied is the same: up to the point of a run, in that run's publish.
 	Continuous bool
+	// Pause is the longest time between two runs, as they are scheduled, for which
+	// the active has to keep its binary logs unless Continuous; 0 is not known.
+	Pause time.Duration
 }
 
 // ReplicaSource is how the standby's server reaches the active's.
@@ -46,6 +50,7 @@ type Replica struct {
 	e          *Engine
 	source     source
 	continuous bool
+	pause      time.Duration // that the active's binary logs have to last for; 0 is not known
 }
 
 var (
@@ -68,7 +73,11 @@ func NewReplica(o ReplicaOptions) (*Replica, error) {
 		_ = e.Close()
 		return nil, err
 	}
-	return &Replica{e: e, source: s, continuous: o.Continuous}, nil
+	r := &Replica{e: e, source: s, continuous: o.Continuous}
+	if !o.Continuous { // which receives all the time
+		r.pause = o.Pause
+	}
+	return r, nil
 }
 
 // Describe says what is replicated from where.

@@ -304,7 +304,7 @@ func (r *Replica) inspectWriters(ctx context.Context, l *link, p *pair) error {
 }
 
 // inspectRetention compares how long the active keeps its binary logs with the
-// age of the last snapshot.
+// pause between two runs and with the age of the last snapshot.
 func (r *Replica) inspectRetention(ctx context.Context, l *link, p *pair) error {
 	c, err := r.e.active.session(ctx, "")
 	if err != nil {
@@ -320,18 +320,36 @@ func (r *Replica) inspectRetention(ctx context.Context, l *link, p *pair) error 
 		return r.e.active.explain(ctx, err)
 	}
 	marker, err := readMarker(ctx, l.conn, r.e.opt.Name, r.e.opt.Name)
-	if err != nil || marker == nil {
+	if err != nil {
 		return r.e.standby.explain(ctx, err)
 	}
-	if problem := retention(v, now.Sub(marker.Point.Time)); problem != "" {
-		p.note("active server", problem, "SET GLOBAL binlog_expire_logs_seconds=…, several times the longest pause between runs, also in the server's configuration")
+	var age time.Duration
+	if marker != nil {
+		age = now.Sub(marker.Point.Time)
+	}
+	if problem := retention(v, age, r.pause); problem != "" {
+		p.note("active server", problem, enoughRetention(v, r.pause))
 	}
 	return nil
 }
 
+// enoughRetention is the statement that lets the active keep its binary logs for
+// twice the longest pause between runs.
+func enoughRetention(v record, pause time.Duration) string {
+	where := ", also in the server's configuration"
+	if pause == 0 {
+		return "SET GLOBAL binlog_expire_logs_seconds=…, several times the longest pause between runs" + where
+	}
+	if _, newer := v["binlog_expire_logs_seconds"]; !newer {
+		const day = 24 * time.Hour
+		return fmt.Sprintf("SET GLOBAL expire_logs_days=%d%s", (2*pause+day-1)/day, where)
+	}
+	return fmt.Sprintf("SET GLOBAL binlog_expire_logs_seconds=%d%s", int64((2 * pause).Seconds()), where)
+}
+
 // retention says what is wrong with how long binary logs are kept; age is that
-// of the last snapshot.
-func retention(v record, age time.Duration) string {
+// of the last snapshot, pause the longest time between two runs.
+func retention(v record, age, pause time.Duration) string {
 	seconds, _ := strconv.ParseFloat(v.get("binlog_expire_logs_seconds"), 64)
 	if days, _ := strconv.ParseFloat(v.get("expire_logs_days"), 64); seconds == 0 {
 		seconds = days * 24 * 60 * 60
@@ -341,6 +359,10 @@ func retention(v record, age time.Duration) string {
 	case keep == 0: // for ever
 	case age > keep:
 		return fmt.Sprintf("it keeps its binary log for %v, and the last snapshot is %v old: the next run may have to copy the whole database", keep, age.Round(time.Second))
+	case pause >= keep:
+		return fmt.Sprintf("it keeps its binary log for %v, and up to %v pass between two runs: such a run has to copy the whole database", keep, pause)
+	case pause > keep/2:
+		return fmt.Sprintf("it keeps its binary log for %v, and up to %v pass between two runs: one that fails may let the next copy the whole database", keep, pause)
 	case age > keep/2:
 		return fmt.Sprintf("it keeps its binary log for %v, and the last snapshot is already %v old", keep, age.Round(time.Second))
 	}

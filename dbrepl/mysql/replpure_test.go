@@ -278,16 +278,20 @@ func TestRetention(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		seconds, days string
-		age           time.Duration
+		age, pause    time.Duration
 		want          string
 	}{
-		{"0", "0", 100 * day, ""},
-		{"864000", "10", day, ""},
-		{"864000", "10", 6 * day, "already"},
-		{"864000", "10", 11 * day, "copy the whole database"},
-		{"", "1", 2 * day, "copy the whole database"},
+		{"0", "0", 100 * day, 0, ""},
+		{"864000", "10", day, 0, ""},
+		{"864000", "10", 6 * day, 0, "already"},
+		{"864000", "10", 11 * day, 0, "copy the whole database"},
+		{"", "1", 2 * day, 0, "copy the whole database"},
+		{"3600", "0", 0, 7 * day, "up to 168h0m0s pass between two runs: such a run"},
+		{"864000", "10", 0, 7 * day, "one that fails"},
+		{"864000", "10", day, 5 * day, ""},
+		{"0", "0", day, 7 * day, ""},
 	} {
-		got := retention(row("binlog_expire_logs_seconds", c.seconds, "expire_logs_days", c.days), c.age)
+		got := retention(row("binlog_expire_logs_seconds", c.seconds, "expire_logs_days", c.days), c.age, c.pause)
 		if (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%+v: %q", c, got)
 		}

@@ -26,6 +26,28 @@ func (s Schedule) String() string { return s.Spec }
 // MarshalJSON writes the schedule as written.
 func (s Schedule) MarshalJSON() ([]byte, error) { return json.Marshal(s.Spec) }
 
+// gapSlots bounds how many times of a schedule are looked at; those of every
+// minute of the office hours span a month.
+const gapSlots = 20_000
+
+// LongestGap is the longest time between two runs within the 400 days after t,
+// or within the first 20,000 runs; 0 without a schedule.
+func (s Schedule) LongestGap(t time.Time) (longest time.Duration) {
+	if s.IsZero() {
+		return 0
+	}
+	last := s.Cron.Next(t)
+	end := t.AddDate(0, 0, 400)
+	for n := 0; n < gapSlots && last.Before(end); n++ {
+		next := s.Cron.Next(last)
+		if next.IsZero() {
+			break
+		}
+		longest, last = max(longest, next.Sub(last)), next
+	}
+	return longest
+}
+
 // leastEvery is the least distance of an @every schedule.
 const leastEvery = time.Minute
 

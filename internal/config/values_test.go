@@ -138,3 +138,23 @@ func TestParseRate(t *testing.T) {
 		}
 	}
 }
+
+func TestLongestGap(t *testing.T) {
+	t.Parallel()
+	const hour = time.Hour
+	for spec, want := range map[string]time.Duration{
+		"*/15 * * * *": 15 * time.Minute, "CRON_TZ=UTC 0 3 * * 0": 168 * hour, "CRON_TZ=UTC * 9-17 * * 1-5": 63*hour + time.Minute,
+		"CRON_TZ=UTC 0 0 1 * *": 31 * 24 * hour, "@every 90m": 90 * time.Minute, "CRON_TZ=UTC 0 3 1 1 *": 365 * 24 * hour,
+	} {
+		s, err := ParseSchedule(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.LongestGap(time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)); got != want {
+			t.Errorf("%s: %v, want %v", spec, got, want)
+		}
+	}
+	if got := (Schedule{}).LongestGap(time.Now()); got != 0 {
+		t.Errorf("none: %v", got)
+	}
+}

@@ -100,8 +100,7 @@ func (r *Replica) inspectSource(ctx context.Context, l *link, p *pair) error {
 			return r.e.active.explain(ctx, err)
 		}
 		if partitions != nil {
-			p.note("active database "+r.e.opt.Name, "a statement about partitions there cannot be applied on the standby, which has none: "+someOf(partitions),
-				"after such a statement let the whole database be copied anew, as the error will say")
+			p.note("active database "+r.e.opt.Name, "a statement about partitions there cannot be applied on the standby, which has none, so the run after it copies the whole database: "+someOf(partitions), "")
 		}
 	}
 	here, err := l.ask(ctx, "@@GLOBAL.server_id")

@@ -240,7 +240,7 @@ func failover(s Status, clock snapshot.Clock) Failover {
 		note("%q (pid %d) is running and must end or be stopped first", s.Running.Command, s.Running.PID)
 	}
 	if s.Interrupted {
-		note("the interrupted publish of %s is finished first", s.Publish.ID)
+		note("the interrupted publish of %s is finished first; if that fails, the failover does too", s.Publish.ID)
 	}
 	if s.Last != nil && !s.Last.Complete {
 		if s.Last.Missing > 0 {

@@ -137,6 +137,9 @@ func definitionDifferences(there, here []part) (all []dbrepl.Difference) {
 		}
 	}
 	for _, s := range here {
+		if s.String() == "schema public" { // every new database has it; what is in it is named
+			continue
+		}
 		if _, both := active[s.String()]; !both && !lacks(active, s) {
 			add(s, "only the standby has it")
 		}

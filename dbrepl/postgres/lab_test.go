@@ -179,6 +179,8 @@ func TestOnSharedServers(t *testing.T) {
 		{"WhatIsNotTheSameStopsTheCapture", whatIsNotTheSameStopsTheCapture},
 		{"CompareNamesTheTable", compareNamesTheTable},
 		{"CompareNamesTheDefinition", compareNamesTheDefinition},
+		{"ADatabaseWithoutPublic", aDatabaseWithoutPublic},
+		{"AFunctionWithoutSchemaIsNamed", aFunctionWithoutSchemaIsNamed},
 		{"CaptureMakesWay", captureMakesWay},
 		{"DefinitionsThatChange", definitionsThatChange},
 		{"LockedTableStopsTheCapture", lockedTableStopsTheCapture},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -73,6 +74,9 @@ func adviseRoom(err error) error {
 	return err
 }
 
+// unqualified matches what a server says of a name that its search_path does not lead to.
+var unqualified = regexp.MustCompile(`(relation "[^"]*"|function .*\)|type "[^"]*") does not exist`)
+
 // adviseLoad adds what can be done about an error of pg_restore.
 func adviseLoad(err error) error {
 	text := err.Error()
@@ -82,6 +86,10 @@ func adviseLoad(err error) error {
 	case strings.Contains(text, "permission denied"), strings.Contains(text, "must be owner"), strings.Contains(text, "must be superuser"),
 		strings.Contains(text, "must be member"):
 		return hint.With(err, "make drsync's account on the standby a superuser, or a member of the roles that own what the database holds")
+	case unqualified.MatchString(text):
+		return hint.With(err, "while a dump is loaded nothing is found without its schema; if a function that a constraint, an index, a column or a view uses names it so, run on the active: ALTER FUNCTION … SET search_path = public, pg_temp")
+	case strings.Contains(text, "violates check constraint"):
+		return hint.With(err, "a constraint that looks at other rows may not hold while they are loaded; on the active, make one that a dump adds after the rows: ALTER TABLE … DROP CONSTRAINT …, ADD CONSTRAINT … CHECK (…) NOT VALID")
 	case strings.Contains(text, "No space left on device"):
 		return hint.With(err, room.Advice)
 	}

@@ -27,9 +27,12 @@ func replication(t *testing.T) table {
 	text, err := os.ReadFile(follow)
 	must(t, err)
 	dir := filepath.Dir(follow)
-	write(t, follow, strings.Replace(string(text), "mode: dump\n", fmt.Sprintf("mode: replication\n  replication: {address: \"%s\", user: repl, password: \"file:%s/password\"}\n", active.Addr, dir), 1))
+	mode := func(more string) {
+		write(t, follow, strings.Replace(string(text), "mode: dump\n", fmt.Sprintf("mode: replication\n  replication: {address: \"%s\", user: repl, password: \"file:%s/password\"%s}\n", active.Addr, dir, more), 1))
+	}
 
 	peer, ours := now(t, whole), now(t, follow)
+	mode("")
 	ours() // the first run copies everything
 	added := 0
 	add := func() {
@@ -41,13 +44,17 @@ func replication(t *testing.T) table {
 	arrived := func(standby *testenv.MariaDBServer) func() {
 		return func() { same(t, checksums(t, standby, "artdb"), checksums(t, active, "artdb")) }
 	}
+	what := fmt.Sprintf("%s new rows in each of two tables of %s", thousands(newRows), thousands(opts.rows))
+	compare := func(what string) line {
+		return race(what, add, contestant{run: peer, verify: arrived(dumped)}, contestant{run: ours, verify: arrived(followed)})
+	}
+	demanded := compare(what)
+	mode(", continuous: true")
+	ours() // from now on the standby's server stays connected
 	return table{
 		title: "A MariaDB database that has a few new rows",
 		peer:  "dump mode",
-		lines: []line{race(
-			fmt.Sprintf("%s new rows in each of two tables of %s", thousands(newRows), thousands(opts.rows)), add,
-			contestant{run: peer, verify: arrived(dumped)}, contestant{run: ours, verify: arrived(followed)},
-		)},
+		lines: []line{demanded, compare(what + ", received continuously")},
 		notes: []string{"Both are drsync: `mode: dump` copies the whole database in each run, `mode: replication` receives and applies what is new."},
 	}
 }

@@ -37,7 +37,9 @@ func (c column) transport() (transport, error) {
 	switch c.kind {
 	case "enum":
 		return transport{read: name + "+0", send: member, set: "CAST(%s AS UNSIGNED)"}, nil
-	case "bit", "year", "set":
+	case "set": // +0 makes a negative number of the last of 64 members, and on MySQL one of few digits
+		return transport{read: name + "|0", send: number, set: "CAST(%s AS UNSIGNED)"}, nil
+	case "bit", "year":
 		return transport{read: name + "+0", send: number, set: "CAST(%s AS UNSIGNED)"}, nil
 	case "float":
 		return transport{read: name + "+0e0", send: plain, set: "%s"}, nil

@@ -2,6 +2,8 @@ package mysql
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,5 +59,34 @@ func TestJSONOfMySQL(t *testing.T) {
 	_, err := l.engine(t).Capture(t.Context(), dbrepl.CaptureOptions{Verify: true})
 	if !errors.Is(err, dbrepl.ErrDiffers) || !strings.Contains(hint.Of(err), "js.doc") {
 		t.Errorf("a DECIMAL in a document: %v, %s", err, hint.Of(err))
+	}
+}
+
+// TestLargestSet copies a SET of as many members as there may be, all of whose
+// bits are used.
+func TestLargestSet(t *testing.T) { everywhere(t, largestSet) }
+
+func largestSet(t *testing.T, p product) {
+	l := startLab(t, p)
+	var members []string
+	for i := range 64 {
+		members = append(members, fmt.Sprintf("m%d", i))
+	}
+	l.onActive(t, "CREATE TABLE s (id INT PRIMARY KEY, s SET('"+strings.Join(members, "','")+"')) ENGINE=InnoDB")
+	l.onActive(t, "INSERT INTO s VALUES (1, 'm63'), (2, 'm0,m63'), (3, ''), (4, 'm0,m60'), (5, NULL), (6, '"+strings.Join(members, ",")+"')")
+	for _, local := range []bool{true, false} {
+		e := l.engine(t)
+		e.neverLocal = !local
+		c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Verify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		const q = "SELECT id, s FROM s ORDER BY id"
+		if want, got := l.mustQuery(t, l.active, q), l.mustQuery(t, l.standby, q); !slices.Equal(want, got) {
+			t.Errorf("%q, on the active %q", got, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,12 +16,17 @@ func (l *local) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, e
 	return func(yield func(File, error) bool) {
 		d := &descent{root: l.root}
 		defer d.close()
+		var soon upcoming
+		defer soon.close()
 		for w := range want {
 			if ctx.Err() != nil {
 				yield(File{}, context.Cause(ctx))
 				return
 			}
-			if !l.readOne(ctx, d, &w, yield) {
+			if w.Soon != "" {
+				soon.add(l, d, w.Soon)
+			}
+			if !l.readOne(ctx, d, &soon, &w, yield) {
 				return
 			}
 		}
@@ -30,8 +36,12 @@ func (l *local) Read(ctx context.Context, want iter.Seq[Want]) iter.Seq2[File, e
 	}
 }
 
-func (l *local) readOne(ctx context.Context, d *descent, w *Want, yield func(File, error) bool) bool {
-	st, fd, err := l.open(d, w.Path)
+func (l *local) readOne(ctx context.Context, d *descent, soon *upcoming, w *Want, yield func(File, error) bool) bool {
+	st, fd, ok := soon.take(w.Path)
+	err := error(nil)
+	if !ok {
+		st, fd, err = l.open(d, w.Path)
+	}
 	if err != nil {
 		return yield(File{Path: w.Path, Err: &PathError{Path: w.Path, Err: err}}, nil)
 	}
@@ -73,6 +83,57 @@ func (l *local) open(d *descent, path string) (info, int, error) {
 	st.Name = name
 	st.User, st.Group = l.owners.of(st.UID, st.GID)
 	return st, fd, nil
+}
+
+// upcoming are files that were opened before it is their turn, so that the disk
+// reads several at once. One that cannot be opened is tried again in its turn.
+type upcoming []upcomingFile
+
+type upcomingFile struct {
+	path string
+	st   info
+	fd   int
+}
+
+const (
+	// upcomingMost is how many there are: as many as a disk likes to have in its queue.
+	upcomingMost = 16
+	// upcomingBytes is how much of each is read ahead; the kernel does the rest when it is its turn.
+	upcomingBytes = 128 << 10
+)
+
+func (u *upcoming) add(l *local, d *descent, path string) {
+	if len(*u) == upcomingMost {
+		return
+	}
+	st, fd, err := l.open(d, path)
+	if err != nil {
+		return
+	}
+	if st.Size > 0 {
+		_ = unix.Fadvise(fd, 0, min(st.Size, upcomingBytes), unix.FADV_WILLNEED)
+	}
+	*u = append(*u, upcomingFile{path, st, fd})
+}
+
+// take gives away the file at path if it is there, with those that came before it closed: they were never asked for.
+func (u *upcoming) take(path string) (info, int, bool) {
+	i := slices.IndexFunc(*u, func(f upcomingFile) bool { return f.path == path })
+	if i < 0 {
+		return info{}, -1, false
+	}
+	f := (*u)[i]
+	for _, stray := range (*u)[:i] {
+		unix.Close(stray.fd)
+	}
+	*u = slices.Delete(*u, 0, i+1)
+	return f.st, f.fd, true
+}
+
+func (u *upcoming) close() {
+	for _, f := range *u {
+		unix.Close(f.fd)
+	}
 }
 
 // localBody gives the file's length as of opening, or the ranges that were asked

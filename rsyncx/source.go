@@ -187,6 +187,9 @@ type Want struct {
 	// Ranges, unless it is nil, are the parts to read: ascending, apart from each
 	// other, not empty. What lies behind the end of the file makes it ErrTorn.
 	Ranges []Range
+	// Soon, unless it is "", is a file that will be wanted whole before long: a
+	// source may have the disk begin with it. It changes no answer.
+	Soon string
 }
 
 // Range is a part of a file, in bytes.

@@ -14,21 +14,32 @@ type pair struct {
 	source        string
 	peer, ours    string // copies
 	state, config string // drsync's
+	disk          *disk  // that has the copies and drsync's state
 }
 
 func newPair(t *testing.T, server *testenv.SSHServer) pair {
 	t.Helper()
 	dir := workspace(t)
+	d := newDisk(t, opts.files)
 	p := pair{
 		server: server,
 		source: filepath.Join(dir, "active"),
-		peer:   filepath.Join(dir, "standby-rsync"),
-		ours:   filepath.Join(dir, "standby-drsync"),
-		state:  filepath.Join(dir, "state"),
+		peer:   filepath.Join(d.dir, "standby-rsync"),
+		ours:   filepath.Join(d.dir, "standby-drsync"),
+		state:  filepath.Join(d.dir, "state"),
 		config: filepath.Join(dir, "drsync.yaml"),
+		disk:   d,
 	}
-	empty(t, p.source, p.peer, p.ours, p.state)
+	empty(t, p.source)
+	p.fromNothing(t)
 	return p
+}
+
+// fromNothing takes everything away that was copied.
+func (p pair) fromNothing(t *testing.T) {
+	t.Helper()
+	p.disk.renew(t)
+	empty(t, p.peer, p.ours, p.state)
 }
 
 // writeConfig writes drsync's configuration; database is its part of that name.
@@ -82,11 +93,10 @@ func files(t *testing.T) table {
 		run:    now(t, p.config),
 		verify: func() { must(t, compare(p.source, p.ours, true)) },
 	}
-	fromNothing := func() { empty(t, p.peer, p.ours, p.state) }
 	more := func() { m.tree(t, p.source, opts.changes) }
 	what := fmt.Sprintf("%s files, %.2f GB", thousands(opts.files), float64(m.bytes)/1e9)
 	lines := []line{ // in this order: each begins with what the one before it left
-		race("first copy", fromNothing, peer, ours),
+		race("first copy", func() { p.fromNothing(t) }, peer, ours),
 		race("nothing changed", nil, peer, ours),
 		race(fmt.Sprintf("%d new files", opts.changes), more, peer, ours),
 	}
@@ -94,6 +104,6 @@ func files(t *testing.T) table {
 		title: "A home as one tree: " + what,
 		peer:  "`rsync -a --delete`",
 		lines: lines,
-		notes: []string{"Both over the same sshd on loopback. drsync's time includes writing everything out to the disk before it publishes; rsync leaves that to the kernel."},
+		notes: []string{"Both over the same sshd on loopback. drsync's time includes writing everything out to the disk before it publishes; rsync leaves that to the kernel.", p.disk.String()},
 	}
 }

@@ -36,13 +36,9 @@ func filestore(t *testing.T, rsync []line) table {
 		},
 	}
 	a.add(t, opts.files)
-	fromNothing := func() {
-		empty(t, a.ours, a.state)
-		must(t, os.RemoveAll(a.dbs[1]))
-	}
 	more := func() { a.add(t, opts.changes) }
 	lines := []line{
-		race("first copy", fromNothing, contestant{}, ours),
+		race("first copy", func() { a.fromNothing(t) }, contestant{}, ours),
 		race("nothing changed", nil, contestant{}, ours),
 		race(fmt.Sprintf("%d new blobs", opts.changes), more, contestant{}, ours),
 	}
@@ -61,7 +57,7 @@ func newArtifactory(t *testing.T) artifactory {
 	t.Helper()
 	a := artifactory{pair: newPair(t, testenv.SSHD(t)), maker: newMaker()}
 	dir := filepath.Dir(a.source)
-	a.dbs = [2]string{filepath.Join(dir, "active.sqlite"), filepath.Join(dir, "standby.sqlite")}
+	a.dbs = [2]string{filepath.Join(dir, "active.sqlite"), filepath.Join(a.disk.dir, "standby.sqlite")}
 	a.writeConfig(t, "artifactory", fmt.Sprintf("{engine: sqlite, mode: dump, active: {path: %s}, standby: {path: %s}}", a.dbs[0], a.dbs[1]))
 	write(t, filepath.Join(a.source, "etc/binarystore.xml"), "<config version=\"2\"><chain template=\"file-system\"/></config>\n")
 	write(t, filepath.Join(a.source, "etc/security/master.key"), "d3f2c7a1904be65d8a7703c1f5b98e62\n")

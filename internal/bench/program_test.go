@@ -16,9 +16,8 @@ import (
 )
 
 // rivals are rsync and drsync rsync, which get the same command line: a pull
-// from one sshd, directly or through a proxy that delays.
+// from one sshd, directly or through a proxy that counts and delays.
 type rivals struct {
-	proxy      *testenv.TCPProxy
 	source     string
 	peer, ours string // copies
 	home       string // where drsync finds its ssh settings
@@ -26,11 +25,11 @@ type rivals struct {
 	peaks      string // a directory where the far sides leave how much memory they took
 }
 
-// newRivals makes copies that begin empty in dir.
-func newRivals(t *testing.T, server *testenv.SSHServer, dir string) *rivals {
+// newRivals makes copies that begin empty in dir. A proxy, which may be nil, stands before the server
+// and takes a fifth of the processor time of a copy.
+func newRivals(t *testing.T, server *testenv.SSHServer, proxy *testenv.TCPProxy, dir string) *rivals {
 	t.Helper()
 	r := &rivals{
-		proxy:  testenv.Proxy(t, server.Addr),
 		source: filepath.Join(dir, "active"),
 		peer:   filepath.Join(dir, "standby-rsync"),
 		ours:   filepath.Join(dir, "standby-drsync"),
@@ -40,12 +39,16 @@ func newRivals(t *testing.T, server *testenv.SSHServer, dir string) *rivals {
 	r.settings = filepath.Join(r.home, ".ssh", "config")
 	empty(t, r.source, r.peer, r.ours, r.peaks)
 	known := filepath.Join(r.home, "known_hosts")
-	key, err := os.ReadFile(server.KnownHosts)
+	content, err := os.ReadFile(server.KnownHosts)
 	must(t, err)
-	_, key2, _ := strings.Cut(string(key), " ")
-	write(t, known, fmt.Sprintf("[%s]:%d %s", r.proxy.Host, r.proxy.Port, key2))
+	_, key, _ := strings.Cut(string(content), " ")
+	host, port := server.Host, server.Port
+	if proxy != nil {
+		host, port = proxy.Host, proxy.Port
+	}
+	write(t, known, fmt.Sprintf("[%s]:%d %s", host, port, key))
 	write(t, r.settings, fmt.Sprintf("Host active\n  HostName %s\n  Port %d\n  User %s\n  IdentityFile %s\n  IdentitiesOnly yes\n  BatchMode yes\n  StrictHostKeyChecking yes\n  UserKnownHostsFile %s\n",
-		r.proxy.Host, r.proxy.Port, server.User, server.Identity, known))
+		host, port, server.User, server.Identity, known))
 	return r
 }
 
@@ -142,7 +145,7 @@ func program(t *testing.T) table {
 	var lines []line
 	var notes []string
 	add := func(l []line, n ...string) { lines, notes = append(lines, l...), append(notes, n...) }
-	t.Run("many", func(t *testing.T) { add(manyFiles(t, server)) })
+	t.Run("many", func(t *testing.T) { l, n := manyFiles(t, server); add(l, n) })
 	t.Run("million", func(t *testing.T) { l, n := million(t, server); add(l, n) })
 	t.Run("large", func(t *testing.T) { l, n := largeFile(t, server); add(l, n) })
 	t.Run("far", func(t *testing.T) { add(farAway(t, server)) })
@@ -154,22 +157,25 @@ func program(t *testing.T) table {
 	}
 }
 
-func manyFiles(t *testing.T, server *testenv.SSHServer) []line {
-	r := newRivals(t, server, workspace(t))
+func manyFiles(t *testing.T, server *testenv.SSHServer) ([]line, string) {
+	r := newRivals(t, server, nil, workspace(t))
 	m := newMaker()
 	m.tree(t, r.source, opts.files)
+	d := newDisk(t, opts.files)
+	r.peer, r.ours = filepath.Join(d.dir, "standby-rsync"), filepath.Join(d.dir, "standby-drsync")
+	fromNothing := func() { d.renew(t); empty(t, r.peer, r.ours) }
 	peer, ours, _ := r.contestants(t)
 	what := fmt.Sprintf("%s files, %.2f GB", thousands(opts.files), float64(m.bytes)/1e9)
 	return []line{
-		race("first copy, "+what, r.fresh(t), peer, ours),
+		race("first copy, "+what, fromNothing, peer, ours),
 		race("nothing changed, "+thousands(opts.files)+" files", nil, peer, ours),
 		race(fmt.Sprintf("%d new files among %s", opts.changes, thousands(opts.files)), func() { m.tree(t, r.source, opts.changes) }, peer, ours),
-	}
+	}, d.String()
 }
 
 // million has ten times the files, nearly empty, of which nothing changes.
 func million(t *testing.T, server *testenv.SSHServer) ([]line, string) {
-	r := newRivals(t, server, workspace(t))
+	r := newRivals(t, server, nil, workspace(t))
 	n := 10 * opts.files
 	for i := range n {
 		dir := filepath.Join(r.source, fmt.Sprintf("part-%03d/group-%02d", i/10_000, i/100%100))
@@ -209,7 +215,8 @@ func mega(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
 
 // largeFile changes a few blocks of one large file between runs.
 func largeFile(t *testing.T, server *testenv.SSHServer) ([]line, string) {
-	r := newRivals(t, server, workspace(t))
+	proxy := testenv.Proxy(t, server.Addr)
+	r := newRivals(t, server, proxy, workspace(t))
 	path := filepath.Join(r.source, "disk.img")
 	size := int64(opts.large) << 20
 	random := rand.NewChaCha8([32]byte{7})
@@ -223,9 +230,9 @@ func largeFile(t *testing.T, server *testenv.SSHServer) ([]line, string) {
 		run := c.run
 		if run != nil {
 			c.run = func() {
-				before := r.proxy.Bytes()
+				before := proxy.Bytes()
 				run()
-				wire[i] = r.proxy.Bytes() - before
+				wire[i] = proxy.Bytes() - before
 			}
 		}
 	}
@@ -262,15 +269,15 @@ func fill(t *testing.T, path string, size int64, random *rand.ChaCha8) {
 
 // farAway copies many small files and a large one from far away.
 func farAway(t *testing.T, server *testenv.SSHServer) []line {
-	small := newRivals(t, server, workspace(t))
-	small.proxy.SetDelay(trip / 2)
+	proxy := testenv.Proxy(t, server.Addr)
+	proxy.SetDelay(trip / 2)
+	small := newRivals(t, server, proxy, workspace(t))
 	m := newMaker()
 	m.tree(t, small.source, opts.files/5)
 	peer, ours, _ := small.contestants(t)
 	lines := []line{race(fmt.Sprintf("far away: first copy of %s small files, %.0f MB", thousands(opts.files/5), float64(m.bytes)/1e6), small.fresh(t), peer, ours)}
 
-	large := newRivals(t, server, workspace(t))
-	large.proxy.SetDelay(trip / 2)
+	large := newRivals(t, server, proxy, workspace(t))
 	size := int64(opts.large) << 20 / 4
 	fill(t, filepath.Join(large.source, "disk.img"), size, rand.NewChaCha8([32]byte{8}))
 	peer, ours, _ = large.contestants(t)

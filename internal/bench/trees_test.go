@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,8 +74,8 @@ func compare(one, other string, meta bool) error {
 		if err != nil {
 			return err
 		}
-		if name := d.Name(); name == "_pre" || name == "_drsync" {
-			return fs.SkipDir // where uploads and the quarantine are: no blobs
+		if slices.Contains([]string{"_pre", "_drsync", ".drsync"}, d.Name()) {
+			return fs.SkipDir // where uploads, the quarantine and drsync's own are
 		}
 		if _, err := os.Lstat(one + strings.TrimPrefix(path, other)); err != nil {
 			return fmt.Errorf("too much: %w", err)

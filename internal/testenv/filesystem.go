@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,8 @@ type FileSystem struct {
 	Image string // the file that holds it
 	t     testing.TB
 	up    bool
+	size  int64
+	mkfs  []string
 }
 
 // fileSystemSize is what the programs that make them accept at least, with some room, in bytes.
@@ -35,23 +38,40 @@ func NewFileSystem(t testing.TB, kind string, options ...string) *FileSystem {
 		dir = t.TempDir()
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	fs := &FileSystem{Dir: filepath.Join(dir, "mounted"), Image: filepath.Join(dir, "image"), t: t}
-	err = errors.Join(os.Mkdir(fs.Dir, 0o755), os.WriteFile(fs.Image, nil, 0o600), os.Truncate(fs.Image, fileSystemSize))
+	fs, err := MakeFileSystem(t, dir, fileSystemSize, kind, options...)
 	if err != nil {
-		t.Fatal(err)
+		if os.Getenv("CI") != "" || os.Getenv("DRSYNC_TEST_ALL") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
 	}
-	if out, err := exec.Command("mkfs."+kind, append(options, fs.Image)...).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.%s: %v: %s", kind, err, out)
+	return fs
+}
+
+// MakeFileSystem makes and mounts one of size bytes, of which a disk holds what is written, in an
+// existing directory.
+func MakeFileSystem(t testing.TB, dir string, size int64, kind string, options ...string) (*FileSystem, error) {
+	t.Helper()
+	fs := &FileSystem{Dir: filepath.Join(dir, "mounted"), Image: filepath.Join(dir, "image"), t: t, size: size}
+	fs.mkfs = append(append([]string{"mkfs." + kind}, options...), fs.Image)
+	t.Cleanup(fs.Unmount)
+	return fs, errors.Join(os.Mkdir(fs.Dir, 0o755), fs.Renew())
+}
+
+// Renew makes it anew, with nothing in it.
+func (fs *FileSystem) Renew() error {
+	fs.t.Helper()
+	fs.Unmount()
+	if err := errors.Join(os.WriteFile(fs.Image, nil, 0o600), os.Truncate(fs.Image, fs.size)); err != nil {
+		return err
+	}
+	if out, err := exec.Command(fs.mkfs[0], fs.mkfs[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(fs.mkfs, " "), err, out)
 	}
 	if out, err := fs.mount(); err != nil {
-		text := strings.TrimSpace(string(out))
-		if os.Getenv("CI") != "" || os.Getenv("DRSYNC_TEST_ALL") != "" {
-			t.Fatalf("mount an %s file system: %v: %s", kind, err, text)
-		}
-		t.Skipf("mount an %s file system: %v: %s", kind, err, text)
+		return fmt.Errorf("mount what %s made: %w: %s", fs.mkfs[0], err, strings.TrimSpace(string(out)))
 	}
-	t.Cleanup(fs.Unmount)
-	return fs
+	return nil
 }
 
 func (fs *FileSystem) mount() ([]byte, error) {

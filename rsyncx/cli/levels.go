@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // flag is one word of --info or --debug, with the level that each count of -v
@@ -14,18 +15,18 @@ type flag struct {
 	most int
 }
 
-// infoFlags returns the words of --info.
-func infoFlags() []flag {
+// infoFlags returns the words of --info, which are asked for with every file.
+var infoFlags = sync.OnceValue(func() []flag {
 	return []flag{
 		{"BACKUP", []int{0, 0, 1}, 1}, {"COPY", []int{0, 1}, 1}, {"DEL", []int{0, 1}, 1}, {"FLIST", []int{0, 1}, 2},
 		{"MISC", []int{0, 1, 2}, 2}, {"MOUNT", []int{0, 0, 1}, 1}, {"NAME", []int{0, 1, 2}, 2}, {"NONREG", []int{1}, 1},
 		{"PROGRESS", []int{0}, 2}, {"REMOVE", []int{0, 0, 1}, 1}, {"SKIP", []int{0, 0, 1}, 2}, {"STATS", []int{0, 1}, 3},
 		{"SYMSAFE", []int{0, 1}, 1},
 	}
-}
+})
 
 // debugFlags returns the words of --debug. FILTER and DELTASUM have an effect.
-func debugFlags() []flag {
+var debugFlags = sync.OnceValue(func() []flag {
 	var all []flag
 	for name := range strings.FieldsSeq("ACL BACKUP BIND CHDIR CONNECT CMD DEL DELTASUM DUP EXIT FILTER FLIST FUZZY GENR HASH HLINK ICONV IO NSTR OWN PROTO RECV SEND TIME") {
 		at := []int{0}
@@ -35,7 +36,7 @@ func debugFlags() []flag {
 		all = append(all, flag{name, at, 4})
 	}
 	return all
-}
+})
 
 // levels reads a list of words, each with a level behind it or none for 1.
 func levels(words func() []flag) action {

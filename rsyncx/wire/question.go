@@ -17,6 +17,7 @@ type question struct {
 	block  int64          // of sums
 	weak   bool           // of sums
 	sum    rsyncx.SumKind // of sums: another one of the whole
+	soon   string         // asked whole some questions later, or ""; the agent's own
 }
 
 const (

@@ -61,7 +61,7 @@ func (a *agent) endOfAnswers(ctx context.Context, asked *questions) error {
 func wants(ctx context.Context, src rsyncx.Source, asked iter.Seq[question]) iter.Seq[rsyncx.Want] {
 	return func(yield func(rsyncx.Want) bool) {
 		for q := range asked {
-			w := rsyncx.Want{Path: q.path, Size: -1, Ranges: q.ranges}
+			w := rsyncx.Want{Path: q.path, Size: -1, Ranges: q.ranges, Soon: q.soon}
 			if q.kind == kindPart {
 				w.Ranges = []rsyncx.Range{}
 				// An error is found once more by Read, which tells it.
@@ -82,6 +82,9 @@ func wants(ctx context.Context, src rsyncx.Source, asked iter.Seq[question]) ite
 	}
 }
 
+// soonAfter is how many questions ahead the disk is told of.
+const soonAfter = 12
+
 // questions is what a client asks in one request.
 type questions struct {
 	box   *inbox
@@ -89,18 +92,29 @@ type questions struct {
 	err   error        // what ended them, unless it was their end
 }
 
+// all returns the questions in their order. It looks ahead as far as they have
+// arrived, and waits only for the next one.
 func (n *questions) all(ctx context.Context, sums bool) iter.Seq[question] {
 	return func(yield func(question) bool) {
-		for {
-			batch, last, err := n.batch(ctx, sums)
-			if err != nil || last {
-				n.err = err
-				return
-			}
-			for _, q := range batch {
-				if !yield(q) {
+		var ahead []question
+		for ended := false; ; {
+			for !ended && (len(ahead) == 0 || len(ahead) <= soonAfter && n.box.more()) {
+				batch, last, err := n.batch(ctx, sums)
+				if err != nil {
+					n.err = err
 					return
 				}
+				ahead, ended = append(ahead, batch...), last
+			}
+			if len(ahead) == 0 {
+				return
+			}
+			q := ahead[0]
+			if ahead = ahead[1:]; len(ahead) >= soonAfter && ahead[soonAfter-1].kind == kindWhole {
+				q.soon = ahead[soonAfter-1].path
+			}
+			if !yield(q) {
+				return
 			}
 		}
 	}

@@ -2,7 +2,10 @@ package bench
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -51,4 +54,22 @@ func (d *disk) String() string {
 		return "First copies went to a directory of a file system in use; what was deleted there before slows them."
 	}
 	return "First copies went to an ext4 file system made anew for each repeat."
+}
+
+// forget has the kernel drop what it holds in memory of the files below dir, as it is with those
+// that nobody has used for long.
+func forget(t *testing.T, dir string) {
+	t.Helper()
+	unix.Sync() // what is not written out stays
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	}))
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -69,23 +70,42 @@ func (r *rivals) run(t *testing.T, m *memory, program, far, shell, to string, op
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", program, err, said[max(0, len(said)-4000):])
 	}
-	if m == nil {
-		return
-	}
-	m.near = max(m.near, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10)
-	files, err := filepath.Glob(peak + ".*")
-	must(t, err)
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		must(t, err)
-		n, err := strconv.ParseInt(string(text), 10, 64)
-		must(t, err)
-		m.far = max(m.far, n)
+	if m != nil {
+		m.near = max(m.near, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss<<10)
+		m.files = append(m.files, peak)
 	}
 }
 
 // memory is the peak resident memory of one process on either side, in bytes.
-type memory struct{ near, far int64 }
+type memory struct {
+	near  int64
+	files []string // where the far sides of each run leave theirs: FILE:PID while it runs, then FILE.PID
+}
+
+// far waits for the far sides, which end after the runs.
+func (m *memory) far(t *testing.T) (most int64) {
+	t.Helper()
+	for _, file := range m.files {
+		var found, running []string
+		for end := time.Now().Add(10 * time.Second); (len(found) == 0 || len(running) > 0) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			var errs [2]error
+			running, errs[0] = filepath.Glob(file + ":*")
+			found, errs[1] = filepath.Glob(file + ".*")
+			must(t, errors.Join(errs[:]...))
+		}
+		if len(found) == 0 || len(running) > 0 {
+			t.Errorf("a far side did not say how much memory it took: %s", file)
+		}
+		for _, f := range found {
+			text, err := os.ReadFile(f)
+			must(t, err)
+			n, err := strconv.ParseInt(string(text), 10, 64)
+			must(t, err)
+			most = max(most, n)
+		}
+	}
+	return most
+}
 
 // peakOf, as the first argument of this program, makes it run the rest and leave
 // the peak memory of that in a file.
@@ -93,6 +113,10 @@ const peakOf = "-peak-of"
 
 // runForPeak is what the far sides run. It returns the exit status.
 func runForPeak(file string, words []string) int {
+	under, done := fmt.Sprintf("%s:%d", file, os.Getpid()), fmt.Sprintf("%s.%d", file, os.Getpid())
+	if err := os.WriteFile(under, nil, 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err := cmd.Run()
@@ -101,7 +125,8 @@ func runForPeak(file string, words []string) int {
 		return 127
 	}
 	peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
-	if err := os.WriteFile(fmt.Sprintf("%s.%d", file, os.Getpid()), fmt.Appendf(nil, "%d", peak), 0o600); err != nil {
+	err = os.WriteFile(under, fmt.Appendf(nil, "%d", peak), 0o600)
+	if err = errors.Join(err, os.Rename(under, done)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return cmd.ProcessState.ExitCode()
@@ -166,7 +191,11 @@ func manyFiles(t *testing.T, server *testenv.SSHServer) ([]line, string) {
 	fromNothing := func() { d.renew(t); empty(t, r.peer, r.ours) }
 	peer, ours, _ := r.contestants(t)
 	what := fmt.Sprintf("%s files, %.2f GB", thousands(opts.files), float64(m.bytes)/1e9)
+	coldPeer, coldOurs := peer, ours
+	coldPeer.prepare = func() { forget(t, r.source) }
+	coldOurs.prepare = coldPeer.prepare
 	return []line{
+		race("first copy, "+what+", from the active's disk", fromNothing, coldPeer, coldOurs),
 		race("first copy, "+what, fromNothing, peer, ours),
 		race("nothing changed, "+thousands(opts.files)+" files", nil, peer, ours),
 		race(fmt.Sprintf("%d new files among %s", opts.changes, thousands(opts.files)), func() { m.tree(t, r.source, opts.changes) }, peer, ours),
@@ -194,7 +223,7 @@ func million(t *testing.T, server *testenv.SSHServer) ([]line, string) {
 	peer.verify, ours.verify = func() {}, func() {}
 	l := race(fmt.Sprintf("nothing changed, %s files", thousands(n)), nil, peer, ours)
 	must(t, compare(r.source, r.ours, true))
-	note := fmt.Sprintf("Peak memory with %s files, nothing changed: %s.", thousands(n), peaks(used))
+	note := fmt.Sprintf("Peak memory with %s files, nothing changed: %s.", thousands(n), peaks(t, used))
 	*used = [2]memory{}
 	r.fresh(t)()
 	for _, c := range []contestant{peer, ours} {
@@ -202,13 +231,14 @@ func million(t *testing.T, server *testenv.SSHServer) ([]line, string) {
 			c.run()
 		}
 	}
-	return []line{l}, note + fmt.Sprintf(" A first copy of them: %s.", peaks(used))
+	return []line{l}, note + fmt.Sprintf(" A first copy of them: %s.", peaks(t, used))
 }
 
 // peaks says how much memory both contestants took.
-func peaks(used *[2]memory) string {
+func peaks(t *testing.T, used *[2]memory) string {
+	t.Helper()
 	return fmt.Sprintf("rsync %s here and %s on the active; drsync %s and %s",
-		mega(used[0].near), mega(used[0].far), mega(used[1].near), mega(used[1].far))
+		mega(used[0].near), mega(used[0].far(t)), mega(used[1].near), mega(used[1].far(t)))
 }
 
 func mega(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }

@@ -103,10 +103,3 @@ func TestLocalReadsAheadWithinBounds(t *testing.T) {
 		t.Errorf("%d files stay open, %d before", after, before)
 	}
 }
-
-func openFiles(t *testing.T) int {
-	t.Helper()
-	all, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(all)
-}

@@ -3,6 +3,7 @@ package mysql
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,8 +25,13 @@ func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 }
 
 // inspect adds to what a copy needs what replication needs.
-func (r *Replica) inspect(ctx context.Context) (*pair, error) {
-	p, err := r.e.inspect(ctx)
+func (r *Replica) inspect(ctx context.Context) (p *pair, err error) {
+	defer func() {
+		if p != nil {
+			p.unlog()
+		}
+	}()
+	p, err = r.e.inspect(ctx)
 	if err != nil || dbrepl.Refuse(p.findings) != nil {
 		return p, err
 	}
@@ -169,6 +175,17 @@ func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
 		p.fatal(standby, "mysql.gtid_slave_pos is not an InnoDB table, so after a crash the position can be a wrong one", "ALTER TABLE mysql.gtid_slave_pos ENGINE=InnoDB")
 	}
 	return nil
+}
+
+// unlog keeps what mends the standby out of its binary log, where a replica would have
+// a transaction of its own.
+func (p *pair) unlog() {
+	for i, f := range p.findings {
+		verb, _, _ := strings.Cut(f.Fix, " ")
+		if strings.HasPrefix(f.Subject, "standby") && slices.Contains([]string{"GRANT", "CREATE", "ALTER", "DROP"}, verb) {
+			p.findings[i].Fix = "SET sql_log_bin=0; " + f.Fix
+		}
+	}
 }
 
 // replicaRights are what the standby's account needs beside those for a copy.
@@ -380,7 +397,6 @@ func (r *Replica) inspectAccount(ctx context.Context, p *pair) error {
 	s := newServer("active", spec, r.e.opt.Timeouts)
 	defer s.close()
 	account := "active account " + r.source.user
-	fix := "GRANT REPLICATION SLAVE ON *.* TO " + asAccount(r.source.user+"@%")
 	c, err := s.session(ctx, "")
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -390,6 +406,7 @@ func (r *Replica) inspectAccount(ctx context.Context, p *pair) error {
 		if spec.Dial != nil {
 			what = "replication could not be tried through the tunnel"
 		}
+		fix := "the account that database.replication names has to exist there, with this password, for the standby's address: SELECT User, Host FROM mysql.user WHERE User = '" + r.source.user + "'"
 		p.findings = append(p.findings, dbrepl.Finding{Fatal: spec.Dial == nil, Subject: account, Problem: what + ": " + err.Error(), Fix: fix})
 		return nil
 	}
@@ -399,7 +416,11 @@ func (r *Replica) inspectAccount(ctx context.Context, p *pair) error {
 		return s.explain(ctx, err)
 	}
 	if !mayDo(all, p.active, "REPLICATION SLAVE") {
-		p.fatal(account, "it lacks REPLICATION SLAVE", fix)
+		id, err := s.identify(ctx, c)
+		if err != nil {
+			return s.explain(ctx, err)
+		}
+		p.fatal(account, "it lacks REPLICATION SLAVE", grantStatement([]string{"REPLICATION SLAVE"}, "*.*", id.User))
 	}
 	return nil
 }

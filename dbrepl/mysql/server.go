@@ -173,7 +173,7 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 	}
 	must := []string{
 		"SET SESSION time_zone='+00:00', sql_mode='" + sqlMode(s.role) + "', autocommit=1, foreign_key_checks=0, sql_quote_show_create=1",
-		fmt.Sprintf("SET SESSION wait_timeout=2147483, net_read_timeout=86400, net_write_timeout=86400, lock_wait_timeout=%d", max(1, int(s.limit.Lock/time.Second))),
+		fmt.Sprintf("SET SESSION wait_timeout=%d, net_read_timeout=86400, net_write_timeout=86400, lock_wait_timeout=%d", noTimeout, max(1, int(s.limit.Lock/time.Second))),
 		"SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
 	}
 	if isMariaDB(row[1]) {
@@ -273,6 +273,9 @@ func (s *server) kill(id string) {
 		_, _ = c.ExecContext(ctx, "KILL "+id, nil) // it may have ended by itself
 	})
 }
+
+// noTimeout is the longest that a session may be idle, in seconds.
+const noTimeout = 2147483
 
 // session takes a connection out of the pool and makes schema its default; ""
 // leaves it as it is. The caller closes it.

@@ -30,6 +30,7 @@ type snapshot struct {
 const (
 	lockWait = 5 * time.Second // until it is given
 	lockHold = 2 * time.Second // until it is let go
+	lockIdle = 5 * time.Second // until the server ends a session that has the lock and says nothing
 )
 
 // lockedAgainst is what such a lock keeps others from.
@@ -379,7 +380,9 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 	wait, cancel := context.WithTimeoutCause(ctx, 2*lockWait, errSilent)
 	defer cancel()
 	began := time.Now()
-	err = execAll(wait, c, append([]string{fmt.Sprintf("SET SESSION lock_wait_timeout=%d", lockWait/time.Second)}, lock...)...)
+	// When the line freezes the watchdog's end of the connection does not reach the server, which
+	// has to let go by itself.
+	err = execAll(wait, c, append([]string{fmt.Sprintf("SET SESSION lock_wait_timeout=%d, wait_timeout=%d", lockWait/time.Second, lockIdle/time.Second)}, lock...)...)
 	if hasNumber(err, errAccessDeniedLocal) && len(tables) > 0 {
 		names := make([]string, len(tables))
 		for i, t := range tables {
@@ -409,7 +412,7 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 	uerr := execAll(ctx, c, unlock)
 	held = time.Since(began)
 	if uerr == nil {
-		uerr = execAll(ctx, c, fmt.Sprintf("SET SESSION lock_wait_timeout=%d", max(1, e.opt.Lock/time.Second)))
+		uerr = execAll(ctx, c, fmt.Sprintf("SET SESSION lock_wait_timeout=%d, wait_timeout=%d", max(1, e.opt.Lock/time.Second), noTimeout))
 	}
 	if uerr != nil {
 		drop()

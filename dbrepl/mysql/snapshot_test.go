@@ -222,6 +222,47 @@ func lockIsNotKept(t *testing.T, p product) {
 	l.onActive(t, "SET lock_wait_timeout=1; INSERT INTO a VALUES (2)")
 }
 
+// TestLockOfAVanishedStandby cuts the line while the lock is held, without a word to the active.
+func TestLockOfAVanishedStandby(t *testing.T) { everywhere(t, lockOfAVanishedStandby) }
+
+func lockOfAVanishedStandby(t *testing.T, p product) {
+	server := p.unlogged(t)
+	l := newLab(t, server, server)
+	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB")
+	proxy := testenv.Proxy(t, server.Addr)
+	defer proxy.Thaw() // what closes the engine waits for it
+	e := l.engine(t, func(o *Options) { o.Active.Address = proxy.Addr })
+	ctx := t.Context()
+	look, err := e.active.session(ctx, l.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer look.Close()
+	id, err := e.active.identify(ctx, look)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer, err := l.active.DB(t, l.name).Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if _, err := writer.ExecContext(ctx, "SET lock_wait_timeout=30"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.withLock(ctx, id, nil, func() error {
+		proxy.Vanish()
+		_, err := writer.ExecContext(ctx, "INSERT INTO a VALUES (1)") // waits for the lock to go
+		if err != nil {
+			t.Errorf("the active waits for a standby that is gone: %v", err)
+		}
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "given up") {
+		t.Errorf("the line was cut under the lock, and what is said is %v", err)
+	}
+}
+
 // TestSnapshotsGTID asks for the GTID of a snapshot while it is the end of the
 // log, and when the log has gone on.
 func TestSnapshotsGTID(t *testing.T) {

@@ -59,13 +59,13 @@ func (s *server) access(ctx context.Context) (*access, error) {
 	return a, nil
 }
 
-// plainEnvironment is this process's environment without what speaks to the
-// client programs.
+// plainEnvironment is what child programs get of this process's environment: nothing that speaks
+// to the client programs, and no passwords, which a server that is started would keep.
 func plainEnvironment() []string {
 	var env []string
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "LC_") {
-			env = append(env, v)
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TZ", "LANG", "USER", "LOGNAME", "SHELL", "LD_LIBRARY_PATH"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
 		}
 	}
 	return env

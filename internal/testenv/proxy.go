@@ -15,14 +15,16 @@ type TCPProxy struct {
 	Host string
 	Port int
 
-	delay  atomic.Int64 // nanoseconds, each way
-	bytes  atomic.Int64
-	rate   atomic.Int64 // bytes per second each way on one connection; 0 is no limit
-	mu     sync.Mutex
-	conns  map[net.Conn]bool
-	thawed chan struct{} // closed while traffic flows
-	frozen bool
-	closed bool
+	delay atomic.Int64 // nanoseconds, each way
+	bytes atomic.Int64
+	// vanished says that ends of connections wait too.
+	vanished atomic.Bool
+	rate     atomic.Int64 // bytes per second each way on one connection; 0 is no limit
+	mu       sync.Mutex
+	conns    map[net.Conn]bool
+	thawed   chan struct{} // closed while traffic flows
+	frozen   bool
+	closed   bool
 }
 
 // Proxy starts a proxy to target for the time of the test.
@@ -97,6 +99,13 @@ func (p *TCPProxy) Freeze() {
 	}
 }
 
+// Vanish is Freeze for a host that lost its power or its line: the ends of connections are
+// not passed on either.
+func (p *TCPProxy) Vanish() {
+	p.vanished.Store(true)
+	p.Freeze()
+}
+
 // Thaw lets traffic flow again.
 func (p *TCPProxy) Thaw() {
 	p.mu.Lock()
@@ -162,14 +171,22 @@ func (p *TCPProxy) pass(from, to net.Conn) {
 		if wait := time.Until(c.due); wait > 0 {
 			time.Sleep(wait)
 		}
-		p.mu.Lock()
-		thawed := p.thawed
-		p.mu.Unlock()
-		<-thawed
+		p.flowing()
 		if _, err := to.Write(c.data); err != nil {
 			from.Close()
 			return
 		}
 		p.bytes.Add(int64(len(c.data)))
 	}
+	if p.vanished.Load() {
+		p.flowing()
+	}
+}
+
+// flowing waits while all is frozen.
+func (p *TCPProxy) flowing() {
+	p.mu.Lock()
+	thawed := p.thawed
+	p.mu.Unlock()
+	<-thawed
 }

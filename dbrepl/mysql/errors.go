@@ -11,6 +11,7 @@ import (
 
 	gomysql "github.com/go-sql-driver/mysql"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
 )
 
@@ -89,6 +90,10 @@ func (s *server) connectError(ctx context.Context, err error) error {
 	switch {
 	case hasNumber(err, errAccessDenied, errHostNotPrivileged):
 		return hint.With(err, fmt.Sprintf("check user and password of the %s database, and from which host the account may connect", s.role))
+	case dbrepl.CertificateHint(s.role, err) != "":
+		return hint.With(err, dbrepl.CertificateHint(s.role, err))
+	case errors.Is(err, gomysql.ErrNoTLS):
+		return hint.With(err, fmt.Sprintf("give the %s database server a certificate: without TLS nothing is sent to it", s.role))
 	case !isServerError(err) && (ctx.Err() == nil || errors.Is(err, errSilent)):
 		return hint.With(err, fmt.Sprintf("check that the %s database server runs and listens at this address", s.role))
 	}

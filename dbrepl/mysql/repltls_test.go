@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drsync/drsync/dbrepl"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // authority signs certificates.
@@ -130,6 +131,9 @@ func replicaOverTLS(t *testing.T, p product) {
 		_, err := with(c.adjust).Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if ours := c.says == "unknown authority"; ours != strings.Contains(hint.Of(err), "certificate of the active") {
+			t.Errorf("%s: the hint is %q", name, hint.Of(err))
 		}
 		if got := l.counter(t); got != wantCounter(4) {
 			t.Errorf("%s: the standby has %s", name, got)

@@ -184,7 +184,7 @@ func TestTLS(t *testing.T) {
 	l.sync(t, with("server"))
 	l.sameDatabases(t)
 	_, err := with("other").Capture(t.Context(), dbrepl.CaptureOptions{})
-	if err == nil || !strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), "\n") {
+	if err == nil || !strings.Contains(err.Error(), "certificate") || strings.Contains(err.Error(), "\n") || !strings.Contains(hint.Of(err), "certificate of the active") {
 		t.Errorf("%v", err)
 	}
 	_, err = l.engine(t, func(o *Options) { o.Active.User, o.Active.Password = "d", "x" }).Capture(t.Context(), dbrepl.CaptureOptions{})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
 )
 
@@ -89,6 +90,10 @@ func (s *server) connectError(ctx context.Context, err error) error {
 		return hint.With(wrapped, fmt.Sprintf("check user and password of the %s database, and whether its pg_hba.conf lets the account in from here", s.role))
 	case hasCode(err, codeNoDatabase), hasCode(err, codeNoPrivilege):
 		return hint.With(wrapped, fmt.Sprintf("check the name of the database, and that %s may connect to it", s.spec.User))
+	case dbrepl.CertificateHint(s.role, err) != "":
+		return hint.With(wrapped, dbrepl.CertificateHint(s.role, err))
+	case strings.Contains(err.Error(), "server refused TLS connection"): // pgconn has no value for it
+		return hint.With(wrapped, fmt.Sprintf("give the %s database server a certificate: without TLS nothing is sent to it", s.role))
 	case !isServerError(err):
 		return hint.With(wrapped, fmt.Sprintf("check that the %s database server runs and listens at this address", s.role))
 	}

@@ -73,6 +73,10 @@ var ErrCaptureGone = errors.New("the captured database is no longer on the stand
 // ErrDiffers says that a comparison that was asked for found a difference.
 var ErrDiffers = errors.New("the database differs from the active's")
 
+// ErrBusy says that another drsync, with another configuration, is at work on the
+// same database of the standby.
+var ErrBusy = errors.New("another drsync is at work on the standby's database")
+
 // ErrNoDatabase says that the standby has no visible database.
 var ErrNoDatabase = errors.New("no database has been published")
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/config"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/role"
@@ -67,7 +68,7 @@ func statusOf(err error) int {
 		return int(status)
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &locked), errors.Is(err, rsyncx.ErrBusy):
+	case errors.As(err, &locked), errors.Is(err, rsyncx.ErrBusy), errors.Is(err, dbrepl.ErrBusy):
 		return exitLocked
 	case errors.Is(err, role.ErrWrongRole):
 		return exitWrongRole

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -196,7 +198,7 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 			there.Dial = active.DialContext
 		}
 		options := postgres.Options{
-			Name: d.Name, Active: there, Standby: here, Scratch: filepath.Join(cfg.Standby.State, "postgres"), Event: sink,
+			Name: d.Name, Active: there, Standby: here, Scratch: filepath.Join(cfg.Standby.State, "postgres"), Event: sink, Instance: instance(cfg),
 		}
 		if d.Mode == config.ModeReplication {
 			return newPostgresReplica(cfg, options)
@@ -211,13 +213,22 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		if d.Active.Via == config.ViaSSH {
 			there.Dial = active.DialContext
 		}
-		options := mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink}
+		options := mysql.Options{Name: d.Name, Active: there, Standby: here, Event: sink, Instance: instance(cfg)}
 		if d.Mode == config.ModeReplication {
 			return newReplica(cfg, options)
 		}
 		return mysql.New(options)
 	}
 	return nil, nil
+}
+
+// instance names this host and its state directory, the same at each run. A
+// cloned machine has another name or another id, at the least one of them.
+func instance(cfg *config.Config) string {
+	host, _ := os.Hostname()                    // without one, the others tell
+	machine, _ := os.ReadFile("/etc/machine-id") // which not every system has
+	sum := sha256.Sum256([]byte(host + "\x00" + string(machine) + "\x00" + cfg.Standby.State))
+	return hex.EncodeToString(sum[:8])
 }
 
 func newReplica(cfg *config.Config, o mysql.Options) (dbrepl.Engine, error) {

@@ -56,6 +56,10 @@ type Options struct {
 	// processors, but 2 to 4).
 	Jobs  int
 	Event event.Sink
+	// Instance tells this standby from others that use the same account on the
+	// active: what a lost run has left there under this name, the next one ends.
+	// It is of letters and digits, 16 at most; "" leaves everything.
+	Instance string
 	Timeouts
 }
 

@@ -222,10 +222,9 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 	return nil, nil
 }
 
-// instance names this host and its state directory, the same at each run. A
-// cloned machine has another name or another id, at the least one of them.
+// instance names this host and its state directory, the same in each run.
 func instance(cfg *config.Config) string {
-	host, _ := os.Hostname()                    // without one, the others tell
+	host, _ := os.Hostname()                     // without one, the others tell
 	machine, _ := os.ReadFile("/etc/machine-id") // which not every system has
 	sum := sha256.Sum256([]byte(host + "\x00" + string(machine) + "\x00" + cfg.Standby.State))
 	return hex.EncodeToString(sum[:8])

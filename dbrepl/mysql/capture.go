@@ -29,7 +29,7 @@ func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.C
 }
 
 func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generation, error) {
-	p, err := e.inspect(ctx)
+	p, err := e.inspected(ctx)
 	if err != nil {
 		return nil, err
 	}

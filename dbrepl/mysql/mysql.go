@@ -70,6 +70,7 @@ type Engine struct {
 	opt     Options
 	active  *server
 	standby *server
+	checked recent
 
 	// before is called before each statement that changes something during a
 	// publish or a recovery; an error stops it there. Like the fields below it is for tests.

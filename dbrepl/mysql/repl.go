@@ -116,7 +116,7 @@ func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.
 }
 
 func (r *Replica) capture(ctx context.Context, verify bool) (dbrepl.Captured, error) {
-	p, err := r.inspect(ctx)
+	p, err := r.inspected(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,9 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 	if err := dbrepl.Refuse(p.findings); err != nil {
 		return nil, err
 	}
+	if err := e.claim(ctx); err != nil {
+		return nil, err
+	}
 	for attempt := 1; ; attempt++ {
 		g, err := e.copyDatabase(ctx, p, o)
 		if err == nil {

@@ -76,7 +76,10 @@ func (e *Engine) lookAtActive(ctx context.Context) (contents, []part, dbrepl.Poi
 	if err != nil {
 		return nil, nil, none, err
 	}
-	t, _, err := e.snapshot(ctx, side, leader, "drsync")
+	if err := e.endLost(ctx, side); err != nil {
+		return nil, nil, none, err
+	}
+	t, _, err := e.snapshot(ctx, side, leader)
 	if err != nil {
 		return nil, nil, none, e.active.explain(ctx, err)
 	}

@@ -28,6 +28,9 @@ func (r *Replica) promote(ctx context.Context) (dbrepl.Point, error) {
 	if err != nil {
 		return dbrepl.Point{}, err
 	}
+	if err := r.claim(ctx); err != nil {
+		return dbrepl.Point{}, err
+	}
 	if err := r.endStaging(); err != nil {
 		return dbrepl.Point{}, err
 	}

@@ -21,6 +21,9 @@ func (r *Replica) recover(ctx context.Context, commit dbrepl.Token) error {
 		return err
 	}
 	if commit == nil {
+		if err := r.claim(ctx); err != nil {
+			return err
+		}
 		return r.reset()
 	}
 	p, err := parseReplicaPoint(commit, r.e.opt.Name)
@@ -41,6 +44,9 @@ func (r *Replica) step(what string) error {
 // publish makes the cluster at p the visible one. How far that came is asked
 // from the clusters each time, so it may be begun anew after any crash.
 func (r *Replica) publish(ctx context.Context, p *replicaPoint) error {
+	if err := r.claim(ctx); err != nil {
+		return err
+	}
 	shown, err := r.visible.point(r.e.opt.Name)
 	if err != nil {
 		return err

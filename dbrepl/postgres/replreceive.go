@@ -33,7 +33,10 @@ func (s *server) connectLog(parent context.Context) (*walSession, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.RuntimeParams = map[string]string{"application_name": "drsync", "replication": "true"}
+	config.RuntimeParams = map[string]string{"application_name": s.name, "replication": "true"}
+	for _, v := range deadPeerSettings() {
+		config.RuntimeParams[v[0]] = v[1]
+	}
 	c, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err != nil {
 		return nil, s.explain(ctx, err)

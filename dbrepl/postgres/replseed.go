@@ -108,7 +108,7 @@ func (r *Replica) copyBase(parent context.Context, base cluster) error {
 	defer finished()
 	// With its log, although that is received anew: without it the active would
 	// wait until its archive has it.
-	_, err = run(ctx, append(a.env, "PGAPPNAME=drsync"), filepath.Join(r.bin, "pg_basebackup"),
+	_, err = run(ctx, a.env, filepath.Join(r.bin, "pg_basebackup"),
 		"--pgdata="+base.dir, "--format=plain", "--wal-method=stream", "--no-slot", "--checkpoint=fast", "--no-password", "--no-sync", "--label=drsync")
 	if err != nil {
 		return hint.With(fmt.Errorf("copy the active's server: %w", err), "nothing on this host has changed")

@@ -38,7 +38,7 @@ func (c *replica) Close() error {
 	if c.isPublished() {
 		return nil
 	}
-	return c.r.Close()
+	return c.r.endOwn()
 }
 
 func (c *replica) Publish(ctx context.Context) error {
@@ -54,7 +54,10 @@ func (c *replica) Publish(ctx context.Context) error {
 	return nil
 }
 
-func (c *replica) Discard(context.Context) error {
+func (c *replica) Discard(ctx context.Context) error {
+	if err := c.r.claim(ctx); err != nil {
+		return c.r.e.failed("discard the capture of", err)
+	}
 	staged, err := c.r.next().point(c.r.e.opt.Name)
 	if err == nil && staged != nil && staged.ID == c.p.ID {
 		err = c.r.reset()

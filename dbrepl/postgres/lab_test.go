@@ -220,6 +220,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"AnOrdinaryAccountSuffices", anOrdinaryAccountSuffices},
 		{"ThroughATunnel", throughATunnel},
 		{"ScratchIsFull", scratchIsFull},
+		{"OneConfigurationHasTheDatabase", oneConfigurationHasTheDatabase},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
 	}

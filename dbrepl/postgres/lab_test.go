@@ -204,6 +204,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"WhatIsNotTheSameStopsTheCapture", whatIsNotTheSameStopsTheCapture},
 		{"CompareNamesTheTable", compareNamesTheTable},
 		{"CompareNamesTheDefinition", compareNamesTheDefinition},
+		{"CaptureVerifiesDefinitions", captureVerifiesDefinitions},
 		{"ADatabaseWithoutPublic", aDatabaseWithoutPublic},
 		{"AFunctionWithoutSchemaIsNamed", aFunctionWithoutSchemaIsNamed},
 		{"CaptureMakesWay", captureMakesWay},

@@ -91,8 +91,8 @@ type Engine struct {
 	// before is called before each statement that changes something during a
 	// publish or a recovery; an error stops it there. Like the fields below it is for tests.
 	before func(statement string) error
-	// during is called when the snapshot is taken, and before what was dumped is
-	// loaded.
+	// during is called when the snapshot is taken, and before and after what was
+	// dumped is loaded.
 	during func(what string)
 	// claiming is called before the engine sees to its claim.
 	claiming func()

@@ -25,6 +25,7 @@ type taken struct {
 	properties properties
 	tables     []table
 	contents   contents
+	parts      []part    // the definitions, if they are to be compared
 	bytes      int64     // of the dump
 	began      time.Time // when the tables were locked; zero if there are none
 	locked     time.Duration
@@ -60,6 +61,12 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 	before, err := readVersions(ctx, leader)
 	if err != nil {
 		return nil, e.active.explain(ctx, err)
+	}
+	if o.Verify {
+		// Before the dump, since a sequence obeys no snapshot and may only go on.
+		if t.parts, err = readDefinitions(ctx, leader); err != nil {
+			return nil, e.active.explain(ctx, err)
+		}
 	}
 	if e.during != nil {
 		e.during("snapshot")

@@ -166,7 +166,7 @@ func (r *Replica) makeWork(ctx context.Context) error {
 	if errors.Is(err, os.ErrExist) {
 		var info os.FileInfo
 		if info, err = os.Lstat(r.work); err == nil && (!info.IsDir() || !ownedByUs(info)) {
-			err = fmt.Errorf("%s is not a directory of the account that drsync runs as", r.work)
+			err = hint.With(fmt.Errorf("%s is not a directory of the account that drsync runs as", r.work), "move it away; drsync makes its own there")
 		}
 	}
 	if err != nil {

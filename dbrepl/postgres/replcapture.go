@@ -17,10 +17,10 @@ import (
 // Capture fixes a point and brings the next cluster to it.
 func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
 	if o.Dump != "" {
-		return nil, r.e.failed("capture", fmt.Errorf("keep a dump, with replication: %w", errors.ErrUnsupported))
+		return nil, r.failed("capture", fmt.Errorf("keep a dump, with replication: %w", errors.ErrUnsupported))
 	}
 	if o.Verify {
-		return nil, r.e.failed("capture", hint.With(fmt.Errorf("verify before the publish, with replication: %w", errors.ErrUnsupported),
+		return nil, r.failed("capture", hint.With(fmt.Errorf("verify before the publish, with replication: %w", errors.ErrUnsupported),
 			"compare after it: drsync verify --db"))
 	}
 	p, err := r.capture(ctx)
@@ -28,7 +28,7 @@ func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.
 		if r.claimed() { // otherwise what runs may be another configuration's
 			err = errors.Join(err, r.endStaging())
 		}
-		return nil, r.e.failed("capture", err)
+		return nil, r.failed("capture", err)
 	}
 	return &replica{r: r, p: p}, nil
 }

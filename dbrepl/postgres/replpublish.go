@@ -13,7 +13,7 @@ import (
 
 // Recover finishes or takes back what a crash left.
 func (r *Replica) Recover(ctx context.Context, commit dbrepl.Token) error {
-	return r.e.failed("recover", r.recover(ctx, commit))
+	return r.failed("recover", r.recover(ctx, commit))
 }
 
 func (r *Replica) recover(ctx context.Context, commit dbrepl.Token) error {
@@ -162,7 +162,7 @@ func (r *Replica) settle(ctx context.Context, p *replicaPoint) error {
 			return err
 		}
 	}
-	return fmt.Errorf("the replica's server was stopped before it was at %v", p.end)
+	return r.seeStagingLog(fmt.Errorf("the replica's server was stopped before it was at %v", p.end))
 }
 
 // tidy lets the spare copy take the place of a cluster that cannot be brought

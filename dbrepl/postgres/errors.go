@@ -32,6 +32,7 @@ const (
 	codeUndefinedObject  = "42704"
 	codeNoPrivilege      = "42501"
 	codeInvalidParameter = "22023"
+	codeTooMany          = "53300" // sessions
 )
 
 // errSilent is the cause when a server does not answer in time.

@@ -16,6 +16,9 @@ import (
 func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 	defer e.settle()
 	p, err := e.inspect(ctx)
+	if err == nil {
+		err = e.inspectAlone(ctx, p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("check database %s: %w", e.opt.Name, err)
 	}

@@ -18,6 +18,9 @@ func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 	if err == nil {
 		err = r.inspectAccount(ctx, p)
 	}
+	if err == nil {
+		err = r.e.inspectAlone(ctx, p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("check database %s: %w", r.e.opt.Name, err)
 	}

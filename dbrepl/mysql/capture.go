@@ -32,7 +32,7 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 	if err := e.beAlone(ctx); err != nil {
 		return nil, err
 	}
-	p, err := e.inspect(ctx)
+	p, err := e.inspected(ctx)
 	if err != nil {
 		return nil, err
 	}

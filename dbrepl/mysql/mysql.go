@@ -70,6 +70,7 @@ type Engine struct {
 	opt     Options
 	active  *server
 	standby *server
+	checked recent
 	claims  claims
 	alone   aloneness
 

@@ -119,7 +119,7 @@ func (r *Replica) capture(ctx context.Context, verify bool) (dbrepl.Captured, er
 	if err := r.e.beAlone(ctx); err != nil {
 		return nil, err
 	}
-	p, err := r.inspect(ctx)
+	p, err := r.inspected(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -152,12 +154,13 @@ func throughATunnel(t *testing.T, l *lab) {
 	l.nothingLeft(t)
 }
 
-// TestTLS encrypts the way to the active, and does not trust another certificate.
-func TestTLS(t *testing.T) {
-	t.Parallel()
+// encryptedOnly starts a server that lets nobody in without encryption, with an
+// account d. The pools are of its certificate, "server", and of another one.
+func encryptedOnly(t *testing.T) (active *testenv.PostgresServer, pools map[string]*x509.CertPool) {
+	t.Helper()
 	testenv.Require(t, "openssl")
-	active := testenv.PostgresFrom(t, nil, "ssl=on")
-	pools := make(map[string]*x509.CertPool)
+	active = testenv.PostgresFrom(t, nil, "ssl=on")
+	pools = make(map[string]*x509.CertPool)
 	for _, name := range []string{"server", "other"} {
 		cmd := active.Command("openssl", "req", "-new", "-x509", "-days", "2", "-nodes", "-subj", "/CN=db.test", "-addext", "subjectAltName=DNS:db.test",
 			"-keyout", filepath.Join(active.Datadir, name+".key"), "-out", filepath.Join(active.Datadir, name+".crt"))
@@ -170,9 +173,16 @@ func TestTLS(t *testing.T) {
 		pools[name].AppendCertsFromPEM(pem)
 	}
 	active.Start()
-	must(t, os.WriteFile(filepath.Join(active.Datadir, "pg_hba.conf"), []byte("local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(active.Datadir, "pg_hba.conf"), []byte("local all all trust\nhostssl all,replication all 127.0.0.1/32 scram-sha-256\n"), 0o600))
 	active.Exec(t, "postgres", "SELECT pg_reload_conf()")
 	active.Exec(t, "postgres", "CREATE ROLE d LOGIN SUPERUSER PASSWORD 'x'")
+	return active, pools
+}
+
+// TestTLS encrypts the way to the active, and does not trust another certificate.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	active, pools := encryptedOnly(t)
 	l := newLab(t, active, testenv.Postgres(t))
 	l.onActive(t, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
 	with := func(pool string) *Engine {
@@ -190,6 +200,60 @@ func TestTLS(t *testing.T) {
 	_, err = l.engine(t, func(o *Options) { o.Active.User, o.Active.Password = "d", "x" }).Capture(t.Context(), dbrepl.CaptureOptions{})
 	if err == nil || !strings.Contains(err.Error(), "no encryption") {
 		t.Errorf("in clear: %v", err)
+	}
+}
+
+// TestReplicaOverTLS receives the first copy and the log from a server that sends
+// neither without encryption.
+func TestReplicaOverTLS(t *testing.T) {
+	t.Parallel()
+	active, pools := encryptedOnly(t)
+	l := newReplicaLab(t, active)
+	l.onActive(t, "CREATE TABLE t (n int)")
+	with := func(pool string) *Replica {
+		r := l.engine(t, func(o *ReplicaOptions) {
+			o.Active.User, o.Active.Password, o.Quiet = "d", "x", time.Second
+			if pool != "" {
+				o.Active.TLS = &tls.Config{ServerName: "db.test", RootCAs: pools[pool], MinVersion: tls.VersionTLS12}
+			}
+		})
+		r.e.active.private = t.TempDir()
+		return r
+	}
+	clear := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for ctx.Err() == nil {
+			rows, err := active.Query("postgres", "SELECT left(query, 30) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name LIKE 'drsync%' AND NOT ssl")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for _, q := range rows {
+				select {
+				case clear <- q:
+				default:
+				}
+			}
+		}
+	})
+	for n := range 2 {
+		l.onActive(t, fmt.Sprintf("INSERT INTO t VALUES (%d)", n))
+		l.sync(t, with("server"))
+	}
+	cancel()
+	watch.Wait()
+	if len(clear) > 0 {
+		t.Errorf("in clear: %s", <-clear)
+	}
+	if rows, err := l.standby.Query(l.name, "SELECT count(*) FROM t"); err != nil || rows[0] != "2" {
+		t.Errorf("%q, %v", rows, err)
+	}
+	for pool, want := range map[string]string{"other": "certificate", "": "no encryption"} {
+		if _, err := with(pool).Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || hint.Of(err) == "" {
+			t.Errorf("%q: %v\nhint: %s", pool, err, hint.Of(err))
+		}
 	}
 }
 

@@ -36,6 +36,9 @@ func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generat
 	if err := dbrepl.Refuse(p.findings); err != nil {
 		return nil, err
 	}
+	if err := e.claim(ctx); err != nil {
+		return nil, err
+	}
 	for attempt := 1; ; attempt++ {
 		g, err := e.copyDatabase(ctx, p, o)
 		if err == nil {
@@ -111,13 +114,26 @@ func (e *Engine) copyDatabase(ctx context.Context, p *pair, o dbrepl.CaptureOpti
 	if err := e.load(ctx, p.programs, t.properties, e.stagingName(), true); err != nil {
 		return nil, err
 	}
+	if e.during != nil {
+		e.during("loaded")
+	}
 	guarded, stop := e.standby.guard(ctx, e.opt.Maintenance)
 	defer stop()
 	loaded, err := e.look(guarded, e.stagingName(), o.Verify, true)
 	if err != nil {
 		return nil, err
 	}
-	if all := t.contents.differences(loaded); all != nil {
+	all := t.contents.differences(loaded)
+	if o.Verify {
+		here, err := e.lookAtDefinitions(guarded, e.stagingName())
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range definitionDifferences(t.parts, here) {
+			all = append(all, d.String())
+		}
+	}
+	if all != nil {
 		return nil, fmt.Errorf("the copy: %w: %s", dbrepl.ErrDiffers, some(all, ""))
 	}
 	if o.Dump != "" {

@@ -59,9 +59,9 @@ func (e *Engine) inspect(ctx context.Context) (*pair, error) {
 	if e.alter != nil {
 		e.alter(p)
 	}
-	same, err := sameServer(ctx, a, s)
+	same, err := sameServer(ctx, e.active, s)
 	if err != nil {
-		return nil, e.active.explain(ctx, err)
+		return nil, e.standby.explain(ctx, err)
 	}
 	if same {
 		p.fatal("standby server", "it is the active server itself", "set the address of this host's own server for the standby")

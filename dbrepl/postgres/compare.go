@@ -40,16 +40,16 @@ func (e *Engine) compareVisible(parent context.Context) (dbrepl.Comparison, erro
 	if err != nil {
 		return dbrepl.Comparison{}, err
 	}
-	here, err := e.lookAtDefinitions(ctx)
+	here, err := e.lookAtDefinitions(ctx, e.opt.Name)
 	if err != nil {
 		return dbrepl.Comparison{}, err
 	}
 	return compared(active, standby, point, definitionDifferences(there, here)), nil
 }
 
-// lookAtDefinitions reads those of the standby's database.
-func (e *Engine) lookAtDefinitions(ctx context.Context) ([]part, error) {
-	c, err := e.standby.connect(ctx, e.opt.Name)
+// lookAtDefinitions reads those of a database of the standby.
+func (e *Engine) lookAtDefinitions(ctx context.Context, database string) ([]part, error) {
+	c, err := e.standby.connect(ctx, database)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,10 @@ func (e *Engine) lookAtActive(ctx context.Context) (contents, []part, dbrepl.Poi
 	if err != nil {
 		return nil, nil, none, err
 	}
-	t, _, err := e.snapshot(ctx, side, leader, "drsync")
+	if err := e.endLost(ctx, side); err != nil {
+		return nil, nil, none, err
+	}
+	t, _, err := e.snapshot(ctx, side, leader)
 	if err != nil {
 		return nil, nil, none, e.active.explain(ctx, err)
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -59,6 +60,42 @@ func compareNamesTheDefinition(t *testing.T, l *lab) {
 			l.wantAlike(t, e)
 		}
 	}
+}
+
+// captureVerifiesDefinitions alters the copy before it is compared: only a capture
+// that is to be verified notices, and what it notices is not published.
+func captureVerifiesDefinitions(t *testing.T, l *lab) {
+	l.onActive(t, `CREATE TABLE a (id int PRIMARY KEY, x text DEFAULT 'é'); INSERT INTO a VALUES (1); CREATE INDEX one ON a (x); CREATE VIEW v AS SELECT id FROM a;
+		CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE SEQUENCE up; SELECT nextval('up'), nextval('up'); CREATE POLICY own ON a USING (id > 0); GRANT SELECT ON a TO PUBLIC`)
+	e := l.engine(t)
+	for _, c := range []struct{ change, want string }{
+		{"DROP INDEX one", "index public.a.one: only the active has it"},
+		{"ALTER TABLE a ALTER x SET DEFAULT 'e'", "column public.a.x: defined differently"},
+		{"CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'", "function public.f(): defined differently"},
+		{"DROP VIEW v", "view public.v: only the active has it"},
+		{"SELECT setval('up', 1)", "value of sequence public.up: behind the active"},
+		{"REVOKE SELECT ON a FROM PUBLIC", "table public.a: defined differently"},
+	} {
+		e.during = func(what string) {
+			switch what {
+			case "loaded":
+				l.standby.Exec(t, l.name+newSuffix, "BEGIN READ WRITE; "+c.change+"; COMMIT")
+			case "snapshot": // which is no difference
+				l.onActive(t, "SELECT nextval('up')")
+			}
+		}
+		_, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Verify: true})
+		if !errors.Is(err, dbrepl.ErrDiffers) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %s", c.change, err, c.want)
+		}
+		l.nothingLeft(t)
+		l.sync(t, e)
+	}
+	e.during = nil
+	captured, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Verify: true})
+	must(t, err)
+	must(t, captured.Publish(t.Context()))
+	l.wantAlike(t, e)
 }
 
 // compared is what differs, a line each.

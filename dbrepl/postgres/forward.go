@@ -55,7 +55,10 @@ func (s *server) access(ctx context.Context) (*access, error) {
 		"PGHOST="+host, "PGPORT="+port, "PGUSER="+s.spec.User, "PGPASSFILE="+passwords,
 		"PGSSLMODE=disable", "PGGSSENCMODE=disable", "PGCLIENTENCODING=UTF8",
 		fmt.Sprintf("PGCONNECT_TIMEOUT=%d", max(2, int(s.limit.Connect.Seconds()))),
-		"LC_ALL=C")
+		"PGAPPNAME="+s.name, "LC_ALL=C")
+	if s.role == "active" {
+		a.env = append(a.env, "PGOPTIONS="+sessionOptions())
+	}
 	return a, nil
 }
 

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"strings"
 	"time"
@@ -55,14 +54,10 @@ func (t *text) Scan(value any) error {
 	return nil
 }
 
-// sameServer says whether two sessions are on one and the same server, by
-// whatever addresses it was reached: the name of one shows in the other.
-func sameServer(ctx context.Context, a, b *pgx.Conn) (same bool, err error) {
-	name := "drsync " + rand.Text()
-	if _, err := a.Exec(ctx, "SELECT set_config('application_name', $1, false)", name); err != nil {
-		return false, err
-	}
-	err = b.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid())", name).Scan(&same)
+// sameServer says whether a session is on a server that a session is on already,
+// by whatever addresses the two were reached: the name of one shows in the other.
+func sameServer(ctx context.Context, there *server, c *pgx.Conn) (same bool, err error) {
+	err = c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid())", there.name).Scan(&same)
 	return same, err
 }
 

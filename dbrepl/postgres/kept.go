@@ -196,6 +196,9 @@ func (e *Engine) restore(ctx context.Context, dir string) (*generation, error) {
 	if d.Generation.Name != e.opt.Name {
 		return nil, fmt.Errorf("the dump is of the database %q", d.Generation.Name)
 	}
+	if err := e.claim(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.dropStaging(ctx); err != nil {
 		return nil, err
 	}
@@ -225,6 +228,9 @@ func (e *Engine) restoreAs(ctx context.Context, dir, name string) (counts dbrepl
 	}
 	d, m, err := readKept(dir)
 	if err != nil {
+		return counts, err
+	}
+	if err := e.claim(ctx); err != nil {
 		return counts, err
 	}
 	if err := e.prepareDraft(ctx, name); err != nil {

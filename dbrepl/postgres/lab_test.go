@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,6 +23,29 @@ type lab struct {
 	name            string
 	scratch         string
 	private         string // with a short path, since there are sockets in it
+	processes
+}
+
+// processes are the engines of a lab. Each stands for a process of its own, of
+// which one is at work at a time: whoever begins, the others have ended.
+type processes struct {
+	mu  sync.Mutex
+	all []interface{ release() }
+}
+
+func (p *processes) claiming(e interface{ release() }) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = append(p.all, e)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, other := range p.all {
+			if other != e {
+				other.release()
+			}
+		}
+	}
 }
 
 var labs atomic.Int64
@@ -72,6 +96,7 @@ func (l *lab) engine(t testing.TB, adjust ...func(*Options)) *Engine {
 		t.Fatal(err)
 	}
 	e.active.private, e.standby.private = l.private, l.private
+	e.claiming = l.claiming(e)
 	t.Cleanup(func() {
 		if err := e.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -179,6 +204,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"WhatIsNotTheSameStopsTheCapture", whatIsNotTheSameStopsTheCapture},
 		{"CompareNamesTheTable", compareNamesTheTable},
 		{"CompareNamesTheDefinition", compareNamesTheDefinition},
+		{"CaptureVerifiesDefinitions", captureVerifiesDefinitions},
 		{"ADatabaseWithoutPublic", aDatabaseWithoutPublic},
 		{"AFunctionWithoutSchemaIsNamed", aFunctionWithoutSchemaIsNamed},
 		{"CaptureMakesWay", captureMakesWay},
@@ -195,6 +221,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"AnOrdinaryAccountSuffices", anOrdinaryAccountSuffices},
 		{"ThroughATunnel", throughATunnel},
 		{"ScratchIsFull", scratchIsFull},
+		{"OneConfigurationHasTheDatabase", oneConfigurationHasTheDatabase},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newLab(t, active, standby)) })
 	}

@@ -20,6 +20,10 @@
 // before T is in it. The position is read after the snapshot: whatever is in it
 // was written before the position.
 //
+// Before an engine changes anything on the standby it takes a lock of that server
+// for the database NAME, and holds it until Close, so that two configurations
+// with different homes and state directories cannot work on one database.
+//
 // While a capture runs, its sessions hold the weakest lock there is on every
 // table (ACCESS SHARE), which only a change of a table's definition has to wait
 // for. But whoever uses that table next waits behind the change, so a capture
@@ -82,13 +86,16 @@ type Engine struct {
 	opt     Options
 	active  *server
 	standby *server
+	held    *claim
 
 	// before is called before each statement that changes something during a
 	// publish or a recovery; an error stops it there. Like the fields below it is for tests.
 	before func(statement string) error
-	// during is called when the snapshot is taken, and before what was dumped is
-	// loaded.
+	// during is called when the snapshot is taken, and before and after what was
+	// dumped is loaded.
 	during func(what string)
+	// claiming is called before the engine sees to its claim.
+	claiming func()
 	// alter changes what is known of the servers before it is judged.
 	alter func(p *pair)
 	// free is the room in a directory of the standby, in bytes; nil asks the system.
@@ -120,16 +127,20 @@ func New(o Options) (*Engine, error) {
 		validName(o.Name),
 		o.Active.valid("active"),
 		o.Standby.valid("standby"),
+		validInstance(o.Instance),
 		scratch,
 	)
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{
+	e := &Engine{
 		opt:     o,
 		active:  newServer("active", o.Active, o.Timeouts),
 		standby: newServer("standby", o.Standby, o.Timeouts),
-	}, nil
+		held:    &claim{},
+	}
+	e.active.name = sessionName(o.Instance)
+	return e, nil
 }
 
 func (t *Timeouts) setDefaults() {
@@ -165,8 +176,12 @@ func (e *Engine) Describe() string {
 	return fmt.Sprintf("database %s from %s to %s (PostgreSQL, dump)", e.opt.Name, e.opt.Active.Address, e.opt.Standby.Address)
 }
 
-// Close does nothing: connections live no longer than what they are made for.
-func (e *Engine) Close() error { return nil }
+// Close lets other configurations have the standby's database. All other
+// connections live no longer than what they are made for.
+func (e *Engine) Close() error {
+	e.release()
+	return nil
+}
 
 func (e *Engine) stagingName() string { return e.opt.Name + newSuffix }
 func (e *Engine) prevName() string    { return e.opt.Name + prevSuffix }

@@ -16,6 +16,9 @@ func (e *Engine) promote(ctx context.Context) (dbrepl.Point, error) {
 	if err := interrupted(ctx); err != nil {
 		return dbrepl.Point{}, err
 	}
+	if err := e.claim(ctx); err != nil {
+		return dbrepl.Point{}, err
+	}
 	c, err := e.standby.connect(ctx, e.opt.Maintenance)
 	if err != nil {
 		return dbrepl.Point{}, err

@@ -22,6 +22,9 @@ func (e *Engine) recover(ctx context.Context, commit dbrepl.Token) error {
 		return err
 	}
 	if commit == nil {
+		if err := e.claim(ctx); err != nil {
+			return err
+		}
 		return e.dropStaging(ctx)
 	}
 	g, err := parseToken(commit, e.opt.Name)
@@ -40,6 +43,9 @@ type publisher struct {
 }
 
 func (e *Engine) publish(ctx context.Context, g *generation) error {
+	if err := e.claim(ctx); err != nil {
+		return err
+	}
 	c, err := e.standby.connect(ctx, e.opt.Maintenance)
 	if err != nil {
 		return err

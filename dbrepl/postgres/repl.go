@@ -55,6 +55,7 @@ type Replica struct {
 	major   int    // their version
 
 	server *stagingServer // that runs, nil if none does
+	held   workClaim
 
 	patience time.Duration
 	careless bool // for tests: what a killed process has written stays, so nothing need be synced
@@ -107,8 +108,15 @@ func (r *Replica) Describe() string {
 }
 
 // Close ends what a capture that was neither published nor discarded has
-// running here. Another process's is left alone: it may be at work.
+// running here, and lets other configurations have the directory.
 func (r *Replica) Close() error {
+	defer r.release()
+	return r.endOwn()
+}
+
+// endOwn ends the next cluster's server if this process has started it. Another
+// process's is left alone: it may be at work.
+func (r *Replica) endOwn() error {
 	s := r.server
 	r.server = nil
 	return s.stop()
@@ -117,7 +125,7 @@ func (r *Replica) Close() error {
 // endStaging ends the next cluster's server, also one that another process has
 // left. It is for whoever holds the host-wide lock.
 func (r *Replica) endStaging() error {
-	if err := r.Close(); err != nil {
+	if err := r.endOwn(); err != nil {
 		return err
 	}
 	return endServer(r.next())
@@ -149,7 +157,8 @@ func (r *Replica) reset() error {
 	return os.RemoveAll(r.seedDir())
 }
 
-func (r *Replica) makeWork() error {
+// makeWork makes the engine's own directory, and claims it.
+func (r *Replica) makeWork(ctx context.Context) error {
 	err := os.Mkdir(r.work, 0o711)
 	if err == nil {
 		err = os.Chmod(r.work, 0o711) // whatever the umask is
@@ -157,13 +166,13 @@ func (r *Replica) makeWork() error {
 	if errors.Is(err, os.ErrExist) {
 		var info os.FileInfo
 		if info, err = os.Lstat(r.work); err == nil && (!info.IsDir() || !ownedByUs(info)) {
-			err = fmt.Errorf("%s is not a directory of the account that drsync runs as", r.work)
+			err = hint.With(fmt.Errorf("%s is not a directory of the account that drsync runs as", r.work), "move it away; drsync makes its own there")
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return r.tryExchange()
+	return r.claim(ctx)
 }
 
 // tryExchange sees that the file system can exchange two directories.

@@ -182,7 +182,7 @@ func (l *replicaLab) littleIsKept(t *testing.T, r *Replica) {
 	for _, e := range left {
 		names = append(names, e.Name())
 	}
-	if want := []string{"conf", "log", "next", "wal"}; !slices.Equal(names, want) {
+	if want := []string{"conf", "lock", "log", "next", "wal"}; !slices.Equal(names, want) {
 		t.Errorf("left beside the data directory: %q", names)
 	}
 }

@@ -17,15 +17,18 @@ import (
 // Capture fixes a point and brings the next cluster to it.
 func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.Captured, error) {
 	if o.Dump != "" {
-		return nil, r.e.failed("capture", fmt.Errorf("keep a dump, with replication: %w", errors.ErrUnsupported))
+		return nil, r.failed("capture", fmt.Errorf("keep a dump, with replication: %w", errors.ErrUnsupported))
 	}
 	if o.Verify {
-		return nil, r.e.failed("capture", hint.With(fmt.Errorf("verify before the publish, with replication: %w", errors.ErrUnsupported),
+		return nil, r.failed("capture", hint.With(fmt.Errorf("verify before the publish, with replication: %w", errors.ErrUnsupported),
 			"compare after it: drsync verify --db"))
 	}
 	p, err := r.capture(ctx)
 	if err != nil {
-		return nil, r.e.failed("capture", errors.Join(err, r.endStaging()))
+		if r.claimed() { // otherwise what runs may be another configuration's
+			err = errors.Join(err, r.endStaging())
+		}
+		return nil, r.failed("capture", err)
 	}
 	return &replica{r: r, p: p}, nil
 }
@@ -38,10 +41,13 @@ func (r *Replica) capture(ctx context.Context) (*replicaPoint, error) {
 	if err := dbrepl.Refuse(f.findings); err != nil {
 		return nil, err
 	}
-	if err := r.reset(); err != nil {
+	if err := r.makeWork(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.makeWork(); err != nil {
+	if err := errors.Join(r.reset(), r.tryExchange()); err != nil {
+		return nil, err
+	}
+	if err := r.endLost(ctx); err != nil {
 		return nil, err
 	}
 	l, lost, err := r.choose(ctx, f)
@@ -68,6 +74,17 @@ func (r *Replica) capture(ctx context.Context) (*replicaPoint, error) {
 		return nil, err
 	}
 	return r.advance(ctx, f, l, true)
+}
+
+// endLost ends what earlier runs have left on the active: one that receives its
+// log keeps the slot from being used.
+func (r *Replica) endLost(ctx context.Context) error {
+	c, err := r.e.active.connect(ctx, r.e.opt.Name)
+	if err != nil {
+		return err
+	}
+	defer end(c)
+	return r.e.endLost(ctx, c)
 }
 
 // choose finds the cluster that can be brought on, or says why there is none.

@@ -36,7 +36,7 @@ type slotState struct {
 func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 	f, err := r.inspect(ctx)
 	if err != nil {
-		return nil, r.e.failed("check", err)
+		return nil, r.failed("check", err)
 	}
 	return f.findings, nil
 }

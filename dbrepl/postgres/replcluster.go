@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // owner is the account of the operating system that the standby's server runs as.
@@ -68,7 +69,7 @@ func (c cluster) exists() (bool, error) {
 		return false, nil
 	}
 	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s is not a directory itself; a link to one will not do", c.dir)
+		err = hint.With(fmt.Errorf("%s is not a directory itself; a link to one will not do", c.dir), "set database.replication.data_directory to the path that the link leads to")
 	}
 	if err != nil {
 		return false, err
@@ -148,12 +149,15 @@ func parseControl(out []byte) (control, error) {
 
 func (r *Replica) control(ctx context.Context, c cluster) (control, error) {
 	out, err := run(ctx, append(plainEnvironment(), "LC_ALL=C"), filepath.Join(r.bin, "pg_controldata"), "-D", c.dir)
+	if ctx.Err() != nil {
+		return control{}, context.Cause(ctx)
+	}
 	if err != nil {
-		return control{}, fmt.Errorf("look at the cluster in %s: %w", c.dir, err)
+		return control{}, hint.With(fmt.Errorf("look at the cluster in %s: %w", c.dir, err), "if it is damaged, move it away, with its server stopped; the next run copies the active's server anew")
 	}
 	found, err := parseControl(out)
 	if err != nil {
-		return control{}, fmt.Errorf("what pg_controldata says of %s: %w", c.dir, err)
+		return control{}, hint.With(fmt.Errorf("what pg_controldata says of %s: %w", c.dir, err), "the programs in "+r.bin+" have to be of the version of the cluster")
 	}
 	return found, nil
 }

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -342,4 +345,87 @@ func TestWhatCheckNamesOfAReplica(t *testing.T) {
 			t.Errorf("%+v was taken", o)
 		}
 	}
+}
+
+// TestReplicaServerKilledWhileItReplays kills the next cluster's server, or only
+// the process that replays, in the middle of the log: the run says so, the
+// visible database stays, and the next run goes on without a new copy.
+func TestReplicaServerKilledWhileItReplays(t *testing.T) {
+	t.Parallel()
+	l := newReplicaLab(t, testenv.Postgres(t))
+	l.onActive(t, "CREATE TABLE t (n int, x text)")
+	warned := make(chan string, 100)
+	r := l.engine(t, func(o *ReplicaOptions) {
+		o.Event = func(e event.Event) {
+			if e.Kind == event.Warning {
+				warned <- e.Text
+			}
+		}
+	})
+	l.sync(t, r)
+	for n, whole := range []bool{true, false} {
+		l.onActive(t, "INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, 60000) g")
+		var killer sync.WaitGroup
+		r.e.during = func(what string) {
+			if what != "replay" {
+				return
+			}
+			server := r.server.cmd.Process.Pid
+			killer.Go(func() {
+				segments := make(map[string]bool)
+				eventually(t, "a server in the middle of its log", func() bool {
+					if now := doing(server).what; now != "" {
+						segments[now] = true
+					}
+					if len(segments) < 3 {
+						return false
+					}
+					victim := server
+					if !whole {
+						victim = startupOf(t, server)
+					}
+					return syscall.Kill(victim, syscall.SIGKILL) == nil
+				})
+			})
+		}
+		_, err := r.Capture(t.Context(), dbrepl.CaptureOptions{})
+		killer.Wait()
+		if err == nil || !strings.Contains(err.Error(), "ended before it was at") || strings.Contains(err.Error(), "\n") || !strings.Contains(hint.Of(err), r.stagingLog()) {
+			t.Errorf("%v\nhint: %s", err, hint.Of(err))
+		}
+		r.e.during = nil
+		count := func(want int) {
+			t.Helper()
+			if rows, err := l.standby.Query(l.name, "SELECT count(*) FROM t"); err != nil || rows[0] != fmt.Sprint(want) {
+				t.Errorf("%q, %v, want %d", rows, err, want)
+			}
+		}
+		count(60000 * n)
+		must(t, r.Recover(t.Context(), nil))
+		l.sync(t, r)
+		count(60000 * (n + 1))
+	}
+	if len(warned) > 0 {
+		t.Errorf("warned: %s", <-warned)
+	}
+}
+
+// startupOf is the process of a server that replays.
+func startupOf(t *testing.T, server int) int {
+	pid := strconv.Itoa(server)
+	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, child := range strings.Fields(string(children)) {
+		if title, err := os.ReadFile("/proc/" + child + "/cmdline"); err == nil && strings.Contains(string(title), ": startup ") {
+			n, err := strconv.Atoi(child)
+			if err != nil {
+				t.Error(err)
+			}
+			return n
+		}
+	}
+	t.Error("no process replays")
+	return server
 }

@@ -88,9 +88,9 @@ func (r *Replica) inspectServer(ctx context.Context, a *pgx.Conn, f *facts) erro
 		return nil
 	}
 	defer end(s)
-	same, err := sameServer(ctx, a, s)
+	same, err := sameServer(ctx, r.e.active, s)
 	if err != nil {
-		return r.e.active.explain(ctx, err)
+		return r.e.standby.explain(ctx, err)
 	}
 	if f.standby, err = r.e.standby.identify(ctx, s); err != nil {
 		return err

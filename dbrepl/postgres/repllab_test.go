@@ -17,6 +17,7 @@ type replicaLab struct {
 	t               testing.TB
 	active, standby *testenv.PostgresServer
 	name, slot      string
+	processes
 }
 
 var replicaLabs atomic.Int64
@@ -66,6 +67,7 @@ func (l *replicaLab) engine(t testing.TB, adjust ...func(*ReplicaOptions)) *Repl
 		t.Fatal(err)
 	}
 	r.careless = true
+	r.e.claiming = l.claiming(r)
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Errorf("close: %v", err)

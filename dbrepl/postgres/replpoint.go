@@ -7,6 +7,7 @@ import (
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // replicaPoint says up to where a cluster's log goes. It lies in the cluster's
@@ -63,7 +64,7 @@ func (c cluster) point(name string) (*replicaPoint, error) {
 	}
 	p, err := parseReplicaPoint(data, name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.path(pointFile), err)
+		return nil, hint.With(fmt.Errorf("%s: %w", c.path(pointFile), err), "another version of drsync wrote it, or it is damaged: move "+c.dir+" away, with its server stopped, and the next run copies the active's server anew")
 	}
 	return p, nil
 }

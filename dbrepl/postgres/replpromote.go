@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -14,7 +13,7 @@ import (
 // the published point, and so lets applications write.
 func (r *Replica) Promote(ctx context.Context) (dbrepl.Point, error) {
 	p, err := r.promote(ctx)
-	return p, r.e.failed("promote", err)
+	return p, r.failed("promote", err)
 }
 
 func (r *Replica) promote(ctx context.Context) (dbrepl.Point, error) {
@@ -26,6 +25,9 @@ func (r *Replica) promote(ctx context.Context) (dbrepl.Point, error) {
 		err = dbrepl.ErrNoDatabase
 	}
 	if err != nil {
+		return dbrepl.Point{}, err
+	}
+	if err := r.claim(ctx); err != nil {
 		return dbrepl.Point{}, err
 	}
 	if err := r.endStaging(); err != nil {
@@ -66,5 +68,5 @@ func (r *Replica) writable(ctx context.Context) error {
 	case last != nil:
 		return r.e.standby.connectError(ctx, last)
 	}
-	return errors.New("the standby's server is still in recovery")
+	return hint.New("the standby's server is still in recovery", "the log of the standby's server says why")
 }

@@ -13,7 +13,7 @@ import (
 
 // Recover finishes or takes back what a crash left.
 func (r *Replica) Recover(ctx context.Context, commit dbrepl.Token) error {
-	return r.e.failed("recover", r.recover(ctx, commit))
+	return r.failed("recover", r.recover(ctx, commit))
 }
 
 func (r *Replica) recover(ctx context.Context, commit dbrepl.Token) error {
@@ -21,6 +21,9 @@ func (r *Replica) recover(ctx context.Context, commit dbrepl.Token) error {
 		return err
 	}
 	if commit == nil {
+		if err := r.claim(ctx); err != nil {
+			return err
+		}
 		return r.reset()
 	}
 	p, err := parseReplicaPoint(commit, r.e.opt.Name)
@@ -41,6 +44,9 @@ func (r *Replica) step(what string) error {
 // publish makes the cluster at p the visible one. How far that came is asked
 // from the clusters each time, so it may be begun anew after any crash.
 func (r *Replica) publish(ctx context.Context, p *replicaPoint) error {
+	if err := r.claim(ctx); err != nil {
+		return err
+	}
 	shown, err := r.visible.point(r.e.opt.Name)
 	if err != nil {
 		return err
@@ -156,7 +162,7 @@ func (r *Replica) settle(ctx context.Context, p *replicaPoint) error {
 			return err
 		}
 	}
-	return fmt.Errorf("the replica's server was stopped before it was at %v", p.end)
+	return r.seeStagingLog(fmt.Errorf("the replica's server was stopped before it was at %v", p.end))
 }
 
 // tidy lets the spare copy take the place of a cluster that cannot be brought

@@ -33,7 +33,10 @@ func (s *server) connectLog(parent context.Context) (*walSession, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.RuntimeParams = map[string]string{"application_name": "drsync", "replication": "true"}
+	config.RuntimeParams = map[string]string{"application_name": s.name, "replication": "true"}
+	for _, v := range deadPeerSettings() {
+		config.RuntimeParams[v[0]] = v[1]
+	}
 	c, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err != nil {
 		return nil, s.explain(ctx, err)
@@ -74,7 +77,7 @@ func (w *walSession) identify(ctx context.Context) (system string, timeline uint
 		return "", 0, 0, err
 	}
 	if len(row) < 3 {
-		return "", 0, 0, errors.New("the active does not say which server it is")
+		return "", 0, 0, notPostgres(errors.New("the active does not say which server it is"))
 	}
 	n, err := strconv.ParseUint(string(row[1]), 10, 32)
 	if err == nil {
@@ -107,7 +110,7 @@ func (r *Replica) receive(parent context.Context, l *receivedLog, end lsn) (n in
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	quiet := max(r.e.opt.Quiet, r.e.opt.Connect)
-	watch := time.AfterFunc(quiet, func() { cancel(fmt.Errorf("nothing of the active's log arrived for %v", quiet)) })
+	watch := time.AfterFunc(quiet, func() { cancel(r.silent(quiet)) })
 	defer watch.Stop()
 
 	out := l.writer()
@@ -214,10 +217,10 @@ func take(out *logWriter, m pgproto3.BackendMessage, end lsn) (asked, moved bool
 		case len(m.Data) == aliveSize && m.Data[0] == alive:
 			return m.Data[17] == 1, false, nil
 		case len(m.Data) < header || m.Data[0] != data:
-			return false, false, fmt.Errorf("the active sent a message of %d bytes that is no part of its log", len(m.Data))
+			return false, false, notPostgres(fmt.Errorf("the active sent a message of %d bytes that is no part of its log", len(m.Data)))
 		}
 		if at := lsn(binary.BigEndian.Uint64(m.Data[1:])); at != out.at {
-			return false, false, fmt.Errorf("the active sent its log at %v where %v comes next", at, out.at)
+			return false, false, notPostgres(fmt.Errorf("the active sent its log at %v where %v comes next", at, out.at))
 		}
 		part := m.Data[header:]
 		part = part[:min(uint64(len(part)), uint64(end-out.at))]

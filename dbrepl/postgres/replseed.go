@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -108,10 +107,13 @@ func (r *Replica) copyBase(parent context.Context, base cluster) error {
 	defer finished()
 	// With its log, although that is received anew: without it the active would
 	// wait until its archive has it.
-	_, err = run(ctx, append(a.env, "PGAPPNAME=drsync"), filepath.Join(r.bin, "pg_basebackup"),
+	_, err = run(ctx, a.env, filepath.Join(r.bin, "pg_basebackup"),
 		"--pgdata="+base.dir, "--format=plain", "--wal-method=stream", "--no-slot", "--checkpoint=fast", "--no-password", "--no-sync", "--label=drsync")
 	if err != nil {
-		return hint.With(fmt.Errorf("copy the active's server: %w", err), "nothing on this host has changed")
+		if err = r.advise(fmt.Errorf("copy the active's server: %w", err)); hint.Of(err) == "" && ctx.Err() == nil {
+			err = hint.With(err, "see the active's log; nothing on this host has changed, and the next run begins the copy anew")
+		}
+		return err
 	}
 	return nil
 }
@@ -149,7 +151,7 @@ func (r *Replica) makeReplica(ctx context.Context, base cluster, f *facts) (lsn,
 		return 0, err
 	}
 	if known.System != f.history.System {
-		return 0, errors.New("it is of another server than the one that was asked before")
+		return 0, hint.New("it is of another server than the one that was asked before", "database.active.address leads to several servers; set that of one")
 	}
 	from, err := base.begins(known)
 	if err != nil {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // How long is waited for servers that begin and end.
@@ -38,14 +41,14 @@ func (r *Replica) startStaging(c cluster, needs map[string]int64) (_ *stagingSer
 		return nil, err
 	}
 	if pid, err := c.running(); err != nil || pid != 0 {
-		return nil, errors.Join(err, fmt.Errorf("a server runs in %s", c.dir))
+		return nil, cmp.Or(err, hint.With(fmt.Errorf("a server runs in %s, as process %d", c.dir, pid), "stop it: nobody but drsync starts one there"))
 	}
 	// What a killed server leaves would keep the next one from starting if its
 	// process is known still.
 	if err := os.Remove(c.path("postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	said, err := os.OpenFile(filepath.Join(r.work, "log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	said, err := os.OpenFile(r.stagingLog(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -161,13 +164,13 @@ func (s *stagingServer) reach(ctx context.Context, end lsn) error {
 			if err == nil {
 				return &lostError{fmt.Sprintf("what was received of the active's log can be read up to %v only, and not to %v", at, end)}
 			}
-			return fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, 12*s.r.patience, s.complaint())
+			return s.r.seeStagingLog(fmt.Errorf("the replica's server does not come to %v: nothing moved for %v%s", end, 12*s.r.patience, s.complaint()))
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.done:
-			return fmt.Errorf("the replica's server ended before it was at %v%s", end, s.complaint())
+			return s.r.seeStagingLog(fmt.Errorf("the replica's server ended before it was at %v%s", end, s.complaint()))
 		case <-time.After(look):
 		}
 	}
@@ -240,5 +243,5 @@ func endServer(c cluster) error {
 			return err
 		}
 	}
-	return fmt.Errorf("the server in %s does not end", c.dir)
+	return hint.With(fmt.Errorf("the server in %s does not end", c.dir), "end the process that "+c.path("postmaster.pid")+" names, then run drsync again")
 }

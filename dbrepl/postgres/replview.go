@@ -38,15 +38,15 @@ func (c *replica) Close() error {
 	if c.isPublished() {
 		return nil
 	}
-	return c.r.Close()
+	return c.r.endOwn()
 }
 
 func (c *replica) Publish(ctx context.Context) error {
 	if err := interrupted(ctx); err != nil {
-		return c.r.e.failed("publish", err)
+		return c.r.failed("publish", err)
 	}
 	if err := c.r.publish(ctx, c.p); err != nil {
-		return c.r.e.failed("publish", err)
+		return c.r.failed("publish", err)
 	}
 	c.mu.Lock()
 	c.published = true
@@ -54,12 +54,15 @@ func (c *replica) Publish(ctx context.Context) error {
 	return nil
 }
 
-func (c *replica) Discard(context.Context) error {
+func (c *replica) Discard(ctx context.Context) error {
+	if err := c.r.claim(ctx); err != nil {
+		return c.r.failed("discard the capture of", err)
+	}
 	staged, err := c.r.next().point(c.r.e.opt.Name)
 	if err == nil && staged != nil && staged.ID == c.p.ID {
 		err = c.r.reset()
 	}
-	return c.r.e.failed("discard the capture of", err)
+	return c.r.failed("discard the capture of", err)
 }
 
 // where says which of the two servers is to be asked.
@@ -102,7 +105,7 @@ func (e *Engine) named(context.Context) (string, error) { return e.opt.Name, nil
 // Visible opens the visible database, if drsync has published it.
 func (r *Replica) Visible(ctx context.Context) (dbrepl.View, error) {
 	if _, err := r.whole(ctx); err != nil {
-		return nil, r.e.failed("open", err)
+		return nil, r.failed("open", err)
 	}
 	return &visible{r.e}, nil
 }
@@ -130,8 +133,8 @@ func (r *Replica) whole(ctx context.Context) (*replicaPoint, error) {
 func (r *Replica) Compare(ctx context.Context) (dbrepl.Comparison, error) {
 	_, err := r.whole(ctx)
 	if err != nil {
-		return dbrepl.Comparison{}, r.e.failed("compare", err)
+		return dbrepl.Comparison{}, r.failed("compare", err)
 	}
 	c, err := r.e.compareVisible(ctx)
-	return c, r.e.failed("compare", err)
+	return c, r.failed("compare", err)
 }

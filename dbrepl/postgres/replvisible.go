@@ -15,7 +15,7 @@ func (r *Replica) stopVisible(ctx context.Context) error {
 		return err
 	}
 	if err := r.opt.Stop(ctx); err != nil {
-		return fmt.Errorf("stop the standby's server: %w", err)
+		return hint.With(fmt.Errorf("stop the standby's server: %w", err), "see database.replication.stop; the database is at the snapshot before")
 	}
 	stopped, err := until(ctx, endTime, func() (bool, error) {
 		pid, err := r.visible.running()

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/drsync/drsync/internal/durable"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // lsn is a place in a server's log, in bytes from its beginning.
@@ -128,7 +129,7 @@ func openLog(dir string) (*receivedLog, error) {
 		err = fmt.Errorf("it goes from %v to %v", s.from, s.to)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the state of the log in %s: %w", dir, err)
+		return nil, hint.With(fmt.Errorf("the state of the log in %s: %w", dir, err), "remove that directory; the next run copies the active's server anew")
 	}
 	return l, nil
 }

@@ -71,13 +71,14 @@ func (s Server) Target() (network, address string) {
 // server is one of the two servers. It is safe for use by several goroutines.
 type server struct {
 	role    string // "active" or "standby"
+	name    string // of its sessions
 	spec    Server
 	limit   Timeouts
 	private string // where private directories are made; "" is the usual place, which tests do without
 }
 
 func newServer(role string, spec Server, limit Timeouts) *server {
-	return &server{role: role, spec: spec, limit: limit}
+	return &server{role: role, name: sessionWord, spec: spec, limit: limit}
 }
 
 func (s *server) dial(ctx context.Context) (net.Conn, error) {
@@ -105,7 +106,7 @@ func (s *server) config(database string) (*pgx.ConnConfig, error) {
 	c.TLSConfig, c.Fallbacks = s.spec.TLS, nil
 	c.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx) }
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // whoever dials resolves it
-	c.RuntimeParams = map[string]string{"application_name": "drsync", "client_encoding": "UTF8", "datestyle": "ISO"}
+	c.RuntimeParams = map[string]string{"application_name": s.name, "client_encoding": "UTF8", "datestyle": "ISO"}
 	c.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	return c, nil
 }
@@ -152,11 +153,15 @@ func (s *server) settings() [][2]string {
 		{"timezone", "UTC"}, {"intervalstyle", "postgres"}, {"bytea_output", "hex"}, {"extra_float_digits", "3"},
 		{"lc_monetary", "C"}, {"xmloption", "content"}, {"quote_all_identifiers", "off"},
 	}
+	all = append(all, deadPeerSettings()...)
 	if s.role == "active" {
-		return append(all, [2]string{"default_transaction_read_only", "on"})
+		return append(all, [2]string{"default_transaction_read_only", "on"}, [2]string{peerLook, strconv.FormatInt(deadPeerLook.Milliseconds(), 10)})
 	}
 	return append(all, [2]string{"default_transaction_read_only", "off"}) // a published database has it on
 }
+
+// peerLook is a setting that servers of other systems refuse.
+const peerLook = "client_connection_check_interval"
 
 func (s *server) setUp(ctx context.Context, c *pgx.Conn) error {
 	var names, values []string
@@ -164,7 +169,8 @@ func (s *server) setUp(ctx context.Context, c *pgx.Conn) error {
 		names, values = append(names, v[0]), append(values, v[1])
 	}
 	_, err := c.Exec(ctx, `SELECT pg_catalog.set_config(n, v, false) FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS a (n, v)
-		WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) n)`, names, values)
+		WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) n)
+			AND (n OPERATOR(pg_catalog.<>) $3 OR pg_catalog.version() OPERATOR(pg_catalog.~) 'linux')`, names, values, peerLook)
 	return err
 }
 

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,6 +25,7 @@ type taken struct {
 	properties properties
 	tables     []table
 	contents   contents
+	parts      []part    // the definitions, if they are to be compared
 	bytes      int64     // of the dump
 	began      time.Time // when the tables were locked; zero if there are none
 	locked     time.Duration
@@ -50,8 +50,10 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 		return nil, err
 	}
 	defer end(leader)
-	name := "drsync " + rand.Text()
-	t, snapshot, err := e.snapshot(ctx, side, leader, name)
+	if err := e.endLost(ctx, side); err != nil {
+		return nil, err
+	}
+	t, snapshot, err := e.snapshot(ctx, side, leader)
 	if err != nil {
 		return nil, e.active.explain(ctx, err)
 	}
@@ -59,6 +61,12 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 	before, err := readVersions(ctx, leader)
 	if err != nil {
 		return nil, e.active.explain(ctx, err)
+	}
+	if o.Verify {
+		// Before the dump, since a sequence obeys no snapshot and may only go on.
+		if t.parts, err = readDefinitions(ctx, leader); err != nil {
+			return nil, e.active.explain(ctx, err)
+		}
 	}
 	if e.during != nil {
 		e.during("snapshot")
@@ -68,14 +76,14 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 	defer finished()
 	work.Go(func() (err error) {
 		defer finished()
-		t.bytes, err = e.dump(ctx, p.programs, snapshot, name, o.Dump != "")
+		t.bytes, err = e.dump(ctx, p.programs, snapshot, o.Dump != "")
 		return err
 	})
 	work.Go(func() (err error) {
 		t.contents, err = countAll(ctx, []querier{leader}, t.tables, o.Verify)
 		return err
 	})
-	work.Go(func() error { return e.standAside(dumped, side, name) })
+	work.Go(func() error { return e.standAside(dumped, side) })
 	err = work.Wait()
 	if err != nil {
 		err = e.active.explain(ctx, err)
@@ -97,12 +105,9 @@ func (e *Engine) take(parent context.Context, p *pair, o dbrepl.CaptureOptions) 
 // snapshot begins the leader's transaction and takes the snapshot in it. The
 // tables are locked before: a TRUNCATE between the snapshot and the lock would
 // show as an empty table, since it obeys no snapshot.
-func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name string) (*taken, string, error) {
+func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn) (*taken, string, error) {
 	clock, err := readClock(ctx, leader)
 	if err != nil {
-		return nil, "", err
-	}
-	if _, err := leader.Exec(ctx, "SELECT set_config('application_name', $1, false)", name); err != nil {
 		return nil, "", err
 	}
 	before, err := readTables(ctx, side)
@@ -158,7 +163,7 @@ func (e *Engine) snapshot(ctx context.Context, side, leader *pgx.Conn, name stri
 // dump runs pg_dump in the snapshot and returns how much it wrote. A dump that
 // is kept is compressed; one that is not is read once, right away. pg_dump waits
 // for a table longer than standAside lets anybody else wait for it.
-func (e *Engine) dump(ctx context.Context, p programs, snapshot, name string, kept bool) (int64, error) {
+func (e *Engine) dump(ctx context.Context, p programs, snapshot string, kept bool) (int64, error) {
 	a, err := e.active.access(ctx)
 	if err != nil {
 		return 0, err
@@ -168,7 +173,7 @@ func (e *Engine) dump(ctx context.Context, p programs, snapshot, name string, ke
 	if kept {
 		level = "1"
 	}
-	_, err = run(ctx, append(a.env, "PGAPPNAME="+name), p.dump,
+	_, err = run(ctx, a.env, p.dump,
 		"--format=directory", "--file="+e.dumpDir(), "--jobs="+strconv.Itoa(e.opt.Jobs), "--snapshot="+snapshot,
 		"--compress="+level, "--no-sync", "--no-password", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8",
 		"--quote-all-identifiers", fmt.Sprintf("--lock-wait-timeout=%d", 3*e.opt.Lock.Milliseconds()), "--dbname="+conninfo(e.opt.Name))
@@ -208,9 +213,9 @@ func sizeOf(dir string) (n int64, err error) {
 }
 
 // standAside watches until the dump is over whether anybody waits for one of
-// the sessions called name. One who alters a table has to, and whoever needs
+// this engine's sessions. One who alters a table has to, and whoever needs
 // that table then waits behind him, so the capture makes way.
-func (e *Engine) standAside(ctx context.Context, c *pgx.Conn, name string) error {
+func (e *Engine) standAside(ctx context.Context, c *pgx.Conn) error {
 	tick := time.NewTicker(min(time.Second, e.opt.Lock/4))
 	defer tick.Stop()
 	for {
@@ -222,7 +227,7 @@ func (e *Engine) standAside(ctx context.Context, c *pgx.Conn, name string) error
 		who, err := column(ctx, c, `SELECT format('process %s of %s', a.pid, coalesce(a.usename::text, '?')) || coalesce(' (' || left(nullif(a.query, ''), 80) || ')', '')
 			FROM pg_stat_activity a WHERE a.wait_event_type = 'Lock' AND now() - a.query_start > $1 * interval '1 microsecond'
 				AND pg_blocking_pids(a.pid) && ARRAY(SELECT pid FROM pg_stat_activity WHERE application_name = $2) ORDER BY 1`,
-			e.opt.Lock.Microseconds(), name)
+			e.opt.Lock.Microseconds(), e.active.name)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -42,7 +42,9 @@ func (c *captured) Discard(ctx context.Context) error {
 	case errors.Is(err, errGone) || err == nil && where != c.e.stagingName():
 		return nil
 	case err == nil:
-		err = c.e.dropStaging(ctx)
+		if err = c.e.claim(ctx); err == nil {
+			err = c.e.dropStaging(ctx)
+		}
 	}
 	return c.e.failed("discard the capture of", err)
 }
@@ -282,6 +284,9 @@ func (e *Engine) stillNamed(parent context.Context, query string, sums []blob.Su
 		return err
 	}
 	defer end(c)
+	if err := e.endLost(ctx, c); err != nil {
+		return err
+	}
 	if _, err := c.Exec(ctx, "RESET search_path"); err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ func TestSuite(t *testing.T) {
 	t.Run("postgres", func(t *testing.T) { postgres(t).write(&report) })
 	if opts.drsync != "" {
 		t.Run("replication", func(t *testing.T) { replication(t).write(&report) })
+		t.Run("postgres-replication", func(t *testing.T) { postgresReplication(t).write(&report) })
 	}
 	fmt.Println(report.String())
 }

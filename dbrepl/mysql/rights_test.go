@@ -48,89 +48,138 @@ func (l *lab) serverOf(r right) *testenv.MySQLServer {
 	return l.standby
 }
 
+const grantee = "'drs-ync'@'%'"
+
 // TestEachRightIsAskedForOrNotNeeded takes every right of both accounts away, one at a
 // time: either Check says that a run would be refused, or it comes to its end.
 func TestEachRightIsAskedForOrNotNeeded(t *testing.T) { everywhere(t, eachRight) }
 
 func eachRight(t *testing.T, p product) {
-	active := p.start(t, "--log-bin-trust-function-creators=1")
-	for name, start := range map[string]func() *lab{
-		"Logged":   func() *lab { return newLab(t, active, p.start(t)) },
-		"Unlogged": func() *lab { return newLab(t, p.unlogged(t), p.unlogged(t)) },
+	const trust = "--log-bin-trust-function-creators=1"
+	as := func(o *Options) { o.Active.User, o.Standby.User = "drs-ync", "drs-ync" }
+	for name, start := range map[string]func() *walk{
+		"Logged":   func() *walk { return &walk{lab: newLab(t, p.start(t, trust), p.start(t))} },
+		"Unlogged": func() *walk { return &walk{lab: newLab(t, p.unlogged(t), p.unlogged(t))} },
+		"Replica": func() *walk {
+			l := replicaLab(t, p)
+			l.active.Exec(t, "", "SET GLOBAL log_bin_trust_function_creators=1")
+			return &walk{lab: l, replica: true}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachRightOf(t, start())
+			w := start()
+			w.open = func(t testing.TB) dbrepl.Engine { return w.engine(t, as) }
+			if w.replica {
+				w.open = func(t testing.TB) dbrepl.Engine { return w.lab.replica(t, func(o *ReplicaOptions) { as(&o.Options) }) }
+			}
+			w.eachRight(t)
 		})
 	}
 }
 
-func eachRightOf(t *testing.T, l *lab) {
-	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE, FOREIGN KEY (u) REFERENCES t (id)) ENGINE=InnoDB; INSERT INTO t VALUES (1, NULL); "+
+// walk goes over all rights on two servers.
+type walk struct {
+	*lab
+	replica bool
+	open    func(t testing.TB) dbrepl.Engine
+}
+
+func (w *walk) rights() []right {
+	all := w.rightsOf()
+	if w.replica {
+		names := []string{"RELOAD", "REPLICATION CLIENT"} // SUPER of 5.7 is the rest
+		if w.active.IsMariaDB() {
+			names = []string{"RELOAD", "REPLICATION SLAVE ADMIN", "SLAVE MONITOR"}
+		}
+		for _, n := range names {
+			all = append(all, right{name: n, on: "*.*"})
+		}
+	}
+	return all
+}
+
+func (w *walk) eachRight(t *testing.T) {
+	w.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE, FOREIGN KEY (u) REFERENCES t (id)) ENGINE=InnoDB; INSERT INTO t VALUES (1, NULL); "+
 		"CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1; CREATE PROCEDURE p() SELECT 1; CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.u = NULL; "+
 		"CREATE VIEW v AS SELECT id, f() AS n FROM t; CREATE EVENT ev ON SCHEDULE EVERY 1 DAY DO DELETE FROM t WHERE id = 7")
-	if l.active.IsMariaDB() {
-		l.onActive(t, "CREATE SEQUENCE s")
+	if w.active.IsMariaDB() {
+		w.onActive(t, "CREATE SEQUENCE s")
 	}
-	const account = " TO 'drs-ync'@'%'"
-	for _, m := range []*testenv.MySQLServer{l.active, l.standby} {
-		m.Exec(t, "", "CREATE USER 'drs-ync'@'%'")
+	for _, m := range []*testenv.MySQLServer{w.active, w.standby} {
+		m.Exec(t, "", "SET sql_log_bin=0; CREATE USER "+grantee)
 	}
-	all := l.rightsOf()
+	all := w.rights()
 	for _, r := range all {
-		l.serverOf(r).Exec(t, "", "GRANT "+r.name+" ON "+r.on+account)
+		w.serverOf(r).Exec(t, "", "SET sql_log_bin=0; GRANT "+r.name+" ON "+r.on+" TO "+grantee)
 	}
-	run := func(what string) (fatal bool) {
-		l.standby.Exec(t, "", "SET GLOBAL read_only=1")
-		e := l.engine(t, func(o *Options) { o.Active.User, o.Standby.User = "drs-ync", "drs-ync" })
-		defer l.end(t, e)
-		findings, err := e.Check(t.Context())
-		if err != nil {
-			t.Errorf("%s: check: %v", what, err)
-			return false
-		}
-		var problems []string
-		for _, f := range findings {
-			if f.Fatal {
-				problems = append(problems, f.Problem)
-			}
-		}
-		c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Verify: true})
-		if problems != nil {
-			if err == nil {
-				t.Errorf("%s: check says %s, and the capture is made", what, problems)
-				_ = c.Discard(t.Context())
-			}
-			return true
-		}
-		if err == nil {
-			err = c.Publish(t.Context())
-		}
-		if err == nil {
-			_, err = e.Promote(t.Context())
-		}
-		if err != nil {
-			t.Errorf("%s: check says nothing of it: %v", what, err)
-		}
-		return false
-	}
-	if run("with all") {
+	if w.run(t, "with all") {
 		t.Fatal("with all rights of README a run is refused")
 	}
 	needed := 0
 	for _, r := range all {
-		m := l.serverOf(r)
-		m.Exec(t, "", "REVOKE "+r.name+" ON "+r.on+" FROM 'drs-ync'@'%'")
-		if run(fmt.Sprintf("without %+v", r)) {
-			needed++
+		if w.replica && r.active {
+			continue // they are needed for a copy, as without replication
 		}
-		m.Exec(t, "", "GRANT "+r.name+" ON "+r.on+account)
+		m := w.serverOf(r)
+		m.Exec(t, "", "SET sql_log_bin=0; REVOKE "+r.name+" ON "+r.on+" FROM "+grantee)
+		what := fmt.Sprintf("without %+v", r)
+		if w.run(t, what) {
+			needed++
+		} else if w.replica { // a run that copies the whole schema
+			w.giveUp(t)
+			w.run(t, what+", copied")
+		}
+		m.Exec(t, "", "SET sql_log_bin=0; GRANT "+r.name+" ON "+r.on+" TO "+grantee)
 	}
-	if needed < 20 {
+	if needed < 15 {
 		t.Errorf("only %d of %d rights are needed", needed, len(all))
 	}
 	t.Logf("%d of %d rights are needed", needed, len(all))
-	if run("with all again") {
+	if w.run(t, "with all again") {
 		t.Error("with all rights a run is refused")
 	}
+}
+
+// run does all that an engine does, unless Check finds that a run would be refused.
+func (w *walk) run(t testing.TB, what string) (refused bool) {
+	w.onActive(t, "INSERT INTO t SELECT MAX(id) + 1, NULL FROM t")
+	w.standby.Exec(t, "", "SET GLOBAL read_only=1")
+	e := w.open(t)
+	defer e.Close()
+	findings, err := e.Check(t.Context())
+	if err != nil {
+		t.Errorf("%s: check: %v", what, err)
+		return false
+	}
+	var problems []string
+	for _, f := range findings {
+		if f.Fatal {
+			problems = append(problems, f.Problem)
+		}
+	}
+	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Verify: true})
+	if err == nil {
+		defer c.Close()
+	}
+	if problems != nil {
+		if err == nil {
+			t.Errorf("%s: check says %s, and the capture is made", what, problems)
+			_ = c.Discard(t.Context())
+		}
+		return true
+	}
+	if err == nil {
+		err = c.Publish(t.Context())
+	}
+	if v, ok := c.(dbrepl.Verifier); ok && err == nil {
+		err = v.Verify(t.Context())
+	}
+	if err == nil {
+		_, err = e.Promote(t.Context())
+	}
+	if err != nil {
+		t.Errorf("%s: check says nothing of it: %v", what, err)
+	}
+	return false
 }

@@ -113,7 +113,7 @@ func (l *lab) engine(t testing.TB, adjust ...func(*Options)) *Engine {
 }
 
 // another makes an engine that of another standby.
-func another(o *Options) { o.Instance = "another" }
+func another(o *Options) { o.Instance += "x" }
 
 // end closes an engine, so that one of another account or standby can follow.
 func (l *lab) end(t testing.TB, e *Engine) {

@@ -132,7 +132,7 @@ func lostSessionsAreEnded(t *testing.T, l *lab) {
 			t.Errorf("after the next %s %s hold locks of the standby, want %s", next, got, left)
 		}
 	}
-	if got := l.claimed(t, "another"); len(got) != 2 || len(l.connected(t, got)) != 2 {
+	if got := l.claimed(t, instance+"x"); len(got) != 2 || len(l.connected(t, got)) != 2 {
 		t.Errorf("of the other standby %s are left, want 2", got)
 	}
 	for _, c := range foreign.sessions {

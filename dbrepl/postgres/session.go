@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,12 +15,13 @@ import (
 // a session holds tables, and whoever alters one of them has to wait for it.
 //
 // An idle session is asked after deadPeerIdle, and every deadPeerAgain from then
-// on. How long that may stay without an answer is for deadPeer to say, since
-// Linux prefers it to the number of questions. It counts as well how long a peer
-// that lives takes nothing that is sent: pg_dump while this host's disk is busy,
-// or a tunnel that waits for its share of a bandwidth limit. That it is minutes
-// lets them be slow, and what nobody will ever take up still ends in the time
-// in which an operator looks for the reason.
+// on, deadPeerCount times in vain. What is sent is given up after deadPeer; Linux
+// prefers that to the number of questions, so it bounds both. It counts as well how
+// long a peer that lives takes nothing that is sent: pg_dump while this host's disk
+// is busy, or a tunnel that waits for its share of a bandwidth limit. That it is
+// minutes lets them be slow, and what nobody will ever take up still ends in the
+// time in which an operator looks for the reason. The standby's sessions have no
+// such limit: whoever reads a list of blobs may copy a large one between two rows.
 //
 // At the far end of an SSH tunnel the peer is the active's own sshd, which lives
 // on when this host is gone. What is lost there, endLost ends.
@@ -36,23 +38,26 @@ const (
 	deadPeerLook = 10 * time.Second
 )
 
-// deadPeerSettings are those of PostgreSQL 12 and newer. On a unix socket they
+// peerSettings are those of PostgreSQL 12 and newer. On a unix socket they
 // are taken and mean nothing: there the end of a peer is always noticed.
-func deadPeerSettings() [][2]string {
-	number := func(n int64) string { return fmt.Sprint(n) }
-	return [][2]string{
+func (s *server) peerSettings() [][2]string {
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	all := [][2]string{
 		{"tcp_keepalives_idle", number(int64(deadPeerIdle.Seconds()))},
 		{"tcp_keepalives_interval", number(int64(deadPeerAgain.Seconds()))},
 		{"tcp_keepalives_count", number(deadPeerCount)},
-		{"tcp_user_timeout", number(deadPeer.Milliseconds())},
 	}
+	if s.role == "active" {
+		all = append(all, [2]string{"tcp_user_timeout", number(deadPeer.Milliseconds())})
+	}
+	return all
 }
 
 // sessionOptions are the settings of the sessions that programs have, as their
 // environment takes them.
-func sessionOptions() string {
+func (s *server) sessionOptions() string {
 	var all []string
-	for _, v := range deadPeerSettings() {
+	for _, v := range s.peerSettings() {
 		all = append(all, "-c "+v[0]+"="+v[1])
 	}
 	return strings.Join(all, " ")
@@ -84,6 +89,15 @@ func validInstance(instance string) error {
 		}
 	}
 	return nil
+}
+
+// aside is the engine with another name on the active, for commands that only look
+// and so hold no lock of this host: what they have there is not lost when a run begins.
+func (e *Engine) aside() *Engine {
+	looks, active := *e, *e.active
+	active.name = sessionName("")
+	looks.active = &active
+	return &looks
 }
 
 // lostSessions are those of this standby's account and name which are not this

@@ -33,6 +33,7 @@ type Engine interface {
 
 	// Capture fixes a point and brings the database as of that point to the
 	// standby, invisible. The previous capture must be published or discarded.
+	// What Check has found just before need not be asked again.
 	// What it cannot do of the options it refuses before it begins.
 	Capture(ctx context.Context, o CaptureOptions) (Captured, error)
 

@@ -41,22 +41,6 @@ type journal struct {
 
 const journalName = "publish.json"
 
-// Pending is a publish that has begun and not ended.
-type Pending struct {
-	ID   string
-	Time time.Time // T of the snapshot
-}
-
-// PublishPending returns the publish that the state directory says has begun
-// and not ended, or nil.
-func PublishPending(stateDir string) (*Pending, error) {
-	j, err := readJournal(stateDir)
-	if j == nil || err != nil {
-		return nil, err
-	}
-	return &Pending{ID: j.Snapshot, Time: j.Record.Time}, nil
-}
-
 func (p *pass) journalPath() string { return filepath.Join(p.StateDir, journalName) }
 
 func (p *pass) writeJournal(j journal) error {
@@ -129,7 +113,7 @@ func (p *pass) publish(ctx context.Context) (string, error) {
 		}
 		return "", err
 	}
-	return p.rollForward(ctx, j)
+	return p.finish(ctx, j)
 }
 
 // rollForward does what the journal intends. Every part is idempotent, so it
@@ -174,8 +158,8 @@ func (p *pass) rollForward(ctx context.Context, j journal) (string, error) {
 	if err := snaps.Draft(j.Snapshot).Commit(j.Record); err != nil {
 		return "", err
 	}
-	if err := durable.Remove(p.journalPath()); err != nil {
-		return "", fmt.Errorf("close the publish journal: %w", err)
+	if err := p.closeJournal(); err != nil {
+		return "", err
 	}
 	part("published")
 	record, err := snaps.Get(j.Snapshot)
@@ -240,7 +224,7 @@ func (p *pass) abandon(j journal) error {
 	if err := p.removeStage(); err != nil {
 		return err
 	}
-	if err := durable.Remove(p.journalPath()); err != nil {
+	if err := p.closeJournal(); err != nil {
 		return err
 	}
 	p.warn("", fmt.Sprintf("the publish of snapshot %s was given up: what was captured is no longer there; the snapshot before it stands", j.Snapshot))
@@ -342,7 +326,7 @@ func (p *pass) recover(ctx context.Context) (string, error) {
 		if p.dryRun {
 			return "", hint.New("the publish of snapshot "+j.Snapshot+" was interrupted, and a dry run does not finish it", "run drsync now")
 		}
-		_, err := p.rollForward(ctx, *j)
+		_, err := p.finish(ctx, *j)
 		switch {
 		case err == nil:
 			p.report.Recovered, p.report.Published, p.report.Snapshot = j.Snapshot, false, nil

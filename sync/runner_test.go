@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -34,7 +35,8 @@ type lab struct {
 	engine *faultyEngine
 }
 
-// faultyEngine is the SQLite engine with a publish that may fail before it begins.
+// faultyEngine is the SQLite engine with a publish that may fail before it begins, here
+// and in a recovery.
 type faultyEngine struct {
 	dbrepl.Engine
 	fail error
@@ -58,6 +60,13 @@ func (c *faultyCapture) Publish(ctx context.Context) error {
 		return c.engine.fail
 	}
 	return c.Captured.Publish(ctx)
+}
+
+func (e *faultyEngine) Recover(ctx context.Context, commit dbrepl.Token) error {
+	if e.fail != nil && commit != nil {
+		return e.fail
+	}
+	return e.Engine.Recover(ctx, commit)
 }
 
 func newLab(t *testing.T) *lab {
@@ -141,12 +150,26 @@ func TestPublishFails(t *testing.T) {
 	l.run()
 	l.change()
 	l.engine.fail = errors.New("the server has gone away")
-	if _, err := l.runner.Run(t.Context(), false); !errors.Is(err, l.engine.fail) {
+	_, err := l.runner.Run(t.Context(), false)
+	if !errors.Is(err, l.engine.fail) {
 		t.Fatalf("error %v, want %v", err, l.engine.fail)
 	}
-	pending, err := PublishPending(l.StandbyState)
-	if err != nil || pending == nil {
-		t.Fatalf("pending: %v, %v", pending, err)
+	pending, perr := PublishPending(l.StandbyState)
+	if perr != nil || pending == nil {
+		t.Fatalf("pending: %v, %v", pending, perr)
+	}
+	if h := hint.Of(err); !strings.Contains(h, pending.ID+" has begun and is pending") {
+		t.Errorf("the hint is %q", h)
+	}
+	if !strings.Contains(pending.Failure, "the server has gone away") || pending.Failed.IsZero() {
+		t.Errorf("why it failed: %q at %v", pending.Failure, pending.Failed)
+	}
+	l.engine.fail = errors.New("its disk is full")
+	if _, err := l.runner.Recover(t.Context()); !errors.Is(err, l.engine.fail) {
+		t.Fatalf("error %v, want %v", err, l.engine.fail)
+	}
+	if again, err := PublishPending(l.StandbyState); err != nil || !strings.Contains(again.Failure, "its disk is full") {
+		t.Errorf("why it failed again: %+v, %v", again, err)
 	}
 	if _, err := l.runner.PruneOnly(t.Context(), false, nil); err == nil || !strings.Contains(err.Error(), pending.ID) {
 		t.Errorf("prune beside an interrupted publish: %v", err)
@@ -168,6 +191,9 @@ func TestPublishFails(t *testing.T) {
 	}
 	if id, err := l.runner.Recover(t.Context()); err != nil || id != "" {
 		t.Errorf("a second recover: %q, %v", id, err)
+	}
+	if _, err := os.Lstat(filepath.Join(l.StandbyState, failureName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is known of the failure stays: %v", err)
 	}
 }
 

@@ -89,16 +89,22 @@ func runNow(ctx context.Context, o *options, f output, dryRun bool) error {
 	}
 	defer s.Close()
 	report, err := s.runner.Run(ctx, dryRun)
+	return tellRun(s, f, report, err)
+}
+
+// tellRun prints what a run did in the way that was asked for, and says how the
+// command ends.
+func tellRun(s *standby, f output, report drsync.Report, err error) error {
 	s.finishOutput()
 	switch {
 	case err != nil:
 		return reportedError{err, report}
-	case o.json:
-		err = show.JSON(o.out, report)
+	case s.json:
+		err = show.JSON(s.out, report)
 	case f.quiet:
-		printShortcomings(o.err, report)
+		printShortcomings(s.err, report)
 	default:
-		err = printReport(o.out, report)
+		err = printReport(s.out, report)
 	}
 	if err == nil && report.Incomplete() {
 		return statusError(exitIncomplete)

@@ -75,21 +75,7 @@ func runRestore(ctx context.Context, o *options, f output, id, into string, yes 
 		}
 	}
 	report, err := s.runner.Restore(ctx, id)
-	s.finishOutput()
-	switch {
-	case err != nil:
-		return reportedError{err, report}
-	case o.json:
-		err = show.JSON(o.out, report)
-	case f.quiet:
-		printShortcomings(o.err, report)
-	default:
-		err = printReport(o.out, report)
-	}
-	if err == nil && report.Incomplete() {
-		return statusError(exitIncomplete)
-	}
-	return err
+	return tellRun(s, f, report, err)
 }
 
 // confirmRestore says how far back the standby is to go, and asks.

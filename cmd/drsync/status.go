@@ -82,7 +82,7 @@ func readStatus(o *options, cfg *config.Config) status.Input {
 	pending, err := drsync.PublishPending(dir)
 	failed(err)
 	if pending != nil {
-		in.Publish = &status.Publish{ID: pending.ID, Time: pending.Time}
+		in.Publish = &status.Publish{ID: pending.ID, Time: pending.Time, Failure: pending.Failure, Failed: pending.Failed}
 	}
 	last, err := drsync.ReadLastPrune(dir)
 	failed(err)

@@ -326,7 +326,11 @@ func (l *lazyHost) DialContext(ctx context.Context, network, addr string) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return h.DialContext(ctx, network, addr)
+	c, err := h.DialContext(ctx, network, addr)
+	if err != nil && hint.Of(err) == "" && (ctx.Err() != nil || errors.Is(err, remote.ErrTimeout) || errors.Is(err, wire.ErrLost)) {
+		err = hint.With(err, fmt.Sprintf("the way there leads through ssh (via: ssh): see that the line to %s works, and that %s is reached from there", h.Describe(), addr))
+	}
+	return c, err
 }
 
 func (l *lazyHost) Stream(ctx context.Context, name, arg string) (io.ReadCloser, error) {

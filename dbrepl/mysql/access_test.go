@@ -166,6 +166,7 @@ func TestFindings(t *testing.T) {
 	if got := l.mustQuery(t, l.standby, "SELECT @@global.local_infile"); got[0] != "0" {
 		t.Error("local_infile stays on")
 	}
+	l.end(t, e)
 	p := l.granted(t)
 	l.follow(t, p)
 	if findings, err = p.Check(t.Context()); err != nil || !strings.Contains(fmt.Sprint(findings), "rows are inserted") {

@@ -29,7 +29,10 @@ func (e *Engine) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.C
 }
 
 func (e *Engine) capture(ctx context.Context, o dbrepl.CaptureOptions) (*generation, error) {
-	p, err := e.inspect(ctx)
+	if err := e.beAlone(ctx); err != nil {
+		return nil, err
+	}
+	p, err := e.inspected(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
@@ -15,10 +16,48 @@ import (
 func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 	defer e.settle()
 	p, err := e.inspect(ctx)
+	if err == nil {
+		err = e.inspectAlone(ctx, p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("check database %s: %w", e.opt.Name, err)
 	}
+	e.checked.keep(p)
 	return p.findings, nil
+}
+
+// recent is what Check has found out, for the capture that comes just after it:
+// to ask all of that again takes some forty round trips.
+type recent struct {
+	pair *pair
+	at   time.Time
+}
+
+// freshFor is how long what was found out counts, and then once.
+const freshFor = 30 * time.Second
+
+// keep keeps nothing that refuses a capture: somebody may mend it meanwhile.
+func (r *recent) keep(p *pair) {
+	if r.pair = nil; dbrepl.Refuse(p.findings) == nil {
+		r.pair, r.at = p, time.Now()
+	}
+}
+
+func (r *recent) take() *pair {
+	p := r.pair
+	r.pair = nil
+	if time.Since(r.at) > freshFor {
+		return nil
+	}
+	return p
+}
+
+// inspected is what Check has just found out, or else inspect does.
+func (e *Engine) inspected(ctx context.Context) (*pair, error) {
+	if p := e.checked.take(); p != nil {
+		return p, nil
+	}
+	return e.inspect(ctx)
 }
 
 // pair is what is known about the two servers before a capture.

@@ -397,7 +397,9 @@ func TestFairShare(t *testing.T) {
 
 func comparisonOfAlteredTables(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t VALUES (1)")
-	l.sync(t, l.engine(t))
+	first := l.engine(t)
+	l.sync(t, first)
+	l.end(t, first)
 	e := l.engine(t)
 	times := 0
 	e.during = func(string) {
@@ -417,7 +419,7 @@ func comparisonOfAlteredTables(t *testing.T, l *lab) {
 		t.Errorf("compared what never rests: %v", err)
 	}
 	// Another generation takes the place of the compared one.
-	e.during = func(string) { l.sync(t, l.engine(t)) }
+	e.during = func(string) { l.sync(t, l.engine(t, another)) }
 	if _, err := e.Compare(t.Context()); err == nil || !strings.Contains(err.Error(), "another generation") {
 		t.Errorf("compared two generations: %v", err)
 	}

@@ -61,7 +61,7 @@ func (s *server) explain(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return hint.With(context.Cause(ctx), hint.Of(err)) // of who dialled
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, gomysql.ErrInvalidConn), errors.Is(err, sql.ErrConnDone):
 		if cause := s.given.Load(); cause != nil {
 			return *cause
@@ -88,6 +88,8 @@ func (s *server) connectError(ctx context.Context, err error) error {
 	err = s.explain(ctx, err)
 	err = fmt.Errorf("connect to the %s database at %s as %s: %w", s.role, s.spec.Address, s.spec.User, err)
 	switch {
+	case hint.Of(err) != "": // of who dialled
+		return err
 	case hasNumber(err, errAccessDenied, errHostNotPrivileged):
 		return hint.With(err, fmt.Sprintf("check user and password of the %s database, and from which host the account may connect", s.role))
 	case dbrepl.CertificateHint(s.role, err) != "":

@@ -103,6 +103,9 @@ func (e *Engine) restore(ctx context.Context, dir string) (_ *generation, err er
 	if k.manifest.Name != e.opt.Name {
 		return nil, hint.With(fmt.Errorf("the dump is of the database %s", k.manifest.Name), "restore it beside with --into")
 	}
+	if err := e.beAlone(ctx); err != nil {
+		return nil, err
+	}
 	p, err := e.judge(ctx, k)
 	if err != nil {
 		return nil, err
@@ -181,6 +184,9 @@ func (e *Engine) restoreAs(ctx context.Context, dir, name string) (_ dbrepl.Coun
 	}
 	k, err := e.readKept(dir)
 	if err != nil {
+		return dbrepl.Counts{}, err
+	}
+	if err := e.beAlone(ctx); err != nil {
 		return dbrepl.Counts{}, err
 	}
 	p, err := e.judge(ctx, k)

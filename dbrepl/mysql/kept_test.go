@@ -456,6 +456,7 @@ func refusedDumps(t *testing.T, l *lab) {
 		t.Errorf("what was there: %s, %v", got, err)
 	}
 	l.standby.Exec(t, "", "CREATE USER IF NOT EXISTS restorer@localhost; GRANT ALL ON `"+l.name+"`.* TO restorer@localhost")
+	l.end(t, e)
 	weak := l.engine(t, func(o *Options) { o.Standby.User = "restorer" })
 	if _, err := weak.RestoreAs(t.Context(), dir, l.name+"_beside"); err == nil || !strings.Contains(hint.Of(err), "GRANT ALL PRIVILEGES ON `"+strings.ReplaceAll(l.name, "_", `\_`)+`\_beside`) {
 		t.Errorf("without the right: %v (hint: %s)", err, hint.Of(err))

@@ -14,7 +14,9 @@ import (
 // KILL, at many moments of a capture, and at each statement of a publish.
 func sessionsThatAreKilled(t *testing.T, l *lab) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY, n INT, pad CHAR(250), KEY (pad)) ENGINE=InnoDB; INSERT INTO t SELECT seq, 1, REPEAT(MD5(seq), 7) FROM seq_1_to_8000; CREATE TABLE u (n INT) ENGINE=InnoDB; INSERT INTO u VALUES (1); CREATE VIEW v AS SELECT n FROM u")
-	l.sync(t, l.engine(t))
+	first := l.engine(t)
+	l.sync(t, first)
+	l.end(t, first)
 	user := "killed_" + l.name
 	for _, m := range []*testenv.MariaDBServer{l.active, l.standby} {
 		m.Exec(t, "", "CREATE USER "+user+"@'%'; CREATE USER "+user+"@localhost; GRANT ALL ON *.* TO "+user+"@'%' WITH GRANT OPTION; GRANT ALL ON *.* TO "+user+"@localhost WITH GRANT OPTION")

@@ -83,9 +83,11 @@ func killPID(pid int) { _ = syscall.Kill(pid, syscall.SIGKILL) }
 
 func (l *lab) options() Options {
 	return Options{
-		Name:     l.name,
-		Active:   Server{Address: l.active.Addr, User: "root"},
-		Standby:  Server{Address: l.standby.Socket, User: "root"},
+		Name:    l.name,
+		Active:  Server{Address: l.active.Addr, User: "root"},
+		Standby: Server{Address: l.standby.Socket, User: "root"},
+		// One after the other they are runs of one standby.
+		Instance: strings.ReplaceAll(l.name, "_", ""),
 		Timeouts: Timeouts{Lock: time.Second},
 	}
 }
@@ -108,6 +110,17 @@ func (l *lab) engine(t testing.TB, adjust ...func(*Options)) *Engine {
 		}
 	})
 	return e
+}
+
+// another makes an engine that of another standby.
+func another(o *Options) { o.Instance = "another" }
+
+// end closes an engine, so that one of another account or standby can follow.
+func (l *lab) end(t testing.TB, e *Engine) {
+	t.Helper()
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // onActive executes statements in the active's database.
@@ -290,6 +303,9 @@ func onSharedServers(t *testing.T, p product) {
 		"BrokenRestores":                      brokenRestores,
 		"RefusedDumps":                        refusedDumps,
 		"SessionsThatAreKilled":               sessionsThatAreKilled,
+		"LostSessionsAreEnded":                lostSessionsAreEnded,
+		"OneConfigurationAtATime":             oneConfigurationAtATime,
+		"OwnLostSession":                      ownLostSession,
 	} {
 		if name == "CrashedRestores" && p.name != mariaDB.name {
 			continue // every statement of a restore, with the same statements

@@ -70,6 +70,9 @@ type Engine struct {
 	opt     Options
 	active  *server
 	standby *server
+	checked recent
+	claims  claims
+	alone   aloneness
 
 	// before is called before each statement that changes something during a
 	// publish or a recovery; an error stops it there. Like the fields below it is for tests.
@@ -117,12 +120,14 @@ func New(o Options) (*Engine, error) {
 		validName(o.Name),
 		o.Active.valid("active"),
 		o.Standby.valid("standby"),
+		validInstance(o.Instance),
 	)
 	if err != nil {
 		return nil, err
 	}
 	return &Engine{
 		opt:     o,
+		claims:  claims{instance: o.Instance, mine: make(map[string]bool)},
 		active:  newServer("active", o.Active, o.Timeouts),
 		standby: newServer("standby", o.Standby, o.Timeouts),
 	}, nil
@@ -164,8 +169,9 @@ func (e *Engine) Describe() string {
 	return fmt.Sprintf("database %s from %s to %s (MySQL or MariaDB, dump)", e.opt.Name, e.opt.Active.Address, e.opt.Standby.Address)
 }
 
-// Close closes all connections.
+// Close closes all connections, and with them lets others change the schema.
 func (e *Engine) Close() error {
+	e.endAlone()
 	e.active.close()
 	e.standby.close()
 	return nil

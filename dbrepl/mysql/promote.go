@@ -22,6 +22,9 @@ func (e *Engine) Promote(ctx context.Context) (dbrepl.Point, error) {
 }
 
 func (e *Engine) promote(ctx context.Context) (dbrepl.Point, error) {
+	if err := e.beAlone(ctx); err != nil {
+		return dbrepl.Point{}, err
+	}
 	g, err := e.visible(ctx)
 	if err != nil {
 		return dbrepl.Point{}, err

@@ -18,19 +18,24 @@ func (e *Engine) Recover(ctx context.Context, commit dbrepl.Token) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var err error
-	if commit == nil {
-		err = e.dropStaging(ctx)
-	} else {
-		var g *generation
-		if g, err = parseToken(commit, e.opt.Name); err == nil {
-			err = e.publish(ctx, g)
-		}
-	}
-	if err != nil {
+	if err := e.recover(ctx, commit); err != nil {
 		return fmt.Errorf("recover database %s: %w", e.opt.Name, err)
 	}
 	return nil
+}
+
+func (e *Engine) recover(ctx context.Context, commit dbrepl.Token) error {
+	if commit == nil {
+		if err := e.beAlone(ctx); err != nil {
+			return err
+		}
+		return e.dropStaging(ctx)
+	}
+	g, err := parseToken(commit, e.opt.Name)
+	if err != nil {
+		return err
+	}
+	return e.publish(ctx, g)
 }
 
 // publisher makes one generation the visible one. What has been done is asked
@@ -42,6 +47,9 @@ type publisher struct {
 }
 
 func (e *Engine) publish(ctx context.Context, g *generation) error {
+	if err := e.beAlone(ctx); err != nil {
+		return err
+	}
 	c, err := e.standby.session(ctx, "")
 	if err != nil {
 		return err

@@ -116,7 +116,10 @@ func (r *Replica) Capture(ctx context.Context, o dbrepl.CaptureOptions) (dbrepl.
 }
 
 func (r *Replica) capture(ctx context.Context, verify bool) (dbrepl.Captured, error) {
-	p, err := r.inspect(ctx)
+	if err := r.e.beAlone(ctx); err != nil {
+		return nil, err
+	}
+	p, err := r.inspected(ctx)
 	if err != nil {
 		return nil, err
 	}

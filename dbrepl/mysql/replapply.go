@@ -166,11 +166,12 @@ func (a *application) awaitApplied(ctx context.Context) error {
 		if _, err := a.ask(ctx, "("+a.say.wait(a.gtid, 1)+")"); err != nil {
 			return err
 		}
-		_, at, err := a.applied(ctx)
+		// In this order: the applier may come to the point, and stop, in between.
+		s, err := a.channel(ctx)
 		if err != nil {
 			return err
 		}
-		s, err := a.channel(ctx)
+		_, at, err := a.applied(ctx)
 		switch {
 		case err != nil:
 			return err

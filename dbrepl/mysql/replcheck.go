@@ -18,10 +18,22 @@ func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
 	if err == nil {
 		err = r.inspectAccount(ctx, p)
 	}
+	if err == nil {
+		err = r.e.inspectAlone(ctx, p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("check database %s: %w", r.e.opt.Name, err)
 	}
+	r.e.checked.keep(p)
 	return p.findings, nil
+}
+
+// inspected is what Check has just found out, or else inspect does.
+func (r *Replica) inspected(ctx context.Context) (*pair, error) {
+	if p := r.e.checked.take(); p != nil {
+		return p, nil
+	}
+	return r.inspect(ctx)
 }
 
 // inspect adds to what a copy needs what replication needs.

@@ -48,6 +48,9 @@ func (r *Replica) Promote(ctx context.Context) (dbrepl.Point, error) {
 }
 
 func (r *Replica) promote(ctx context.Context) (dbrepl.Point, error) {
+	if err := r.e.beAlone(ctx); err != nil {
+		return dbrepl.Point{}, err
+	}
 	g, err := r.whole(ctx)
 	if err != nil {
 		return dbrepl.Point{}, err

@@ -21,6 +21,9 @@ func (r *Replica) Recover(ctx context.Context, commit dbrepl.Token) error {
 
 func (r *Replica) recover(ctx context.Context, commit dbrepl.Token) error {
 	if commit == nil {
+		if err := r.e.beAlone(ctx); err != nil {
+			return err
+		}
 		if err := r.e.dropStaging(ctx); err != nil {
 			return err
 		}
@@ -38,6 +41,9 @@ func (r *Replica) recover(ctx context.Context, commit dbrepl.Token) error {
 
 // discard ends a receiving that nobody waits for any more.
 func (r *Replica) discard(ctx context.Context) error {
+	if err := r.e.beAlone(ctx); err != nil {
+		return err
+	}
 	l, err := r.link(ctx)
 	if err != nil {
 		return err
@@ -53,6 +59,9 @@ func (r *Replica) discard(ctx context.Context) error {
 // publishSeed swaps a copied schema in and makes its GTID the one from which
 // replication goes on.
 func (r *Replica) publishSeed(ctx context.Context, g *generation) error {
+	if err := r.e.beAlone(ctx); err != nil {
+		return err
+	}
 	l, err := r.link(ctx)
 	if err != nil {
 		return err
@@ -97,6 +106,9 @@ func (r *Replica) publishSeed(ctx context.Context, g *generation) error {
 // publishPoint applies what was received, up to the point of g and no further,
 // and then lets the marker say so.
 func (r *Replica) publishPoint(ctx context.Context, from string, g *generation) error {
+	if err := r.e.beAlone(ctx); err != nil {
+		return err
+	}
 	l, err := r.link(ctx)
 	if err != nil {
 		return err

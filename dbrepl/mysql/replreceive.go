@@ -188,9 +188,7 @@ var receiveErrors = map[string]bool{"1045": true, "1130": true, "1227": true, "1
 
 // await waits until everything up to a position was received.
 func (l *link) await(ctx context.Context, want position) (size int64, err error) {
-	const look = 20 * time.Millisecond
-	tick := time.NewTicker(look)
-	defer tick.Stop()
+	look := time.Millisecond // and then at longer intervals, but 20 ms
 	last, moved := "", time.Now()
 	for {
 		s, err := l.channel(ctx)
@@ -220,7 +218,8 @@ func (l *link) await(ctx context.Context, want position) (size int64, err error)
 			return 0, l.unreachable(problem)
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(look):
+			look = min(look*3/2, 20*time.Millisecond)
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}

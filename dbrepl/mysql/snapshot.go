@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,8 @@ type snapshot struct {
 	point    dbrepl.Point
 	locked   time.Duration // how long commits were locked for it
 	between  func()        // for tests, called before each session begins
+	claims   *claims       // nil when the sessions do not say whose they are
+	held     []string      // the lock of each session, if any
 }
 
 // How long a lock on the active may last, at the most.
@@ -40,15 +43,22 @@ const lockedAgainst = "commits"
 const tries = 50
 
 func (s *snapshot) close() {
-	for _, c := range s.sessions {
-		// A session that cannot be rolled back is of no further use.
-		ctx, cancel := context.WithTimeout(context.Background(), killTime)
-		if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
-			_ = c.Raw(func(any) error { return driver.ErrBadConn })
-		}
-		cancel()
-		c.Close()
+	var work sync.WaitGroup
+	for i, c := range s.sessions {
+		work.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), killTime)
+			defer cancel()
+			// A session that cannot be rolled back is of no further use.
+			if _, err := c.ExecContext(ctx, "ROLLBACK"); err != nil {
+				_ = c.Raw(func(any) error { return driver.ErrBadConn })
+			}
+			if s.claims != nil {
+				s.claims.release(ctx, c, s.held[i])
+			}
+			c.Close()
+		})
 	}
+	work.Wait()
 }
 
 // openSnapshot lines up n sessions. The gentlest way that works is taken:
@@ -71,6 +81,9 @@ func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, 
 			return nil, err
 		}
 		s.sessions = append(s.sessions, c)
+	}
+	if err := e.claim(ctx, s); err != nil {
+		return nil, e.active.explain(ctx, err)
 	}
 	k, err := readClock(ctx, s.sessions[0])
 	if err != nil {
@@ -183,16 +196,18 @@ func mostOf(all []string) (most string) {
 
 // keep lets go of the sessions of which wanted does not say that they stay.
 func (s *snapshot) keep(wanted func(i int) bool) {
-	rest := &snapshot{}
-	var kept []*sql.Conn
+	stay, rest := &snapshot{}, &snapshot{claims: s.claims}
 	for i, c := range s.sessions {
+		to := rest
 		if wanted(i) {
-			kept = append(kept, c)
-		} else {
-			rest.sessions = append(rest.sessions, c)
+			to = stay
+		}
+		to.sessions = append(to.sessions, c)
+		if s.claims != nil {
+			to.held = append(to.held, s.held[i])
 		}
 	}
-	s.sessions = kept
+	s.sessions, s.held = stay.sessions, stay.held
 	rest.close()
 }
 

@@ -38,7 +38,10 @@ func (c *captured) Publish(ctx context.Context) error {
 
 func (c *captured) Discard(ctx context.Context) error {
 	defer c.e.settle()
-	where, err := c.where(ctx)
+	where, err := "", c.e.beAlone(ctx)
+	if err == nil {
+		where, err = c.where(ctx)
+	}
 	if errors.Is(err, errGone) || err == nil && where != c.e.stagingName() {
 		return nil
 	}

@@ -56,7 +56,7 @@ func (s *server) explain(ctx context.Context, err error) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return hint.With(context.Cause(ctx), hint.Of(err)) // of who dialled
 	}
 	var said *pgconn.PgError
 	var network *net.OpError
@@ -87,6 +87,8 @@ func (s *server) connectError(ctx context.Context, err error) error {
 	}
 	wrapped := fmt.Errorf("connect to the %s database at %s as %s: %w", s.role, s.spec.Address, s.spec.User, err)
 	switch {
+	case hint.Of(err) != "": // of who dialled
+		return wrapped
 	case hasCode(err, codeWrongPassword, codeNotAllowed):
 		return hint.With(wrapped, fmt.Sprintf("check user and password of the %s database, and whether its pg_hba.conf lets the account in from here", s.role))
 	case hasCode(err, codeNoDatabase), hasCode(err, codeNoPrivilege):

@@ -263,46 +263,81 @@ func (d *Dir) List(ctx context.Context) iter.Seq2[Info, error] {
 	}
 }
 
+// listedAhead is how many of the 256 directories are read at once: to ask after
+// each file keeps one processor busy with little else.
+const listedAhead = 4
+
 // listIn calls yield for each blob below root until it returns false.
 func (d *Dir) listIn(ctx context.Context, root int, yield func(Info) bool) error {
-	const hex = "0123456789abcdef"
+	ctx, stop := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait() // root is the caller's, who may close it
+	defer stop()
+	type page struct {
+		blobs []Info
+		err   error
+	}
+	var pages [listedAhead]chan page
+	begin := func(i int) {
+		if i > 255 {
+			return
+		}
+		p := make(chan page, 1)
+		pages[i%listedAhead] = p
+		reading.Go(func() {
+			blobs, err := listPrefix(ctx, root, prefixName(i))
+			p <- page{blobs, err}
+		})
+	}
+	for i := range listedAhead {
+		begin(i)
+	}
 	for i := range 256 {
-		if err := context.Cause(ctx); err != nil {
-			return err
+		p := <-pages[i%listedAhead]
+		if p.err != nil {
+			return fmt.Errorf("%s: %w", prefixName(i), p.err)
 		}
-		prefix := string([]byte{hex[i>>4], hex[i&15]})
-		more, err := listPrefix(ctx, root, prefix, yield)
-		if err != nil {
-			return fmt.Errorf("%s: %w", prefix, err)
-		}
-		if !more {
-			return nil
+		begin(i + listedAhead)
+		for _, b := range p.blobs {
+			if !yield(b) {
+				return nil
+			}
 		}
 	}
 	return nil
 }
 
-func listPrefix(ctx context.Context, root int, prefix string, yield func(Info) bool) (more bool, err error) {
+func prefixName(i int) string {
+	const hex = "0123456789abcdef"
+	return string([]byte{hex[i>>4], hex[i&15]})
+}
+
+// listPrefix lists the blobs of one directory, ascending.
+func listPrefix(ctx context.Context, root int, prefix string) ([]Info, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	dir, err := unix.Openat(root, prefix, dirFlags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, notADirectory(err)
+		return nil, notADirectory(err)
 	}
 	defer unix.Close(dir)
 	names, err := readNames(dir)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
 		return !strings.HasPrefix(name, prefix) || !blob.Sum(name).Valid()
 	})
 	slices.Sort(names)
+	blobs := make([]Info, 0, len(names))
 	for i, name := range names {
 		if i%1024 == 1023 {
 			if err := context.Cause(ctx); err != nil {
-				return false, err
+				return nil, err
 			}
 		}
 		st, err := statBlob(dir, name)
@@ -310,11 +345,9 @@ func listPrefix(ctx context.Context, root int, prefix string, yield func(Info) b
 			continue
 		}
 		if err != nil {
-			return false, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if !yield(Info{Ref: blob.Ref{Sum: blob.Sum(name), Size: st.Size}, ModTime: st.Mtim.Sec}) {
-			return false, nil
-		}
+		blobs = append(blobs, Info{Ref: blob.Ref{Sum: blob.Sum(name), Size: st.Size}, ModTime: st.Mtim.Sec})
 	}
-	return true, nil
+	return blobs, nil
 }

@@ -14,10 +14,11 @@ type hinted struct {
 func (h *hinted) Error() string { return h.err.Error() }
 func (h *hinted) Unwrap() error { return h.err }
 
-// With returns err carrying a hint. A nil err stays nil.
+// With returns err carrying a hint. A nil err stays nil, and with "" for a hint
+// err stays as it is.
 func With(err error, hint string) error {
-	if err == nil {
-		return nil
+	if err == nil || hint == "" {
+		return err
 	}
 	return &hinted{err: err, hint: hint}
 }

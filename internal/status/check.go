@@ -70,7 +70,10 @@ func judge(s Status) (int, string) {
 	if s.Last != nil && s.Last.FromFuture {
 		worse(Warning, "its time lies in the future")
 	}
-	if s.Interrupted {
+	switch {
+	case s.Interrupted && s.Publish.Failure != "":
+		worse(Critical, "the publish of %s cannot be finished: %s", s.Publish.ID, s.Publish.Failure)
+	case s.Interrupted:
 		worse(Warning, "the publish of %s was interrupted", s.Publish.ID)
 	}
 	return code, strings.Join(said, ", ")

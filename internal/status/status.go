@@ -42,6 +42,9 @@ type Input struct {
 type Publish struct {
 	ID   string    `json:"id"`
 	Time time.Time `json:"time"` // T of the snapshot that is being published
+	// Failure says why the last attempt to finish it failed, at Failed.
+	Failure string    `json:"failure,omitempty"`
+	Failed  time.Time `json:"failed,omitzero"`
 }
 
 // Prune is what is known about pruning.
@@ -235,11 +238,18 @@ func failover(s Status, clock snapshot.Clock) Failover {
 	if s.Last == nil && s.Publish == nil && len(s.Unreadable) == 0 {
 		no("there is no published snapshot")
 	}
+	failed := s.Interrupted && s.Publish.Failure != ""
+	if failed {
+		no("the publish of %s has to be finished first, and that failed %s ago: %s", s.Publish.ID, show.Duration(max(0, s.Time.Sub(s.Publish.Failed))), s.Publish.Failure)
+	}
 	f.Can = len(f.Reasons) == 0
 	if s.Running != nil {
 		note("%q (pid %d) is running and must end or be stopped first", s.Running.Command, s.Running.PID)
 	}
-	if s.Interrupted {
+	switch {
+	case failed:
+		note("drsync now and drsync failover both try again: mend the reason first")
+	case s.Interrupted:
 		note("the interrupted publish of %s is finished first; if that fails, the failover does too", s.Publish.ID)
 	}
 	if s.Last != nil && !s.Last.Complete {

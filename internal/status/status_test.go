@@ -115,6 +115,13 @@ var cases = []struct {
 		in.Snapshots = nil
 		in.Publish = &Publish{ID: "20261121T202800Z", Time: ago(2 * time.Minute)}
 	}), Warning, true, 120},
+	{"unfinishable", base(func(in *Input) {
+		in.Publish = &Publish{ID: "20261121T202800Z", Time: ago(2 * time.Minute), Failure: "publish the database: connection refused | twice", Failed: ago(time.Minute)}
+	}), Critical, false, 122},
+	{"unfinishable-tried-again", base(func(in *Input) {
+		in.Holder = &role.Holder{PID: 4570, Command: "drsync now", Since: ago(125 * time.Second)}
+		in.Publish = &Publish{ID: "20261121T202800Z", Time: ago(2 * time.Minute), Failure: "publish the database: connection refused", Failed: ago(time.Minute)}
+	}), OK, true, 722},
 	{"active", base(func(in *Input) { in.Role.Role = role.Active; in.NextRun = time.Time{} }), OK, false, -1},
 	{"promotion-interrupted", base(func(in *Input) { in.Role.Role = role.Promoting }), Critical, true, 722},
 	{"promotion-running", base(func(in *Input) {

@@ -101,31 +101,38 @@ func (e *Engine) aside() *Engine {
 }
 
 // lostSessions are those of this standby's account and name which are not this
-// process's. Naming them ends them. A server's own replication is not among them:
-// it has its cluster's name, and by drsync no server of the standby follows the
-// active. An order of conditions is nothing that SQL promises, so the function
-// stands where only rows come that met all of them.
-const lostSessions = `SELECT concat(pid, CASE WHEN pg_terminate_backend(pid) THEN '' END) FROM pg_stat_activity
-	WHERE starts_with(application_name, $1) AND application_name <> $2 AND pid <> pg_backend_pid()
-		AND usesysid = (SELECT oid FROM pg_roles WHERE rolname = session_user)`
+// process's. A server's own replication is not among them: it has its cluster's
+// name, and by drsync no server of the standby follows the active.
+const lostSessions = ` FROM pg_stat_activity WHERE starts_with(application_name, $1) AND application_name <> $2 AND pid <> pg_backend_pid()
+	AND usesysid = (SELECT oid FROM pg_roles WHERE rolname = session_user)`
 
 // endLost ends what earlier runs of this standby have left on the active, and
 // waits until it is gone. The caller's host-wide lock says that no other command
-// of this standby is at work.
+// of this standby is at work. A capture that leaves it there is as good as any, so
+// it goes on where that may not be ended.
 func (e *Engine) endLost(ctx context.Context, c *pgx.Conn) error {
 	if e.opt.Instance == "" {
 		return nil
 	}
 	var left []string
 	gone, err := until(ctx, e.opt.Lock, func() (_ bool, err error) {
-		left, err = column(ctx, c, lostSessions, instancePrefix(e.opt.Instance), e.active.name)
+		ask := func(what string) ([]string, error) {
+			return column(ctx, c, "SELECT "+what+lostSessions, instancePrefix(e.opt.Instance), e.active.name)
+		}
+		if left, err = ask("pid::text"); err == nil && left != nil {
+			_, err = ask("pg_terminate_backend(pid)::text")
+		}
 		return left == nil, err
 	})
+	why := ""
+	if isServerError(err) && ctx.Err() == nil {
+		err, why = nil, ": "+err.Error()
+	}
 	if err != nil {
 		return fmt.Errorf("end the sessions of an earlier run on the active: %w", e.active.explain(ctx, err))
 	}
 	if !gone {
-		e.warn("sessions of an earlier run do not end on the active (process %s): whoever alters a table there may have to wait for them", some(left, ""))
+		e.warn("sessions of an earlier run do not end on the active (process %s)%s; whoever alters a table there may have to wait for them", some(left, ""), why)
 	}
 	return nil
 }

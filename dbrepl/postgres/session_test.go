@@ -100,6 +100,21 @@ func TestSessionsOfAVanishedStandby(t *testing.T) {
 		t.Error("nothing of a run whose line was cut holds the table")
 	}
 	check := impostors(t, l.active, instance)
+	// Where they may not be ended, a capture warns and goes on.
+	l.active.Exec(t, "postgres", "CREATE ROLE reader LOGIN PASSWORD 'x' IN ROLE pg_read_all_data")
+	for _, database := range []string{l.name, "postgres"} {
+		l.active.Exec(t, database, "REVOKE EXECUTE ON FUNCTION pg_terminate_backend(int, bigint) FROM PUBLIC")
+	}
+	left := newServer("active", Server{Address: l.active.Addr, User: "reader", Password: "x"}, Timeouts{Connect: time.Minute})
+	left.name = mine + "LEFT"
+	session, err := left.connect(t.Context(), l.name)
+	must(t, err)
+	defer end(session)
+	warned, adjust := collect()
+	l.sync(t, l.engine(t, adjust, func(o *Options) { o.Instance, o.Active.User, o.Active.Password = instance, "reader", "x" }))
+	if len(warned) != 1 || !strings.Contains(<-warned, "permission denied for function pg_terminate_backend") {
+		t.Errorf("%d warnings", len(warned))
+	}
 
 	// Neither another standby's nor one without a name ends them.
 	for _, other := range []string{"", "00112233"} {

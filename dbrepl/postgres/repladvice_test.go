@@ -103,7 +103,8 @@ func TestReplicaOfASilentActive(t *testing.T) {
 	}
 	l.sync(t, l.engine(t))
 	// What lies on this host may be damaged, too.
-	for path, want := range map[string]string{filepath.Join(r.logDir(), logStateFile): "remove that directory", r.visible.path(pointFile): "another version of drsync wrote it"} {
+	for _, damage := range []struct{ path, want string }{{filepath.Join(r.logDir(), logStateFile), "remove that directory"}, {r.visible.path(pointFile), "another version of drsync wrote it"}} {
+		path, want := damage.path, damage.want
 		must(t, cluster{filepath.Dir(path)}.write(owner{uid: -1, gid: -1}, filepath.Base(path), []byte("{")))
 		_, err := l.engine(t).Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err == nil || errors.Is(err, errCrash) || !strings.Contains(hint.Of(err), want) {

@@ -35,6 +35,7 @@ type mended struct {
 	want            string
 	fatal           bool
 	fix             string
+	captures        bool // when it is mended
 }
 
 // TestFindingsGoByTheirFix: each finding appears, and disappears when its own
@@ -66,6 +67,8 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 		"local_infile":        {poor: enough, standby: "SET GLOBAL local_infile=0", want: "local_infile is off", fix: "SET GLOBAL local_infile=1"},
 		"function":            {active: "SET GLOBAL log_bin_trust_function_creators=1; CREATE FUNCTION f() RETURNS INT RETURN RAND()*10; CREATE FUNCTION g() RETURNS INT DETERMINISTIC RETURN 1", want: "log_bin_trust_function_creators is off, so it refuses to create function f", fatal: true},
 		"trigger":             {active: "CREATE TABLE a (x INT); CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW SET NEW.x=1", poor: enough + "; GRANT SET USER ON *.* TO 'drs-ync'@'%'", want: "refuses to create trigger tr", fatal: true, fix: "SET GLOBAL log_bin_trust_function_creators=1"},
+		"trigger, unlogged":   {active: "CREATE TABLE a (x INT); CREATE TRIGGER tr BEFORE INSERT ON a FOR EACH ROW SET NEW.x=1", poor: enough + "; GRANT SET USER, BINLOG ADMIN ON *.* TO 'drs-ync'@'%'", want: "refuses to create trigger tr", fatal: true, fix: "SET GLOBAL log_bin_trust_function_creators=1", captures: true},
+		"function, unlogged":  {active: "CREATE FUNCTION f() RETURNS INT DETERMINISTIC RETURN 1", poor: enough + "; GRANT SET USER, BINLOG ADMIN ON *.* TO 'drs-ync'@'%'", want: "refuses to create function f", fatal: true, fix: "SET GLOBAL log_bin_trust_function_creators=1", captures: true},
 		"scheduler":           {active: "CREATE EVENT ev ON SCHEDULE EVERY 1 DAY DO SELECT 1; CREATE EVENT off ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1", want: "event_scheduler is OFF: after a failover the 1 enabled events", fix: "SET GLOBAL event_scheduler=ON"},
 		"file per table":      {standby: "SET GLOBAL innodb_file_per_table=0", want: "innodb_file_per_table is off"},
 		"row format":          {standby: "SET GLOBAL innodb_default_row_format=compact", want: "innodb_default_row_format is compact, on the active dynamic"},
@@ -125,6 +128,9 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 				if ok {
 					t.Errorf("%s\ndoes not mend %+v", f.Fix, f)
 				}
+			}
+			if m.captures {
+				l.sync(t, e)
 			}
 		})
 	}

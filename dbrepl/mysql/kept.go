@@ -141,9 +141,15 @@ func (e *Engine) mayHold(ctx context.Context, p *pair, k *kept) error {
 	if err := e.mayRename(p.standby); err != nil {
 		return err
 	}
-	if _, err := e.inspectStandby(ctx, c, p, k.schema.objects); err != nil {
+	all, err := e.inspectStandby(ctx, c, p, k.schema.objects)
+	if err != nil {
 		return e.standby.explain(ctx, err)
 	}
+	s, err := readSettings(ctx, c)
+	if err != nil {
+		return e.standby.explain(ctx, err)
+	}
+	e.inspectTrust(p, s, contents{objects: k.schema.objects}, all)
 	return dbrepl.Refuse(p.findings)
 }
 

@@ -97,8 +97,8 @@ func lostSessionsAreEnded(t *testing.T, l *lab) {
 			t.Fatalf("the active has %s of the lost run, want two sessions", lost)
 		}
 		stuck := l.mustQuery(t, l.active, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND='Query' AND ID IN ("+strings.Join(lost, ",")+")")
-		if stuck[0] != "1" {
-			t.Errorf("%s sessions wait for the line to take what they send, want 1", stuck)
+		if stuck[0] == "0" {
+			t.Error("no session waits for the line to take what it sends")
 		}
 
 		heard, listen := collect()

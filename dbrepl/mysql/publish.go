@@ -68,7 +68,7 @@ func (p *publisher) run(ctx context.Context) error {
 		return err
 	}
 	if visible == nil || visible.ID != p.g.ID {
-		if err := p.swap(ctx); err != nil {
+		if err := p.swap(ctx, visible); err != nil {
 			return err
 		}
 	}
@@ -88,20 +88,27 @@ func (p *publisher) do(ctx context.Context, statement string) error {
 
 // swap moves the visible tables out of the way and the staged ones in, in one
 // statement. The marker is the last to move: once it is visible, all are.
-func (p *publisher) swap(ctx context.Context) error {
+func (p *publisher) swap(ctx context.Context, visible *generation) error {
+	cleared, err := p.readCleared(ctx, visible)
+	if err != nil {
+		return err
+	}
 	staged, err := readMarker(ctx, p.conn, p.stagingName(), p.opt.Name)
 	if err != nil {
 		return err
 	}
 	if staged == nil || staged.ID != p.g.ID {
+		if err := p.putBack(ctx, cleared); err != nil {
+			return err
+		}
 		return hint.With(fmt.Errorf("%w; the visible one is unchanged", dbrepl.ErrCaptureGone), "run drsync now, which captures anew")
 	}
 	name, prev := quote(p.opt.Name), quote(p.prevName())
-	for _, s := range []string{
-		"CREATE DATABASE IF NOT EXISTS " + name + " CHARACTER SET " + p.g.Charset + " COLLATE " + p.g.Collation,
-		"DROP DATABASE IF EXISTS " + prev,
-		"CREATE DATABASE " + prev,
-	} {
+	prepare := []string{"CREATE DATABASE IF NOT EXISTS " + name + " CHARACTER SET " + p.g.Charset + " COLLATE " + p.g.Collation}
+	if cleared == nil { // else there is nothing but the note of it
+		prepare = append(prepare, "DROP DATABASE IF EXISTS "+prev, "CREATE DATABASE "+prev)
+	}
+	for _, s := range prepare {
 		if err := p.do(ctx, s); err != nil {
 			return p.inUse(ctx, err)
 		}
@@ -127,16 +134,17 @@ func (p *publisher) swap(ctx context.Context) error {
 	if err := execAll(ctx, p.conn, "USE "+name); err != nil {
 		return err
 	}
-	before, err := readObjects(ctx, p.conn, p.opt.Name)
-	if err != nil {
-		return err
+	if cleared == nil {
+		if cleared, err = p.noteCleared(ctx, visible); err != nil {
+			return err
+		}
 	}
 	err = p.clear(ctx)
 	if err == nil {
 		err = p.do(ctx, rename)
 	}
 	if err != nil {
-		return errors.Join(p.inUse(ctx, err), p.putBack(ctx, before))
+		return errors.Join(p.inUse(ctx, err), p.putBack(ctx, cleared))
 	}
 	return nil
 }
@@ -158,22 +166,6 @@ func (p *publisher) awaitIdle(ctx context.Context, tables []string) error {
 	return err
 }
 
-// putBack makes what clear dropped again, when the rename did not come to pass.
-func (p *publisher) putBack(ctx context.Context, before []object) error {
-	now, err := readObjects(ctx, p.conn, p.opt.Name)
-	if err != nil {
-		return err
-	}
-	for _, o := range before {
-		if !slices.Contains(now, o) {
-			if err := o.create(func(s string) error { return p.do(ctx, s) }, p.opt.Name, p.g.Collation); err != nil {
-				return fmt.Errorf("put %s back: %w", o, err)
-			}
-		}
-	}
-	return nil
-}
-
 // clear drops what stands in the way of the tables: triggers, which cannot
 // follow their tables into another schema, and views of the same name.
 func (p *publisher) clear(ctx context.Context) error {
@@ -192,13 +184,18 @@ func (p *publisher) clear(ctx context.Context) error {
 		}
 	}
 	for _, v := range valuesOf(views, "n") {
-		if slices.Contains(p.g.Tables, v) || v == markerTable {
+		if p.inTheWay(v) {
 			if err := p.do(ctx, "DROP VIEW IF EXISTS "+name+"."+quote(v)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// inTheWay says whether the generation has a table of a view's name.
+func (p *publisher) inTheWay(view string) bool {
+	return slices.Contains(p.g.Tables, view) || view == markerTable
 }
 
 // relations lists the tables and sequences of a schema.

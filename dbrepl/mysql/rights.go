@@ -24,9 +24,10 @@ func readPrivileges(ctx context.Context, c asker) (privileges, error) {
 }
 
 // mayDo says whether the account has a right to administer the server, which
-// SUPER used to include.
+// SUPER used to include, except for those that were there beside it at all times.
 func mayDo(all privileges, id identity, right string) bool {
-	return all.has(right, "*") || all.has("SUPER", "*") && !(id.MariaDB && id.atLeast(10, 11, 0))
+	super := all.has("SUPER", "*") && !(id.MariaDB && id.atLeast(10, 11, 0)) && right != "RELOAD" && right != "REPLICATION SLAVE"
+	return super || all.has(right, "*")
 }
 
 func seesRoutines(all privileges, id identity, name string) (sees bool, fix string) {

@@ -171,16 +171,16 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 	if number, err := parseVersion(row[1]); err == nil {
 		s.noCTE.Store(!isMariaDB(row[1]) && number[0] < 8)
 	}
-	must := []string{
-		"SET SESSION time_zone='+00:00', sql_mode='" + sqlMode(s.role) + "', autocommit=1, foreign_key_checks=0, sql_quote_show_create=1",
-		fmt.Sprintf("SET SESSION wait_timeout=%d, net_read_timeout=86400, net_write_timeout=86400, lock_wait_timeout=%d", noTimeout, max(1, int(s.limit.Lock/time.Second))),
-		"SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-	}
+	// Few statements: each is a round trip, and a far active is asked by many sessions.
+	values := fmt.Sprintf("SET SESSION time_zone='+00:00', sql_mode='%s', autocommit=1, foreign_key_checks=0, sql_quote_show_create=1, "+
+		"wait_timeout=%d, net_read_timeout=86400, net_write_timeout=86400, lock_wait_timeout=%d",
+		sqlMode(s.role), noTimeout, max(1, int(s.limit.Lock/time.Second)))
 	if isMariaDB(row[1]) {
-		must = append(must, "SET SESSION max_statement_time=0, idle_transaction_timeout=0, idle_readonly_transaction_timeout=0, idle_write_transaction_timeout=0, check_constraint_checks=0")
+		values += ", max_statement_time=0, idle_transaction_timeout=0, idle_readonly_transaction_timeout=0, idle_write_transaction_timeout=0, check_constraint_checks=0"
 	} else {
-		must = append(must, "SET SESSION max_execution_time=0")
+		values += ", max_execution_time=0"
 	}
+	transaction := "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 	// What the account may lack the right for. On the active sql_log_bin matters
 	// although nothing is written there: with it MariaDB holds on to every table
 	// that was read until the snapshot ends.
@@ -189,14 +189,14 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 		may = append(may, "SET SESSION information_schema_stats_expiry=0")
 	}
 	if s.role == "active" {
-		must = append(must, "SET SESSION TRANSACTION READ ONLY")
+		transaction += ", READ ONLY"
 	} else {
 		may = append(may, "SET SESSION innodb_strict_mode=0")
 		if !isMariaDB(row[1]) {
 			may = append(may, "SET SESSION sql_generate_invisible_primary_key=0")
 		}
 	}
-	for _, statement := range must {
+	for _, statement := range []string{values, transaction} {
 		if _, err := c.ExecContext(ctx, statement, nil); err != nil {
 			return "", err
 		}

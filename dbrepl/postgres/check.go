@@ -12,7 +12,7 @@ import (
 
 // Check asks both servers what would stop or spoil a run.
 func (e *Engine) Check(ctx context.Context) ([]dbrepl.Finding, error) {
-	p, err := e.inspect(ctx)
+	p, err := e.aside().inspect(ctx)
 	if err != nil {
 		return nil, e.failed("check", err)
 	}

@@ -57,7 +57,7 @@ func (s *server) access(ctx context.Context) (*access, error) {
 		fmt.Sprintf("PGCONNECT_TIMEOUT=%d", max(2, int(s.limit.Connect.Seconds()))),
 		"PGAPPNAME="+s.name, "LC_ALL=C")
 	if s.role == "active" {
-		a.env = append(a.env, "PGOPTIONS="+sessionOptions())
+		a.env = append(a.env, "PGOPTIONS="+s.sessionOptions())
 	}
 	return a, nil
 }

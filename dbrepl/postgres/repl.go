@@ -55,7 +55,7 @@ type Replica struct {
 	major   int    // their version
 
 	server *stagingServer // that runs, nil if none does
-	held   workClaim
+	held   *workClaim
 
 	patience time.Duration
 	careless bool // for tests: what a killed process has written stays, so nothing need be synced
@@ -89,7 +89,7 @@ func NewReplica(o ReplicaOptions) (*Replica, error) {
 	if o.Start == nil || o.Stop == nil {
 		errs = append(errs, errors.New("it is not said how the standby's server is started and stopped"))
 	}
-	r := &Replica{opt: o, patience: patience, visible: cluster{o.DataDirectory}, work: o.DataDirectory + workSuffix}
+	r := &Replica{opt: o, patience: patience, visible: cluster{o.DataDirectory}, work: o.DataDirectory + workSuffix, held: &workClaim{}}
 	o.Scratch = filepath.Join(r.work, "scratch")
 	var err error
 	r.e, err = New(o.Options)

@@ -91,19 +91,20 @@ func TestReplicaOfASilentActive(t *testing.T) {
 	l.sync(t, l.engine(t))
 	l.onActive(t, "INSERT INTO t VALUES (1)")
 	r := l.engine(t, func(o *ReplicaOptions) {
-		o.Connect, o.Quiet = time.Second, 500*time.Millisecond
+		o.Connect, o.Quiet = 3*time.Second, 3*time.Second
 		o.Active.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, network, address)
 			return &muted{Conn: c, given: make(chan struct{})}, err
 		}
 	})
 	_, err := r.Capture(t.Context(), dbrepl.CaptureOptions{})
-	if err == nil || !strings.Contains(err.Error(), "nothing of the active's log arrived for 1s") || !strings.Contains(hint.Of(err), "pg_stat_replication") || !strings.Contains(hint.Of(err), l.slot) {
+	if err == nil || !strings.Contains(err.Error(), "nothing of the active's log arrived for 3s") || !strings.Contains(hint.Of(err), "pg_stat_replication") || !strings.Contains(hint.Of(err), l.slot) {
 		t.Errorf("%v\nhint: %s", err, hint.Of(err))
 	}
 	l.sync(t, l.engine(t))
 	// What lies on this host may be damaged, too.
-	for path, want := range map[string]string{filepath.Join(r.logDir(), logStateFile): "remove that directory", r.visible.path(pointFile): "another version of drsync wrote it"} {
+	for _, damage := range []struct{ path, want string }{{filepath.Join(r.logDir(), logStateFile), "remove that directory"}, {r.visible.path(pointFile), "another version of drsync wrote it"}} {
+		path, want := damage.path, damage.want
 		must(t, cluster{filepath.Dir(path)}.write(owner{uid: -1, gid: -1}, filepath.Base(path), []byte("{")))
 		_, err := l.engine(t).Capture(t.Context(), dbrepl.CaptureOptions{})
 		if err == nil || errors.Is(err, errCrash) || !strings.Contains(hint.Of(err), want) {

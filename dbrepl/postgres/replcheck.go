@@ -34,7 +34,9 @@ type slotState struct {
 
 // Check asks both sides what would stop or spoil a run.
 func (r *Replica) Check(ctx context.Context) ([]dbrepl.Finding, error) {
-	f, err := r.inspect(ctx)
+	looks := *r
+	looks.e = r.e.aside()
+	f, err := looks.inspect(ctx)
 	if err != nil {
 		return nil, r.failed("check", err)
 	}

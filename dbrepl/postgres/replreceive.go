@@ -34,7 +34,7 @@ func (s *server) connectLog(parent context.Context) (*walSession, error) {
 		return nil, err
 	}
 	config.RuntimeParams = map[string]string{"application_name": s.name, "replication": "true"}
-	for _, v := range deadPeerSettings() {
+	for _, v := range s.peerSettings() {
 		config.RuntimeParams[v[0]] = v[1]
 	}
 	c, err := pgconn.ConnectConfig(ctx, &config.Config)

@@ -153,7 +153,7 @@ func (s *server) settings() [][2]string {
 		{"timezone", "UTC"}, {"intervalstyle", "postgres"}, {"bytea_output", "hex"}, {"extra_float_digits", "3"},
 		{"lc_monetary", "C"}, {"xmloption", "content"}, {"quote_all_identifiers", "off"},
 	}
-	all = append(all, deadPeerSettings()...)
+	all = append(all, s.peerSettings()...)
 	if s.role == "active" {
 		return append(all, [2]string{"default_transaction_read_only", "on"}, [2]string{peerLook, strconv.FormatInt(deadPeerLook.Milliseconds(), 10)})
 	}

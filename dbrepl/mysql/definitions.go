@@ -57,7 +57,7 @@ func (o object) alike(p object) bool {
 	if o.SQL == "" || p.SQL == "" {
 		return true
 	}
-	return o.SQL == p.SQL && o.Mode == p.Mode && o.Definer == p.Definer && o.Zone == p.Zone
+	return o.SQL == p.SQL && o.Bytes == p.Bytes && o.Mode == p.Mode && o.Definer == p.Definer && o.Zone == p.Zone
 }
 
 func orNothing(line string) string {

@@ -166,6 +166,13 @@ func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 		head := fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW ", definer(o.Definer), quote(o.Name), t.on, quote(r.get("tab")))
 		o.SQL = head + t.body
 		by := func(raw string) string {
+			if asUTF8(o.Client) { // and then the words can be read in it
+				t, err := readTrigger(raw, o.Mode)
+				if err != nil {
+					return ""
+				}
+				return head + t.body
+			}
 			body, ok := strings.CutPrefix(raw, t.head)
 			if !ok {
 				return ""

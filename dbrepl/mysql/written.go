@@ -71,11 +71,26 @@ func (o *object) written(ctx context.Context, c *sql.Conn, column, shown string,
 			return nil
 		}
 	}
-	if o.Kind != "TRIGGER" || introduces(o.SQL, o.Mode) { // else the names are shown as they are, and the text means the same
+	same := o.Kind == "TRIGGER" && !introduces(o.SQL, o.Mode) // the names are shown as they are, and the text means the same
+	if same {
+		if same, err = converts(ctx, c, shown, o.Client, raw); err != nil {
+			return err
+		}
+	}
+	if !same {
 		o.SQL = ""
 		o.odd = fmt.Sprintf("was made by a client of the character set %s, with names or a comment in others than ASCII characters", o.Client)
 	}
 	return nil
+}
+
+// converts says whether a text is what raw is in a character set, nothing being lost.
+func converts(ctx context.Context, c *sql.Conn, text, charset, raw string) (bool, error) {
+	r, err := one(ctx, c, "SELECT CAST(CONVERT(? USING "+quote(charset)+") AS BINARY) b", text)
+	if err != nil {
+		return false, fmt.Errorf("character set %s: %w", charset, err)
+	}
+	return r.get("b") == raw, nil
 }
 
 // introduces says whether there may be a text with a character set of its own.

@@ -81,7 +81,7 @@ func (e *Engine) inspectConflict(ctx context.Context, c *sql.Conn, p *pair, all 
 		return err
 	}
 	if err != nil {
-		p.fatal("standby database "+e.opt.Name, err.Error(), "DROP DATABASE "+quote(e.opt.Name)+" -- if nothing else needs it")
+		p.fatal("standby database "+e.opt.Name, err.Error(), decide("on the standby, if nobody needs what is in it", "DROP DATABASE "+quote(e.opt.Name)))
 		return nil
 	}
 	there, err := relations(ctx, c, e.opt.Name)
@@ -90,7 +90,7 @@ func (e *Engine) inspectConflict(ctx context.Context, c *sql.Conn, p *pair, all 
 	}
 	if g == nil && len(there) > 0 {
 		p.note("standby database "+e.opt.Name, fmt.Sprintf("it was not made by drsync: the first run moves its tables (%s) to %s, and the second drops them", someOf(there), e.prevName()),
-			"DROP DATABASE "+quote(e.opt.Name)+" -- after what is wanted of it was moved elsewhere")
+			decide("on the standby, after what is wanted of it was moved elsewhere", "DROP DATABASE "+quote(e.opt.Name)))
 	}
 	return nil
 }

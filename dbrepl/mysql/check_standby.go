@@ -62,6 +62,10 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 			p.fatal(account, "it may not create what belongs to other accounts: "+someOf(others), grantStatement(lacks, "*.*", id.User))
 		}
 	}
+	hides := func(o object) bool { return o.isRoutine() && o.Definer != id.User }
+	if sees, fix := seesRoutines(all, id, e.opt.Name); !sees && slices.ContainsFunc(objects, hides) {
+		p.advise(account, "it may not see the definitions of stored procedures and functions of other accounts, so verify --db cannot compare them", fix)
+	}
 	if err := e.inspectDefiners(ctx, c, p, objects, all); err != nil {
 		return nil, err
 	}

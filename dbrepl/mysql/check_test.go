@@ -58,6 +58,7 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 		"odd definer":         {active: "CREATE DEFINER='odd''one'@'%%' VIEW v AS SELECT 1 x", want: "it has no account odd'one@%"},
 		"role as definer":     {active: "CREATE DEFINER=keeper PROCEDURE p() SELECT 1; CREATE DEFINER=keeper EVENT ev ON SCHEDULE EVERY 1 DAY DO SELECT 1", want: "it has no account keeper, to which procedure p, event ev belongs", fix: "CREATE ROLE"},
 		"unseen definers":     {active: "CREATE VIEW v AS SELECT 1 x", poor: enough + "; GRANT SET USER ON *.* TO 'drs-ync'@'%'", want: "it may not see whether these accounts exist, to which objects of the database belong: root@localhost", fix: "GRANT SELECT ON mysql.user TO 'drs-ync'@'%'"},
+		"unseen routines":     {active: "CREATE PROCEDURE p() SELECT 1", poor: enough + "; GRANT SET USER ON *.* TO 'drs-ync'@'%'", want: "so verify --db cannot compare them", fix: "GRANT SELECT ON mysql.proc TO 'drs-ync'@'%'"},
 		"set user":            {active: "CREATE VIEW v AS SELECT 1 x", poor: enough, want: "it may not create what belongs to other accounts: view v of root@localhost", fatal: true, fix: "GRANT SET USER"},
 		"no rights":           {poor: "SELECT 1", want: "it lacks SELECT, INSERT, UPDATE", fatal: true, fix: "GRANT ALL PRIVILEGES ON"},
 		"lock tables":         {poor: "GRANT " + strings.Join(standbyRights[:len(standbyRights)-1], ", ") + " ON `art%`.* TO 'drs-ync'@'%'", want: "it lacks LOCK TABLES on the database", fatal: true},

@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -163,7 +164,7 @@ func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 			objects = append(objects, o)
 			continue
 		}
-		head := fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW ", definer(o.Definer), quote(o.Name), t.on, quote(r.get("tab")))
+		head := fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW ", cmp.Or(t.definer, definer(o.Definer)), quote(o.Name), t.on, quote(r.get("tab")))
 		o.SQL = head + t.body
 		by := func(raw string) string {
 			if asUTF8(o.Client) { // and then the words can be read in it
@@ -224,6 +225,9 @@ func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, e
 // eventState finds the word that says whether an event is enabled.
 var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)? EVENT `(?:[^`]|``)*` ON SCHEDULE .*? ON COMPLETION (?:NOT )?PRESERVE )" +
 	`(ENABLE|DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE)\b`)
+
+// eventDefiner finds who the definer is, a role too.
+var eventDefiner = regexp.MustCompile("^CREATE DEFINER=(`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)?) EVENT ")
 
 func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
 	all, err := records(ctx, c, `SELECT EVENT_NAME name, DEFINER definer, EVENT_COMMENT remark FROM information_schema.EVENTS
@@ -317,7 +321,9 @@ func (o object) environment() string {
 	return strings.Join(set, ", ")
 }
 
-// definer writes user@host, or a role, so that it means the same in every sql_mode.
+// definer writes user@host so that it means the same in every sql_mode. Of a role
+// information_schema has the name with and without an "@", so a definition that names
+// the definer is better asked.
 func definer(user string) string {
 	at := strings.LastIndexByte(user, '@')
 	if at < 0 { // a role

@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -274,5 +275,38 @@ func viewNamesItsOwnSchema(t *testing.T, p product) {
 			}
 		}
 		l.onActive(t, "DELETE FROM a WHERE x = 9")
+	}
+}
+
+// TestObjectsOfRoles belong to the role on the standby, also when an event was enabled there.
+func TestObjectsOfRoles(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, mariaDB)
+	for _, m := range []*testenv.MySQLServer{l.active, l.standby} {
+		m.Exec(t, "", "SET GLOBAL log_bin_trust_function_creators=1; CREATE ROLE keeper; CREATE ROLE `the keeper`; GRANT ALL ON *.* TO keeper; GRANT ALL ON *.* TO `the keeper`")
+	}
+	l.onActive(t, "CREATE TABLE t (n INT) ENGINE=InnoDB")
+	for i, role := range []string{"keeper", "`the keeper`"} {
+		l.onActive(t, fmt.Sprintf("CREATE DEFINER=%[1]s TRIGGER tr%[2]d BEFORE INSERT ON t FOR EACH ROW SET NEW.n = NEW.n + 1; CREATE DEFINER=%[1]s PROCEDURE p%[2]d() SELECT 1; "+
+			"CREATE DEFINER=%[1]s VIEW v%[2]d AS SELECT n FROM t; CREATE DEFINER=%[1]s EVENT ev%[2]d ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO DELETE FROM t", role, i))
+	}
+	e := l.engine(t)
+	l.sync(t, e)
+	l.sync(t, e)
+	if _, err := e.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.sameDefinitions(t, "promoted")
+	for kind, column := range map[string]string{"TRIGGER tr": "sql original statement", "PROCEDURE p": "create procedure", "VIEW v": "create view", "EVENT ev": "create event"} {
+		for i, role := range []string{"keeper", "the keeper"} {
+			r, err := one(t.Context(), l.standby.DB(t, l.name), fmt.Sprint("SHOW CREATE ", kind, i))
+			if err != nil || !strings.Contains(r.get(column), " DEFINER="+quote(role)+" ") {
+				t.Errorf("%s%d is %s, %v", kind, i, r.get(column), err)
+			}
+		}
+	}
+	l.onStandby(t, "INSERT INTO t VALUES (1)")
+	if got := l.mustQuery(t, l.standby, "SELECT v0.n, v1.n FROM v0 JOIN v1"); got[0] != "3|3" {
+		t.Errorf("the triggers and views give %s", got)
 	}
 }

@@ -77,7 +77,11 @@ func (e *Engine) enableEvents(ctx context.Context, c *sql.Conn, g *generation, i
 		if o.Enabled {
 			continue
 		}
-		o.SQL = "ALTER DEFINER=" + definer(o.Definer) + " EVENT " + quote(name) + " ENABLE"
+		owner := definer(o.Definer)
+		if m := eventDefiner.FindStringSubmatch(o.SQL); m != nil {
+			owner = m[1]
+		}
+		o.SQL = "ALTER DEFINER=" + owner + " EVENT " + quote(name) + " ENABLE"
 		o.Bytes = ""
 		do := func(s string) error { return execAll(ctx, c, s) }
 		if err := o.create(do, e.opt.Name, g.Collation); err != nil {

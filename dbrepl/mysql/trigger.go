@@ -9,9 +9,10 @@ import (
 
 // trigger is what the statement of a trigger says before its body.
 type trigger struct {
-	head string // the statement up to the body
-	on   string // when: "BEFORE INSERT"
-	body string // as its author wrote it
+	head    string // the statement up to the body
+	definer string // an account or a role, in quotes; "" if none is told
+	on      string // when: "BEFORE INSERT"
+	body    string // as its author wrote it
 }
 
 // blanks are what a server takes for white space.
@@ -26,7 +27,7 @@ var errTriggerHead = errors.New("has a definition that drsync does not understan
 func readTrigger(statement, mode string) (t trigger, err error) {
 	h := &heading{rest: statement, modes: strings.Split(mode, ",")}
 	h.next()
-	ok := h.word("CREATE") && (!h.word("OR") || h.word("REPLACE")) && h.definer() && h.word("TRIGGER") &&
+	ok := h.word("CREATE") && (!h.word("OR") || h.word("REPLACE")) && h.definer(&t) && h.word("TRIGGER") &&
 		(!h.word("IF") || h.word("NOT") && h.word("EXISTS")) && h.qualified()
 	if !ok {
 		return t, errTriggerHead
@@ -182,16 +183,39 @@ func (h *heading) qualified() bool {
 }
 
 // definer reads who the definer is, if that is told.
-func (h *heading) definer() bool {
+func (h *heading) definer(t *trigger) bool {
 	if !h.word("DEFINER") {
 		return true
 	}
-	account := func() bool {
-		ok := h.isName() || h.kind == 't'
+	part := func() bool {
+		if !h.isName() && h.kind != 't' {
+			return false
+		}
+		t.definer += quote(h.name())
 		h.next()
-		return ok
+		return true
 	}
-	return h.sign('=') && account() && (!h.sign('@') || account())
+	if !h.sign('=') || !part() {
+		return false
+	}
+	if !h.sign('@') {
+		return true
+	}
+	t.definer += "@"
+	return part()
+}
+
+// name is the token without its quotes.
+func (h *heading) name() string {
+	if h.kind == 'w' {
+		return h.token
+	}
+	q := h.token[:1]
+	name := strings.ReplaceAll(h.token[1:len(h.token)-1], q+q, q)
+	if h.kind == 't' && strings.Contains(name, `\`) && !h.has("NO_BACKSLASH_ESCAPES") {
+		h.bad = true // servers quote it as a name
+	}
+	return name
 }
 
 // events reads when a trigger acts: it is "" if that is more than one word can say.

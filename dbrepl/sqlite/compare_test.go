@@ -206,6 +206,45 @@ func TestCompareValues(t *testing.T) {
 	}
 }
 
+// Where this program does not know the order of a key, the rows are compared as they lie,
+// and a difference is one of the whole table.
+func TestCompareWithoutAKnownOrder(t *testing.T) {
+	l := newLab(t, "delete", 0)
+	l.app.Close()
+	if err := os.Remove(l.active); err != nil {
+		t.Fatal(err)
+	}
+	l.app = openApp(t, l.active, "delete")
+	l.exec("PRAGMA encoding = 'UTF-16le'")
+	l.exec("CREATE TABLE wr (a TEXT PRIMARY KEY, b INT) WITHOUT ROWID")
+	l.exec("CREATE TABLE all_taken (rowid, oid, _rowid_)")
+	for _, table := range []string{"wr (a, b)", "all_taken (rowid, oid)"} {
+		l.exec("INSERT INTO " + table + " VALUES ('a', 1), ('Ā', 2), ('b', 3), ('ā', 4)")
+	}
+	e := l.rowsEngine()
+	l.publish(e)
+	l.wantTold(e)
+	l.onStandby("UPDATE wr SET b = 9 WHERE a = 'b'", "DELETE FROM all_taken WHERE oid = 2")
+	l.wantTold(e, "all_taken: 3 rows, on the active 4", "wr: 4 rows, on the active 4")
+	l.onStandby("DELETE FROM wr")
+	l.wantTold(e, "all_taken: 3 rows, on the active 4", "wr: 0 rows, on the active 4")
+}
+
+// A database that was made anew in another encoding has no value that is as it was.
+func TestCompareEncodings(t *testing.T) {
+	l := newLab(t, "delete", 10)
+	e := l.rowsEngine()
+	l.publish(e)
+	l.app.Close()
+	if err := os.Remove(l.active); err != nil {
+		t.Fatal(err)
+	}
+	l.app = openApp(t, l.active, "delete")
+	l.exec("PRAGMA encoding = 'UTF-16be'")
+	l.exec("CREATE TABLE t (a)")
+	l.wantTold(e, "the texts are in UTF-8, on the active in UTF-16be: no row is as it is there")
+}
+
 // kept is what a file has in a row: storage class and bytes, of a number more digits than it can have.
 func kept(t *testing.T, path string, id int) (text string) {
 	t.Helper()

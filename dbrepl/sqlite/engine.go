@@ -43,7 +43,7 @@ type Engine struct {
 	step  func(name string) error // tests stop the engine here
 	// rowsAlways has tests compare rows also where pages tell enough.
 	rowsAlways bool
-	token func() string
+	token      func() string
 }
 
 var (

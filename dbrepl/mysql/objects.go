@@ -19,7 +19,7 @@ import (
 type object struct {
 	Kind       string `json:"kind"` // FUNCTION, PROCEDURE, PACKAGE, PACKAGE BODY, TRIGGER, VIEW, EVENT
 	Name       string `json:"name"`
-	SQL        string `json:"sql"` // an event's says DISABLE
+	SQL        string `json:"sql"` // an event's says DISABLE; "" is one that cannot be read
 	Mode       string `json:"sql_mode,omitempty"`
 	Client     string `json:"character_set_client,omitempty"`
 	Connection string `json:"collation_connection,omitempty"`
@@ -106,15 +106,24 @@ func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 // that came together with others, and would not keep it again.
 func ended(statement string) string { return strings.TrimRight(statement, "; \t\r\n") }
 
-// hidden returns an error about definitions that exist and may not be read.
+// hidden returns an error about definitions that exist and may not or cannot be read.
 func hidden(objects []object) error {
-	var names []string
+	var names, odd []string
 	for _, o := range objects {
-		if o.SQL == "" {
+		switch {
+		case o.SQL != "":
+		case o.Kind == "TRIGGER" || o.Kind == "EVENT":
+			odd = append(odd, o.String())
+		default:
 			names = append(names, o.String())
 		}
 	}
-	if names == nil {
+	switch {
+	case odd != nil:
+		return hint.With(
+			fmt.Errorf("the definition of %s, as the active's server shows it, is not understood", someOf(odd)),
+			"make it again on the active without comments before its body")
+	case names == nil:
 		return nil
 	}
 	return hint.With(
@@ -123,8 +132,7 @@ func hidden(objects []object) error {
 }
 
 func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
-	all, err := records(ctx, c, `SELECT TRIGGER_NAME name, ACTION_TIMING timing, EVENT_MANIPULATION event, EVENT_OBJECT_TABLE tab,
-		ACTION_STATEMENT body, DEFINER definer FROM information_schema.TRIGGERS
+	all, err := records(ctx, c, `SELECT TRIGGER_NAME name, EVENT_OBJECT_TABLE tab, DEFINER definer FROM information_schema.TRIGGERS
 		WHERE TRIGGER_SCHEMA = ? ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER`, schemaName)
 	if err != nil {
 		return nil, err
@@ -132,42 +140,23 @@ func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 	var objects []object
 	for _, r := range all {
 		o := object{Kind: "TRIGGER", Name: r.get("name"), Definer: r.get("definer")}
+		if slices.ContainsFunc(objects, func(p object) bool { return p.Name == o.Name }) {
+			continue // one of several events
+		}
 		shown, err := showCreate(ctx, c, o)
 		if err != nil {
 			return nil, err
 		}
 		o.fill(shown)
-		body, err := triggerBody(shown.get("sql original statement"), r.get("body"))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o, err)
+		// The body as information_schema has it is not the one that was written:
+		// escapes and characters are replaced there.
+		if t, err := readTrigger(shown.get("sql original statement"), o.Mode); err == nil {
+			o.SQL = fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW %s",
+				definer(o.Definer), quote(o.Name), t.on, quote(r.get("tab")), t.body)
 		}
-		o.SQL = fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s %s ON %s FOR EACH ROW %s",
-			definer(o.Definer), quote(o.Name), r.get("timing"), r.get("event"), quote(r.get("tab")), ended(body))
 		objects = append(objects, o)
 	}
 	return objects, nil
-}
-
-// triggerBody returns the body of a trigger. The statement as shown ends with
-// it, but begins as its author wrote it, perhaps with a schema's name; approx
-// is the body alone, in which the server has replaced some characters by "?".
-func triggerBody(statement, approx string) (string, error) {
-	end := len(statement)
-	for range utf8.RuneCountInString(approx) {
-		_, size := utf8.DecodeLastRuneInString(statement[:end])
-		end -= size
-	}
-	body := statement[end:]
-	a := []rune(approx)
-	for i, r := range []rune(body) {
-		if i >= len(a) || a[i] != r && a[i] != '?' {
-			return "", errors.New("the server shows two different definitions")
-		}
-	}
-	if body == "" {
-		return "", errors.New("the server shows no definition")
-	}
-	return body, nil
 }
 
 func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
@@ -191,7 +180,7 @@ func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, e
 }
 
 // eventState finds the word that says whether an event is enabled.
-var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=.*? EVENT `(?:[^`]|``)*` ON SCHEDULE .*? ON COMPLETION (?:NOT )?PRESERVE )" +
+var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)? EVENT `(?:[^`]|``)*` ON SCHEDULE .*? ON COMPLETION (?:NOT )?PRESERVE )" +
 	`(ENABLE|DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE)\b`)
 
 func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
@@ -210,12 +199,10 @@ func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, 
 		o.fill(shown)
 		o.Zone = shown.get("time_zone")
 		statement := shown.get("create event")
-		m := eventState.FindStringSubmatchIndex(statement)
-		if m == nil {
-			return nil, fmt.Errorf("the definition of %s is not understood", o)
+		if m := eventState.FindStringSubmatchIndex(statement); m != nil {
+			o.Enabled = statement[m[4]:m[5]] == "ENABLE"
+			o.SQL = ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
 		}
-		o.Enabled = statement[m[4]:m[5]] == "ENABLE"
-		o.SQL = ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
 		objects = append(objects, o)
 	}
 	return objects, nil
@@ -284,4 +271,19 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-func (o object) drop() string { return "DROP " + o.Kind + " IF EXISTS " + quote(o.Name) }
+// drop drops an object of the session's default schema, if it is there. A package
+// is known by that name in one mode only, and takes its body along.
+func (o object) drop(do func(string) error) error {
+	statement := "DROP " + o.Kind + " IF EXISTS " + quote(o.Name)
+	if !strings.HasPrefix(o.Kind, "PACKAGE") {
+		return do(statement)
+	}
+	err := do("SET SESSION sql_mode='ORACLE'")
+	if err == nil {
+		err = do(statement)
+	}
+	if err == nil || isServerError(err) {
+		err = errors.Join(err, do("SET SESSION sql_mode="+text(sqlMode("standby"))))
+	}
+	return err
+}

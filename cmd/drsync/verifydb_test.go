@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,5 +91,57 @@ func TestVerifyDatabaseSQLite(t *testing.T) {
 	left, err := filepath.Glob(p.path("standby/.artdb.sqlite.drsync-asked*"))
 	if err != nil || left != nil {
 		t.Errorf("%v are left of a comparison: %v", left, err)
+	}
+}
+
+// A comparison that is killed leaves nothing that the next one or the next run does not remove.
+func TestVerifyDatabaseKilled(t *testing.T) {
+	t.Parallel()
+	p := &pair{t: t, dir: t.TempDir()}
+	lab, err := demo.NewLab(p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	if p.config, err = lab.WriteConfig("local", demo.SSH{}); err != nil {
+		t.Fatal(err)
+	}
+	p.must(0, "now")
+	leftovers := 0
+	for n := 1; ; n++ {
+		if _, err := lab.Change(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, stderr, status := p.drsyncEnv([]string{fmt.Sprintf("%s=event %d", killEnv, n)}, "verify", "--db")
+		if status == 3 {
+			break
+		}
+		if status != -1 {
+			t.Fatalf("event %d: exit %d\n%s", n, status, stderr)
+		}
+		check, err := lab.Check(t.Context())
+		if err != nil || len(check.Broken) > 0 {
+			t.Fatalf("killed at event %d: %v %q", n, err, check.Broken)
+		}
+		left := func() []string {
+			all, err := filepath.Glob(p.path("standby/.artdb.sqlite.drsync-asked*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		leftovers += len(left())
+		if n%2 == 0 {
+			p.must(3, "verify", "--db")
+		} else {
+			p.must(0, "now")
+			p.must(0, "verify", "--db")
+		}
+		if all := left(); all != nil {
+			t.Fatalf("killed at event %d, and then %v are left", n, all)
+		}
+	}
+	if leftovers == 0 {
+		t.Error("no kill left anything")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"reflect"
 	"strings"
@@ -204,6 +205,18 @@ func TestCompareValues(t *testing.T) {
 			})
 		}
 	}
+}
+
+// No literal makes a negative zero, but a program can.
+func TestCompareNegativeZero(t *testing.T) {
+	l := newLab(t, "wal", 0)
+	l.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
+	l.exec("INSERT INTO t VALUES (1, 0.0), (2, ?)", math.Copysign(0, -1))
+	e := l.rowsEngine()
+	l.publish(e)
+	l.wantTold(e)
+	l.onStandby("UPDATE t SET v = 0.0 WHERE id = 2")
+	l.wantTold(e, "t from 2: 1 rows, on the active 1")
 }
 
 // Where this program does not know the order of a key, the rows are compared as they lie,

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/testenv"
@@ -184,4 +185,40 @@ func (l *lab) loadFails(t *testing.T, e *Engine) {
 		t.Logf("without: %v", err)
 	}
 	must(t, e.dropStaging(t.Context()))
+}
+
+// TestTheServersOwnWorkIsNotInTheWay publishes, as an account that may end nobody's
+// sessions but its own, while the server cleans tables of the visible and of the staging database.
+func TestTheServersOwnWorkIsNotInTheWay(t *testing.T) {
+	t.Parallel()
+	standby := testenv.Postgres(t, "autovacuum=on", "autovacuum_naptime=1s", "autovacuum_vacuum_cost_delay=100ms", "autovacuum_vacuum_cost_limit=1", "autovacuum_vacuum_insert_threshold=0", "autovacuum_vacuum_insert_scale_factor=0")
+	l := newLab(t, testenv.Postgres(t), standby)
+	l.active.Exec(t, "postgres", "CREATE ROLE app; ALTER DATABASE "+l.name+" OWNER TO app")
+	standby.Exec(t, "postgres", "CREATE ROLE app; CREATE ROLE drsync LOGIN CREATEDB IN ROLE app")
+	l.onActive(t, "SET ROLE app; CREATE TABLE t AS SELECT n, repeat('x', 500) AS x FROM generate_series(1, 20000) n")
+	e := l.engine(t, func(o *Options) { o.Standby.User = "drsync" })
+	l.sync(t, e)
+	cleaned := func(database string) {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for {
+			found, err := standby.Query("postgres", "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = '"+database+"'")
+			must(t, err)
+			if len(found) > 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing is cleaned in %s", database)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	c, err := e.Capture(t.Context(), dbrepl.CaptureOptions{})
+	must(t, err)
+	cleaned(l.name)
+	must(t, c.Publish(t.Context()))
+	c, err = e.Capture(t.Context(), dbrepl.CaptureOptions{})
+	must(t, err)
+	cleaned(l.name + newSuffix)
+	must(t, c.Discard(t.Context()))
 }

@@ -234,12 +234,14 @@ func takenBack(ctx context.Context, c *pgx.Conn, statement string) error {
 
 // collationsQuery lists the collations that the active's database has or names,
 // and says which of them PostgreSQL found on that host by itself.
-const collationsQuery = `SELECT c.collname::text, c.oid < 16384, c.collprovider::text, coalesce(to_jsonb(c)->>'collcollate', ''), coalesce(to_jsonb(c)->>'collctype', ''),
+const collationsQuery = `SELECT c.collname::text, c.collnamespace = 'pg_catalog'::regnamespace, c.collprovider::text, coalesce(to_jsonb(c)->>'collcollate', ''), coalesce(to_jsonb(c)->>'collctype', ''),
 		coalesce(to_jsonb(c)->>'colliculocale', to_jsonb(c)->>'colllocale', '')
 	FROM pg_collation c WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_collation'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-		AND (c.oid >= 16384 OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_collation'::regclass AND d.refobjid = c.oid)) ORDER BY 1`
+		AND CASE c.collnamespace WHEN 'pg_catalog'::regnamespace THEN EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_collation'::regclass AND d.refobjid = c.oid) ELSE c.oid >= 16384 END ORDER BY 1`
 
-// inspectCollations tries which of the collations this host knows.
+// inspectCollations tries which of the collations this host knows. PostgreSQL's own
+// are those that it found on the host when the server's directory was made: a new
+// database has no others.
 func (e *Engine) inspectCollations(ctx context.Context, a, s *pgx.Conn, p *pair) error {
 	type collation struct {
 		Name                          string
@@ -257,7 +259,7 @@ func (e *Engine) inspectCollations(ctx context.Context, a, s *pgx.Conn, p *pair)
 	var lacking []string
 	for _, c := range all {
 		if c.Found {
-			there, err := column(ctx, s, "SELECT oid::text FROM pg_collation WHERE collname = $1 AND collnamespace = 'pg_catalog'::regnamespace AND collencoding IN (-1, pg_char_to_encoding($2))", c.Name, p.properties.Encoding)
+			there, err := column(ctx, s, "SELECT oid::text FROM pg_collation WHERE oid < 16384 AND collname = $1 AND collnamespace = 'pg_catalog'::regnamespace AND collencoding IN (-1, pg_char_to_encoding($2))", c.Name, p.properties.Encoding)
 			if err != nil {
 				return e.standby.explain(ctx, err)
 			}
@@ -284,7 +286,7 @@ func (e *Engine) inspectCollations(ctx context.Context, a, s *pgx.Conn, p *pair)
 	slices.Sort(lacking)
 	if lacking != nil {
 		p.fatal("standby server", "this host has not the locale of the collation "+some(lacking, "")+", which the active's database uses",
-			"-- install the locale here (Debian: dpkg-reconfigure locales), restart the standby's server, and there SELECT pg_import_system_collations('pg_catalog')")
+			"-- install the locale here (Debian: dpkg-reconfigure locales) and restart the standby's server; where PostgreSQL was to find it by itself, give the columns on the active one that CREATE COLLATION made there")
 	}
 	return nil
 }

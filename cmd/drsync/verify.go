@@ -30,7 +30,9 @@ active, takes no lock and changes nothing.
 
 With --db it compares the database itself with the active's, table by table, by
 sums that both servers make of ranges of rows, each side inside one snapshot, and
-names the tables and the keys between which rows differ. Definitions are compared
+names the tables and the keys between which rows differ. Of SQLite what the active
+changed is fetched once more and compared row by row, which takes as much room as
+the database while it lasts. Definitions are compared
 too. It changes nothing, but no run can begin meanwhile. What the active changed
 after the time T of the standby's snapshot differs rightly: compare when nobody
 writes, or right after a run; drsync now --verify-db compares inside the capture's

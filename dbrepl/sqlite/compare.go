@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/event"
@@ -71,10 +72,10 @@ func (e *Engine) compareWith(ctx context.Context, got fetched) (dbrepl.Compariso
 	}
 	defer there.Close()
 	c := &comparing{chunk: e.chunkRows(), progress: e.o.Event}
-	if err := there.check(ctx, c); err != nil {
-		return none, err
-	}
 	if same && !e.rowsAlways {
+		if err := c.check(ctx, there); err != nil {
+			return none, err
+		}
 		if err := c.countOnly(ctx, there); err != nil {
 			return none, err
 		}
@@ -85,7 +86,7 @@ func (e *Engine) compareWith(ctx context.Context, got fetched) (dbrepl.Compariso
 		return none, err
 	}
 	defer here.Close()
-	if err := here.check(ctx, c); err != nil {
+	if err := c.check(ctx, there, here); err != nil {
 		return none, err
 	}
 	if err := c.run(ctx, there, here); err != nil {
@@ -149,19 +150,27 @@ func (s *side) Close() error {
 	return errors.Join(err, s.v.Close())
 }
 
-// check looks whether the side's database is sound, which includes that indexes have
-// what their tables have. Its damage is a difference.
-func (s *side) check(ctx context.Context, c *comparing) error {
-	err := integrityCheck(ctx, s.c)
-	if damaged := (*damage)(nil); errors.As(err, &damaged) {
-		c.add(dbrepl.Difference{Text: s.who + "'s database is damaged: " + damaged.verdict})
-		return nil
+// check looks whether sides are sound, all at once, which includes that indexes have
+// what their tables have. Damage is a difference.
+func (c *comparing) check(ctx context.Context, sides ...*side) error {
+	found := make([]error, len(sides))
+	var checking sync.WaitGroup
+	for i, s := range sides {
+		checking.Go(func() { found[i] = integrityCheck(ctx, s.c) })
 	}
-	if unchecked := (*uncheckable)(nil); errors.As(err, &unchecked) {
-		c.progress.Emit(event.Event{Kind: event.Warning, Text: s.who + "'s database: " + err.Error()})
-		return nil
+	checking.Wait()
+	for i, err := range found {
+		damaged, unchecked := (*damage)(nil), (*uncheckable)(nil)
+		switch {
+		case errors.As(err, &damaged):
+			c.addText("", "%s's database is damaged: %s", sides[i].who, damaged.verdict)
+		case errors.As(err, &unchecked):
+			c.progress.Emit(event.Event{Kind: event.Warning, Text: sides[i].who + "'s database: " + err.Error()})
+		case err != nil:
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (e *Engine) chunkRows() int64 {

@@ -170,6 +170,9 @@ type Comparison struct {
 	Chunks      int64        `json:"chunks"`
 	Different   int64        `json:"different"` // chunks, and tables that only one side has
 	Differences []Difference `json:"differences,omitempty"`
+	// Uncompared says what could not be compared, why, and what would mend that, each
+	// in a line: with any, a comparison without differences has not shown that there are none.
+	Uncompared []string `json:"uncompared,omitempty"`
 }
 
 // MaxDifferences bounds Comparison.Differences.

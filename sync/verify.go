@@ -99,7 +99,11 @@ func (r *Runner) VerifyDatabase(ctx context.Context) (dbrepl.Comparison, error) 
 	var c dbrepl.Comparison
 	err = p.walk(ctx, []Step{{"compare", "the standby's database with the active's", func(ctx context.Context) (text string, err error) {
 		c, err = comparer.Compare(ctx)
-		return fmt.Sprintf("%d tables, %d rows, %d differences", c.Tables, c.Rows, c.Different), err
+		text = fmt.Sprintf("%d tables, %d rows, %d differences", c.Tables, c.Rows, c.Different)
+		if c.Uncompared != nil {
+			text += ", some not compared"
+		}
+		return text, err
 	}}})
 	return c, err
 }

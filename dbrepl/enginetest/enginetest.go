@@ -87,6 +87,7 @@ func Run(t *testing.T, newFixture func(t testing.TB) Fixture) {
 		{"RestoreDiscarded", restoreDiscarded},
 		{"RestoreDamaged", restoreDamaged},
 		{"RestoreAs", restoreAs},
+		{"Compare", compareSides},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &suite{T: t, Fixture: newFixture(t)}

@@ -95,6 +95,7 @@ type copier struct {
 	names    names     // what the active's names stand for
 	byNumber bool      // InnoDB's numbers tell its tables apart
 	staging  *sql.Conn // the target
+	states   sequences // that the sequences were set to
 	full     fullness  // of the active's tables, in the snapshot; nil where the server tells that one was truncated
 	g        *generation
 }
@@ -269,6 +270,7 @@ func (k *copier) copySequence(ctx context.Context, from origin, t table) error {
 		return err
 	}
 	k.keep.sequence(t.name, values)
+	k.reached(t.name, values)
 	texts := make([]string, len(values))
 	for i, v := range values {
 		texts[i] = strconv.FormatInt(v, 10)

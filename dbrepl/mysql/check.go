@@ -244,14 +244,14 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 	if err != nil {
 		return k, err
 	}
-	if misfits != nil {
-		p.fatal(subject, "only InnoDB tables have consistent snapshots: "+someOf(namesOf(misfits)), fixOf(misfits))
+	for _, group := range byReason(misfits) {
+		p.fatal(subject, group[0].why+": "+someOf(namesOf(group)), decide(prices[group[0].why], fixOf(group)))
 	}
 	if misfits, err = outside(ctx, c, e.opt.Name); err != nil {
 		return k, err
 	}
 	if misfits != nil {
-		p.fatal(subject, "foreign keys point into other databases: "+someOf(namesOf(misfits)), fixOf(misfits))
+		p.fatal(subject, misfits[0].why+": "+someOf(namesOf(misfits)), decide("on the active, if the application can do without these foreign keys", fixOf(misfits)))
 	}
 	columns, stored, err := readColumns(ctx, c, e.opt.Name)
 	if err != nil {

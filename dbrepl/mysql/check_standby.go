@@ -62,6 +62,10 @@ func (e *Engine) inspectStandby(ctx context.Context, c *sql.Conn, p *pair, objec
 			p.fatal(account, "it may not create what belongs to other accounts: "+someOf(others), grantStatement(lacks, "*.*", id.User))
 		}
 	}
+	hides := func(o object) bool { return o.isRoutine() && o.Definer != id.User }
+	if sees, fix := seesRoutines(all, id, e.opt.Name); !sees && slices.ContainsFunc(objects, hides) {
+		p.advise(account, "it may not see the definitions of stored procedures and functions of other accounts, so verify --db cannot compare them", fix)
+	}
 	if err := e.inspectDefiners(ctx, c, p, objects, all); err != nil {
 		return nil, err
 	}
@@ -81,7 +85,7 @@ func (e *Engine) inspectConflict(ctx context.Context, c *sql.Conn, p *pair, all 
 		return err
 	}
 	if err != nil {
-		p.fatal("standby database "+e.opt.Name, err.Error(), "DROP DATABASE "+quote(e.opt.Name)+" -- if nothing else needs it")
+		p.fatal("standby database "+e.opt.Name, err.Error(), decide("on the standby, if nobody needs what is in it", "DROP DATABASE "+quote(e.opt.Name)))
 		return nil
 	}
 	there, err := relations(ctx, c, e.opt.Name)
@@ -90,7 +94,7 @@ func (e *Engine) inspectConflict(ctx context.Context, c *sql.Conn, p *pair, all 
 	}
 	if g == nil && len(there) > 0 {
 		p.note("standby database "+e.opt.Name, fmt.Sprintf("it was not made by drsync: the first run moves its tables (%s) to %s, and the second drops them", someOf(there), e.prevName()),
-			"DROP DATABASE "+quote(e.opt.Name)+" -- after what is wanted of it was moved elsewhere")
+			decide("on the standby, after what is wanted of it was moved elsewhere", "DROP DATABASE "+quote(e.opt.Name)))
 	}
 	return nil
 }

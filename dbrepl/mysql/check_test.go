@@ -47,17 +47,18 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 	active.Exec(t, "", "CREATE USER app@'10.%'; CREATE USER 'odd''one'@'%'; CREATE ROLE keeper")
 	enough := "GRANT ALL ON `art%`.* TO 'drs-ync'@'%'"
 	for name, m := range map[string]mended{
-		"MyISAM":              {active: "CREATE TABLE a (x INT) ENGINE=MyISAM; CREATE TABLE `b``c` (x INT) ENGINE=Aria", want: "only InnoDB tables have consistent snapshots: a (MyISAM), b`c (Aria)", fatal: true},
-		"versioned":           {active: "CREATE TABLE a (x INT) WITH SYSTEM VERSIONING", want: "a (system versioned)", fatal: true},
-		"foreign key":         {active: "CREATE OR REPLACE DATABASE other; CREATE TABLE other.p (id INT PRIMARY KEY); CREATE TABLE far (x INT, FOREIGN KEY (x) REFERENCES other.p (id))", want: "foreign keys point into other databases: far → other.p", fatal: true},
-		"foreign view":        {active: "CREATE OR REPLACE DATABASE beside; CREATE TABLE beside.p (id INT); CREATE TABLE p (id INT); CREATE VIEW far AS SELECT q.id FROM beside.p q JOIN p beside ON beside.id = q.id", want: "views use tables of other databases, which the standby does not have: view far → beside.p", fatal: true},
+		"MyISAM":              {active: "CREATE TABLE a (x INT) ENGINE=MyISAM; CREATE TABLE `b``c` (x INT) ENGINE=Aria", want: "only InnoDB tables have consistent snapshots: a (MyISAM), b`c (Aria)", fatal: true, fix: "-- on the active, where each table is rebuilt"},
+		"versioned":           {active: "CREATE TABLE a (x INT) WITH SYSTEM VERSIONING", want: "tables with system versioning keep the history of their rows, whose times no server lets another one write: a", fatal: true, fix: "-- on the active, if the history"},
+		"foreign key":         {active: "CREATE OR REPLACE DATABASE other; CREATE TABLE other.p (id INT PRIMARY KEY); CREATE TABLE far (x INT, FOREIGN KEY (x) REFERENCES other.p (id))", want: "foreign keys point into other databases: far → other.p", fatal: true, fix: "-- on the active, if"},
+		"foreign view":        {active: "CREATE OR REPLACE DATABASE beside; CREATE TABLE beside.p (id INT); CREATE TABLE p (id INT); CREATE VIEW far AS SELECT q.id FROM beside.p q JOIN p beside ON beside.id = q.id", want: "views use tables of other databases, which the standby does not have: view far → beside.p", fatal: true, fix: "-- create these tables on the standby's server; or, on the active, if nobody needs these views: DROP VIEW"},
 		"partitions":          {standby: "CREATE DATABASE %[1]s; CREATE TABLE %[1]s.cut (x INT) PARTITION BY HASH (x) PARTITIONS 2", want: "can lose a partitioned table", fatal: true, fix: "ALTER TABLE"},
-		"name taken":          {standby: "CREATE DATABASE %[1]s; CREATE TABLE %[1]s.mine (x INT)", want: "it was not made by drsync: the first run moves its tables (mine) to", fix: "DROP DATABASE"},
-		"another's marker":    {standby: "CREATE DATABASE %[1]s; CREATE TABLE %[1]s.drsync_generation (generation TEXT); INSERT INTO %[1]s.drsync_generation VALUES ('{}')", want: "the record of the publish is of the engine", fatal: true, fix: "DROP DATABASE"},
+		"name taken":          {standby: "CREATE DATABASE %[1]s; CREATE TABLE %[1]s.mine (x INT)", want: "it was not made by drsync: the first run moves its tables (mine) to", fix: "-- on the standby, "},
+		"another's marker":    {standby: "CREATE DATABASE %[1]s; CREATE TABLE %[1]s.drsync_generation (generation TEXT); INSERT INTO %[1]s.drsync_generation VALUES ('{}')", want: "the record of the publish is of the engine", fatal: true, fix: "-- on the standby, "},
 		"definer":             {active: "CREATE DEFINER=app@'10.%%' VIEW v AS SELECT 1 x; CREATE DEFINER=app@'10.%%' PROCEDURE p() SELECT 1", want: "it has no account app@10.%, to which procedure p, view v belongs", fix: "CREATE USER 'app'@'10.%' ACCOUNT LOCK; GRANT ALL PRIVILEGES ON"},
 		"odd definer":         {active: "CREATE DEFINER='odd''one'@'%%' VIEW v AS SELECT 1 x", want: "it has no account odd'one@%"},
 		"role as definer":     {active: "CREATE DEFINER=keeper PROCEDURE p() SELECT 1; CREATE DEFINER=keeper EVENT ev ON SCHEDULE EVERY 1 DAY DO SELECT 1", want: "it has no account keeper, to which procedure p, event ev belongs", fix: "CREATE ROLE"},
 		"unseen definers":     {active: "CREATE VIEW v AS SELECT 1 x", poor: enough + "; GRANT SET USER ON *.* TO 'drs-ync'@'%'", want: "it may not see whether these accounts exist, to which objects of the database belong: root@localhost", fix: "GRANT SELECT ON mysql.user TO 'drs-ync'@'%'"},
+		"unseen routines":     {active: "CREATE PROCEDURE p() SELECT 1", poor: enough + "; GRANT SET USER ON *.* TO 'drs-ync'@'%'", want: "so verify --db cannot compare them", fix: "GRANT SELECT ON mysql.proc TO 'drs-ync'@'%'"},
 		"set user":            {active: "CREATE VIEW v AS SELECT 1 x", poor: enough, want: "it may not create what belongs to other accounts: view v of root@localhost", fatal: true, fix: "GRANT SET USER"},
 		"no rights":           {poor: "SELECT 1", want: "it lacks SELECT, INSERT, UPDATE", fatal: true, fix: "GRANT ALL PRIVILEGES ON"},
 		"lock tables":         {poor: "GRANT " + strings.Join(standbyRights[:len(standbyRights)-1], ", ") + " ON `art%`.* TO 'drs-ync'@'%'", want: "it lacks LOCK TABLES on the database", fatal: true},
@@ -115,6 +116,13 @@ func TestFindingsGoByTheirFix(t *testing.T) {
 			server := standby
 			if strings.HasPrefix(f.Subject, "active") {
 				server = active
+			}
+			if strings.HasPrefix(f.Fix, "-- ") {
+				server.Exec(t, "", "DO 1; "+f.Fix)
+				if now, ok := finding(t, e, m.want); !ok || now != f {
+					t.Errorf("pasted as it stands, %s changed something: %+v", f.Fix, now)
+				}
+				_, f.Fix, _ = strings.Cut(f.Fix, ": ")
 			}
 			server.Exec(t, "", f.Fix)
 			if f, ok := finding(t, e, m.want); ok && f.Fix == "" {

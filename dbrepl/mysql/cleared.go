@@ -40,7 +40,9 @@ func (p *publisher) noteCleared(ctx context.Context, visible *generation) (*clea
 	goes := false
 	for _, o := range all {
 		if o.Kind == "TRIGGER" || o.Kind == "VIEW" {
-			c.Objects = append(c.Objects, o)
+			if o.SQL != "" { // none of drsync's: those can be read
+				c.Objects = append(c.Objects, o)
+			}
 			goes = goes || o.Kind == "TRIGGER" || p.inTheWay(o.Name)
 		}
 	}

@@ -24,7 +24,7 @@ const (
 func comparers() int { return min(8, max(1, runtime.GOMAXPROCS(0))) }
 
 // Compare compares the visible schema with the active's, as it is now.
-// Sequences, which take no part in transactions, are compared by their definition.
+// A sequence, which takes part in no transaction, must not be behind the active's.
 func (e *Engine) Compare(ctx context.Context) (dbrepl.Comparison, error) {
 	defer e.settle()
 	for attempt := 1; ; attempt++ {
@@ -137,23 +137,27 @@ func (e *Engine) compareSides(ctx context.Context, p *pair, a, s *sql.Conn) (dbr
 	if what := before.difference(there); what != "" {
 		return none, fmt.Errorf("%w: %s", errChanged, what)
 	}
-	return e.compareWith(ctx, snap, there, p.standby, a, s)
+	states, err := readStates(ctx, a, there.tables)
+	if err != nil {
+		return none, e.active.explain(ctx, err)
+	}
+	return e.compareWith(ctx, snap, there, states, p.standby, a, s)
 }
 
 // compareWith compares the standby's schema with what the sessions of a snapshot
-// of the active see, where it is defined as there.
-func (e *Engine) compareWith(ctx context.Context, snap *snapshot, there schema, standby identity, a, s *sql.Conn) (dbrepl.Comparison, error) {
+// of the active see, where it is defined as there and its sequences are at least at states.
+func (e *Engine) compareWith(ctx context.Context, snap *snapshot, there schema, states sequences, standby identity, a, s *sql.Conn) (dbrepl.Comparison, error) {
 	none := dbrepl.Comparison{}
-	own, err := e.standbySnapshot(ctx, standby, len(snap.sessions))
+	ours, err := e.standbySnapshot(ctx, standby, len(snap.sessions))
 	if err != nil {
 		return none, err
 	}
-	defer own.close()
+	defer ours.close()
 	here, err := readSchema(ctx, s, e.opt.Name)
 	if err != nil {
 		return none, e.standby.explain(ctx, err)
 	}
-	c := &comparing{Engine: e, step: "compare", active: snap.sessions, standby: own.sessions}
+	c := &comparing{Engine: e, step: "compare", active: snap.sessions, standby: ours.sessions}
 	broken := func(o object) bool {
 		_, err := records(ctx, a, "SELECT 1 FROM "+quote(o.Name)+" LIMIT 0")
 		return hasNumber(err, errInvalidView)
@@ -162,6 +166,11 @@ func (e *Engine) compareWith(ctx context.Context, snap *snapshot, there schema, 
 		return none, err
 	}
 	c.found = append(c.found, definitionDifferences(there, here, broken)...)
+	own, err := readStates(ctx, s, here.tables)
+	if err != nil {
+		return none, e.standby.explain(ctx, err)
+	}
+	c.found = append(c.found, own.behind(states)...)
 	if err := c.plan(ctx, a, s, there.tables, here.tables); err != nil {
 		return none, err
 	}
@@ -170,6 +179,7 @@ func (e *Engine) compareWith(ctx context.Context, snap *snapshot, there schema, 
 	}
 	result := c.result()
 	result.Active = snap.point
+	result.Uncompared = unread(there, here)
 	return result, nil
 }
 
@@ -233,6 +243,11 @@ func (k *copier) verifyCopy(ctx context.Context, readers []*sql.Conn, tables []t
 	if err := c.run(ctx); err != nil {
 		return err
 	}
+	own, err := readStates(ctx, k.staging, staged)
+	if err != nil {
+		return k.standby.explain(ctx, err)
+	}
+	c.found = append(c.found, own.behind(k.states)...)
 	r := c.result()
 	if r.Different == 0 {
 		return nil

@@ -48,6 +48,7 @@ func compare(t *testing.T, p product) {
 		"Cancelled":               comparisonIsCancelled,
 		"NothingToCompare":        nothingToCompare,
 		"VerifiedCapture":         capturesAreVerified,
+		"Unreadable":              unreadableDefinitionsAreTold,
 		"ComparedWhileMoneyMoves": comparedWhileMoneyMoves,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -488,6 +489,42 @@ func capturesAreVerified(t *testing.T, l *lab) {
 	}
 	if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{Verify: true}); err != nil {
 		t.Errorf("what the active changes after the snapshot fails its verification: %v", err)
+	}
+}
+
+// unreadableDefinitionsAreTold compares by an account of the standby that may not see
+// what is in the routines of others.
+func unreadableDefinitionsAreTold(t *testing.T, l *lab) {
+	l.onActive(t, "CREATE PROCEDURE p() SELECT 1; CREATE PROCEDURE q() SELECT 1; CREATE VIEW v AS SELECT 1 x")
+	first := l.engine(t)
+	l.sync(t, first)
+	l.end(t, first)
+	account := "'see" + l.name + "'@'%'"
+	l.standby.Exec(t, "", "CREATE USER "+account+"; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, EXECUTE ON "+l.name+".* TO "+account)
+	l.onStandby(t, "DROP PROCEDURE q; CREATE PROCEDURE q() SELECT 2")
+	as := func(t testing.TB) dbrepl.Comparison {
+		t.Helper()
+		e := l.engine(t, func(o *Options) { o.Standby.User = "see" + l.name })
+		defer e.Close()
+		c, err := e.Compare(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := as(t)
+	if c.Different != 0 || len(c.Uncompared) != 1 || !strings.Contains(c.Uncompared[0], "definitions that drsync's account on the standby may not read") || !strings.Contains(c.Uncompared[0], "procedure p, procedure q") {
+		t.Errorf("unreadable: %+v", c)
+	}
+	// What can be seen of one counts.
+	l.onStandby(t, "CREATE USER IF NOT EXISTS other; DROP PROCEDURE p; CREATE DEFINER=other PROCEDURE p() SELECT 1")
+	if c := as(t); c.Different != 1 || len(c.Uncompared) != 1 {
+		t.Errorf("of another owner: %+v", c)
+	}
+	_, grant := seesRoutines(nil, identity{MariaDB: l.standby.IsMariaDB(), Number: [3]int{5, 7, 0}, User: "see" + l.name + "@%"}, l.name)
+	l.standby.Exec(t, "", grant)
+	if c := as(t); c.Different != 2 || c.Uncompared != nil {
+		t.Errorf("readable: %+v", c)
 	}
 }
 

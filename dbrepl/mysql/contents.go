@@ -17,8 +17,8 @@ type contents struct {
 	unsafe  []string // functions that a server with a binary log refuses
 }
 
-// misfit is something that cannot be captured, and what would mend that.
-type misfit struct{ name, fix string }
+// misfit is something that cannot be captured, why, and what would mend that.
+type misfit struct{ name, why, fix string }
 
 func namesOf(all []misfit) []string {
 	names := make([]string, len(all))
@@ -39,6 +39,44 @@ func fixOf(all []misfit) string {
 	return strings.Join(fixes, "; ")
 }
 
+// byReason groups what cannot be captured by why, in the order of first mention.
+func byReason(all []misfit) (groups [][]misfit) {
+	at := make(map[string]int)
+	for _, m := range all {
+		i, ok := at[m.why]
+		if !ok {
+			i = len(groups)
+			at[m.why] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], m)
+	}
+	return groups
+}
+
+// decide words statements that change the active's own data or definitions, or destroy
+// something, as a comment: whoever pastes what Check proposes must not have done it.
+// price says what they cost.
+func decide(price, statements string) string {
+	if statements == "" {
+		return "-- " + price
+	}
+	return "-- " + price + ": " + statements
+}
+
+const (
+	whyUnsnapped = "only InnoDB tables have consistent snapshots"
+	whyVersioned = "tables with system versioning keep the history of their rows, whose times no server lets another one write"
+	whyBroken    = "tables cannot be read"
+)
+
+// prices of what would mend each of them, on the active.
+var prices = map[string]string{
+	whyUnsnapped: "on the active, where each table is rebuilt and cannot be written meanwhile",
+	whyVersioned: "on the active, if the history of these tables is not needed, which this deletes; or move them to another database",
+	whyBroken:    "on the active, after a copy of the table's files: this can lose rows",
+}
+
 // refused lists the tables of the active that cannot be captured as of one
 // point, each with the reason.
 func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, error) {
@@ -54,13 +92,13 @@ func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, err
 		switch engine := r.get("engine"); {
 		case r.get("type") == "SEQUENCE":
 		case r.get("type") == "SYSTEM VERSIONED":
-			bad = append(bad, misfit{name + " (system versioned)", alter + " DROP SYSTEM VERSIONING"})
+			bad = append(bad, misfit{name, whyVersioned, alter + " DROP SYSTEM VERSIONING"})
 		case r.get("type") != "BASE TABLE":
-			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, strings.ToLower(r.get("type"))), ""})
+			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, strings.ToLower(r.get("type"))), whyUnsnapped, ""})
 		case engine == "":
-			bad = append(bad, misfit{name + " (unreadable)", "REPAIR TABLE " + quote(schemaName) + "." + quote(name)})
+			bad = append(bad, misfit{name, whyBroken, "REPAIR TABLE " + quote(schemaName) + "." + quote(name)})
 		case !strings.EqualFold(engine, "InnoDB"):
-			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, engine), alter + " ENGINE=InnoDB"})
+			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, engine), whyUnsnapped, alter + " ENGINE=InnoDB"})
 		}
 	}
 	return bad, nil
@@ -76,7 +114,7 @@ func outside(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, err
 	}
 	var bad []misfit
 	for _, r := range all {
-		bad = append(bad, misfit{fmt.Sprintf("%s → %s.%s", r.get("t"), r.get("s"), r.get("r")),
+		bad = append(bad, misfit{fmt.Sprintf("%s → %s.%s", r.get("t"), r.get("s"), r.get("r")), "foreign keys point into other databases",
 			fmt.Sprintf("ALTER TABLE %s.%s DROP FOREIGN KEY %s", quote(schemaName), quote(r.get("t")), quote(r.get("k")))})
 	}
 	return bad, nil

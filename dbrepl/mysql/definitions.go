@@ -51,13 +51,31 @@ func definitionDifferences(there, here schema, broken func(object) bool) (all []
 }
 
 // alike compares what matters of two objects. Whether an event is enabled does
-// not: on the standby none is. A definition that the account may not see is
-// taken for the right one.
+// not: on the standby none is. Of a definition that an account may not see only the
+// rest is compared: see unread.
 func (o object) alike(p object) bool {
-	if o.SQL == "" || p.SQL == "" {
-		return true
+	seen := o.SQL != "" && p.SQL != ""
+	return (!seen || o.SQL == p.SQL && o.Bytes == p.Bytes) && o.Mode == p.Mode && o.Definer == p.Definer && o.Zone == p.Zone
+}
+
+func (o object) isRoutine() bool {
+	return slices.Contains([]string{"FUNCTION", "PROCEDURE", "PACKAGE", "PACKAGE BODY"}, o.Kind)
+}
+
+// unread says of which objects of both sides the definition could not be compared.
+func unread(there, here schema) []string {
+	var names []string
+	for _, o := range there.objects {
+		for _, h := range here.objects {
+			if h.Kind == o.Kind && h.Name == o.Name && (o.SQL == "" || h.SQL == "") {
+				names = append(names, o.String())
+			}
+		}
 	}
-	return o.SQL == p.SQL && o.Mode == p.Mode && o.Definer == p.Definer && o.Zone == p.Zone
+	if names == nil {
+		return nil
+	}
+	return []string{"definitions that drsync's account on the standby may not read (drsync check says what to grant): " + someOf(names)}
 }
 
 func orNothing(line string) string {

@@ -19,13 +19,15 @@ import (
 type object struct {
 	Kind       string `json:"kind"` // FUNCTION, PROCEDURE, PACKAGE, PACKAGE BODY, TRIGGER, VIEW, EVENT
 	Name       string `json:"name"`
-	SQL        string `json:"sql"` // an event's says DISABLE
+	SQL        string `json:"sql"`             // an event's says DISABLE; "" is one that cannot be read
+	Bytes      string `json:"bytes,omitempty"` // base64 of it as its client wrote it, if that is not the same in UTF-8
 	Mode       string `json:"sql_mode,omitempty"`
 	Client     string `json:"character_set_client,omitempty"`
 	Connection string `json:"collation_connection,omitempty"`
 	Database   string `json:"database_collation,omitempty"`
 	Zone       string `json:"time_zone,omitempty"`
 	Definer    string `json:"definer,omitempty"` // user@host
+	odd        string // why SQL is "", if that is not for want of a right
 	Enabled    bool   `json:"enabled,omitempty"` // of an event
 }
 
@@ -80,7 +82,7 @@ func (o *object) fill(r record) {
 }
 
 func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
-	all, err := records(ctx, c, `SELECT ROUTINE_NAME name, ROUTINE_TYPE type, DEFINER definer FROM information_schema.ROUTINES
+	all, err := records(ctx, c, `SELECT ROUTINE_NAME name, ROUTINE_TYPE type, DEFINER definer, ROUTINE_COMMENT remark FROM information_schema.ROUTINES
 		WHERE ROUTINE_SCHEMA = ? ORDER BY ROUTINE_NAME`, schemaName)
 	if err != nil {
 		return nil, err
@@ -96,8 +98,12 @@ func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 			return nil, err
 		}
 		o.fill(shown)
-		o.SQL = ended(shown.get("create " + strings.ToLower(o.Kind)))
-		objects = append(objects, o) // without the right to see it, SQL is empty
+		column := "create " + strings.ToLower(o.Kind)
+		o.SQL = ended(shown.get(column)) // without the right to see it that is empty
+		if err := o.written(ctx, c, column, shown.get(column), ended, o.Name, o.Definer, r.get("remark")); err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
 	}
 	return objects, nil
 }
@@ -106,15 +112,24 @@ func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 // that came together with others, and would not keep it again.
 func ended(statement string) string { return strings.TrimRight(statement, "; \t\r\n") }
 
-// hidden returns an error about definitions that exist and may not be read.
+// hidden returns an error about definitions that exist and may not or cannot be read.
 func hidden(objects []object) error {
-	var names []string
+	var names, odd []string
 	for _, o := range objects {
-		if o.SQL == "" {
+		switch {
+		case o.SQL != "":
+		case o.odd != "":
+			odd = append(odd, o.String()+" "+o.odd)
+		default:
 			names = append(names, o.String())
 		}
 	}
-	if names == nil {
+	switch {
+	case odd != nil:
+		return hint.With(
+			fmt.Errorf("definitions on the active cannot be told exactly: %s", someOf(odd)),
+			"make them again on the active, with SET NAMES utf8mb4")
+	case names == nil:
 		return nil
 	}
 	return hint.With(
@@ -123,8 +138,7 @@ func hidden(objects []object) error {
 }
 
 func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
-	all, err := records(ctx, c, `SELECT TRIGGER_NAME name, ACTION_TIMING timing, EVENT_MANIPULATION event, EVENT_OBJECT_TABLE tab,
-		ACTION_STATEMENT body, DEFINER definer FROM information_schema.TRIGGERS
+	all, err := records(ctx, c, `SELECT TRIGGER_NAME name, EVENT_OBJECT_TABLE tab, DEFINER definer FROM information_schema.TRIGGERS
 		WHERE TRIGGER_SCHEMA = ? ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER`, schemaName)
 	if err != nil {
 		return nil, err
@@ -132,42 +146,45 @@ func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 	var objects []object
 	for _, r := range all {
 		o := object{Kind: "TRIGGER", Name: r.get("name"), Definer: r.get("definer")}
+		if slices.ContainsFunc(objects, func(p object) bool { return p.Name == o.Name }) {
+			continue // one of several events
+		}
 		shown, err := showCreate(ctx, c, o)
 		if err != nil {
 			return nil, err
 		}
 		o.fill(shown)
-		body, err := triggerBody(shown.get("sql original statement"), r.get("body"))
+		// The body as information_schema has it is not the one that was written:
+		// escapes and characters are replaced there.
+		const column = "sql original statement"
+		t, err := readTrigger(shown.get(column), o.Mode)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o, err)
+			o.odd = err.Error()
+			objects = append(objects, o)
+			continue
 		}
-		o.SQL = fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s %s ON %s FOR EACH ROW %s",
-			definer(o.Definer), quote(o.Name), r.get("timing"), r.get("event"), quote(r.get("tab")), ended(body))
+		head := fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW ", definer(o.Definer), quote(o.Name), t.on, quote(r.get("tab")))
+		o.SQL = head + t.body
+		by := func(raw string) string {
+			if asUTF8(o.Client) { // and then the words can be read in it
+				t, err := readTrigger(raw, o.Mode)
+				if err != nil {
+					return ""
+				}
+				return head + t.body
+			}
+			body, ok := strings.CutPrefix(raw, t.head)
+			if !ok {
+				return ""
+			}
+			return head + ended(body)
+		}
+		if err := o.written(ctx, c, column, shown.get(column), by, head, t.head); err != nil {
+			return nil, err
+		}
 		objects = append(objects, o)
 	}
 	return objects, nil
-}
-
-// triggerBody returns the body of a trigger. The statement as shown ends with
-// it, but begins as its author wrote it, perhaps with a schema's name; approx
-// is the body alone, in which the server has replaced some characters by "?".
-func triggerBody(statement, approx string) (string, error) {
-	end := len(statement)
-	for range utf8.RuneCountInString(approx) {
-		_, size := utf8.DecodeLastRuneInString(statement[:end])
-		end -= size
-	}
-	body := statement[end:]
-	a := []rune(approx)
-	for i, r := range []rune(body) {
-		if i >= len(a) || a[i] != r && a[i] != '?' {
-			return "", errors.New("the server shows two different definitions")
-		}
-	}
-	if body == "" {
-		return "", errors.New("the server shows no definition")
-	}
-	return body, nil
 }
 
 func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
@@ -180,22 +197,36 @@ func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, e
 	for _, r := range all {
 		o := object{Kind: "VIEW", Name: r.get("name"), Definer: r.get("definer")}
 		shown, err := showCreate(ctx, c, o)
+		if hasNumber(err, errParse) { // MySQL makes some that it cannot read again
+			o.odd = "is one that the server cannot read itself"
+			objects = append(objects, o)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		o.fill(shown)
 		o.SQL = shown.get("create view")
+		var names []string
+		for _, w := range words(o.SQL, "") {
+			if o.SQL[w.start] == '`' {
+				names = append(names, w.name)
+			}
+		}
+		if err := o.written(ctx, c, "create view", o.SQL, func(raw string) string { return raw }, names...); err != nil {
+			return nil, err
+		}
 		objects = append(objects, o)
 	}
 	return objects, nil
 }
 
 // eventState finds the word that says whether an event is enabled.
-var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=.*? EVENT `(?:[^`]|``)*` ON SCHEDULE .*? ON COMPLETION (?:NOT )?PRESERVE )" +
+var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=`(?:[^`]|``)*`(?:@`(?:[^`]|``)*`)? EVENT `(?:[^`]|``)*` ON SCHEDULE .*? ON COMPLETION (?:NOT )?PRESERVE )" +
 	`(ENABLE|DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE)\b`)
 
 func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
-	all, err := records(ctx, c, `SELECT EVENT_NAME name, DEFINER definer FROM information_schema.EVENTS
+	all, err := records(ctx, c, `SELECT EVENT_NAME name, DEFINER definer, EVENT_COMMENT remark FROM information_schema.EVENTS
 		WHERE EVENT_SCHEMA = ? ORDER BY EVENT_NAME`, schemaName)
 	if err != nil {
 		return nil, err
@@ -212,10 +243,22 @@ func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, 
 		statement := shown.get("create event")
 		m := eventState.FindStringSubmatchIndex(statement)
 		if m == nil {
-			return nil, fmt.Errorf("the definition of %s is not understood", o)
+			o.odd = "has a definition that drsync does not understand"
+			objects = append(objects, o)
+			continue
 		}
 		o.Enabled = statement[m[4]:m[5]] == "ENABLE"
-		o.SQL = ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
+		disabled := func(statement string) string {
+			m := eventState.FindStringSubmatchIndex(statement)
+			if m == nil {
+				return ""
+			}
+			return ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
+		}
+		o.SQL = disabled(statement)
+		if err := o.written(ctx, c, "create event", statement, disabled, o.Name, o.Definer, r.get("remark")); err != nil {
+			return nil, err
+		}
 		objects = append(objects, o)
 	}
 	return objects, nil
@@ -227,13 +270,16 @@ func (o object) create(do func(string) error, name, collation string) error {
 	if o.SQL == "" {
 		return fmt.Errorf("create %s: its definition is not known", o)
 	}
+	statement, err := o.statement()
+	if err != nil {
+		return fmt.Errorf("create %s: %w", o, err)
+	}
 	statements := []string{fmt.Sprintf("SET SESSION %s", o.environment())}
 	other := o.Database != "" && o.Database != collation && o.Kind != "VIEW"
 	if other { // variables in its body have the collation that the schema had
 		statements = append(statements, "ALTER DATABASE "+quote(name)+" COLLATE "+o.Database)
 	}
-	var err error
-	for _, s := range append(statements, o.SQL) {
+	for _, s := range append(statements, statement) {
 		if err = do(s); err != nil {
 			break
 		}
@@ -250,12 +296,12 @@ func (o object) create(do func(string) error, name, collation string) error {
 	return nil
 }
 
-// environment is the session that o was made in. The text of its statement is
-// UTF-8 here, so another character set of its client is only kept if that makes
-// no difference.
+// environment is the session that o was made in. Where the text of its statement
+// is UTF-8, another character set of its client is only kept if that makes no
+// difference.
 func (o object) environment() string {
 	client := "utf8mb4"
-	if o.Client == "utf8mb3" || o.Client == "utf8" || o.Client != "" && isASCII(o.SQL) {
+	if o.Client == "utf8mb3" || o.Client == "utf8" || o.Client != "" && isASCII(o.SQL) || o.Bytes != "" {
 		client = o.Client
 	}
 	set := []string{"character_set_client=" + client}
@@ -284,4 +330,19 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-func (o object) drop() string { return "DROP " + o.Kind + " IF EXISTS " + quote(o.Name) }
+// drop drops an object of the session's default schema, if it is there. A package
+// is known by that name in one mode only, and takes its body along.
+func (o object) drop(do func(string) error) error {
+	statement := "DROP " + o.Kind + " IF EXISTS " + quote(o.Name)
+	if !strings.HasPrefix(o.Kind, "PACKAGE") {
+		return do(statement)
+	}
+	err := do("SET SESSION sql_mode='ORACLE'")
+	if err == nil {
+		err = do(statement)
+	}
+	if err == nil || isServerError(err) {
+		err = errors.Join(err, do("SET SESSION sql_mode="+text(sqlMode("standby"))))
+	}
+	return err
+}

@@ -250,13 +250,20 @@ func (p *publisher) complete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A package that goes takes its body along.
+	packages := slices.DeleteFunc(slices.Clone(present), func(o object) bool { return o.Kind != "PACKAGE" || slices.Contains(p.g.Objects, o) })
+	goes := func(o object) bool {
+		return !slices.Contains(p.g.Objects, o) ||
+			o.Kind == "PACKAGE BODY" && slices.ContainsFunc(packages, func(s object) bool { return s.Name == o.Name })
+	}
 	for _, o := range slices.Backward(present) {
-		if !slices.Contains(p.g.Objects, o) {
-			if err := do(o.drop()); err != nil {
+		if goes(o) {
+			if err := o.drop(do); err != nil {
 				return fmt.Errorf("drop %s: %w", o, err)
 			}
 		}
 	}
+	present = slices.DeleteFunc(present, goes)
 	for _, o := range p.g.Objects {
 		if !slices.Contains(present, o) {
 			if err := o.create(do, p.opt.Name, p.g.Collation); err != nil {

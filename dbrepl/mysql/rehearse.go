@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/drsync/drsync/internal/hint"
 )
@@ -18,6 +19,9 @@ func (k *copier) rehearse(ctx context.Context) error {
 		_, err := k.staging.ExecContext(ctx, s)
 		return err
 	}
+	if err := k.rehearseDrops(ctx, do); err != nil {
+		return k.objectError(ctx, err)
+	}
 	var done, views []object
 	for _, o := range k.g.Objects {
 		if o.Kind == "EVENT" && o.Enabled {
@@ -30,7 +34,7 @@ func (k *copier) rehearse(ctx context.Context) error {
 		}
 		err := o.create(do, k.target, k.g.Collation)
 		if err == nil && !k.lasting && (o.Kind == "EVENT" || o.Kind == "TRIGGER") {
-			err = do(o.drop())
+			err = o.drop(do)
 		}
 		if err != nil {
 			return k.objectError(ctx, err)
@@ -42,6 +46,24 @@ func (k *copier) rehearse(ctx context.Context) error {
 		return err
 	}
 	k.g.Objects = append(done, ordered...)
+	return nil
+}
+
+// rehearseDrops drops an object of each kind that is not there, for a publish may
+// find all of them in the generation before.
+func (k *copier) rehearseDrops(ctx context.Context, do func(string) error) error {
+	r, err := one(ctx, k.staging, "SELECT VERSION() v")
+	if err != nil {
+		return err
+	}
+	for _, kind := range kinds {
+		if !isMariaDB(r.get("v")) && strings.HasPrefix(kind, "PACKAGE") {
+			continue
+		}
+		if err := (object{Kind: kind, Name: "drsync_absent"}).drop(do); err != nil {
+			return fmt.Errorf("drop a %s: %w", strings.ToLower(kind), err)
+		}
+	}
 	return nil
 }
 
@@ -90,7 +112,10 @@ func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views
 // created again when the schema has that name.
 func (k *copier) here(o object) object {
 	if !k.lasting {
-		o.SQL, _ = renameSchema(o, k.opt.Name, k.target, k.fold)
+		renamed, _ := renameSchema(o, k.opt.Name, k.target, k.fold)
+		if renamed != o.SQL {
+			o.SQL, o.Bytes = renamed, ""
+		}
 	}
 	return o
 }

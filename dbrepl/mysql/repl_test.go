@@ -335,7 +335,8 @@ func TestReplicaCheck(t *testing.T) {
 	t.Parallel()
 	active := mariaDB.start(t, "--binlog-format=MIXED", "--expire-logs-days=1")
 	_, port, _ := strings.Cut(active.Addr, ":")
-	standby := mariaDB.start(t, "--server-id="+port, "--relay-log-recovery=1", "--slave-skip-errors=1062", "--slave-run-triggers-for-rbr=YES", "--skip-log-bin", "--event-scheduler=1")
+	standby := mariaDB.start(t, "--server-id="+port, "--relay-log-recovery=1", "--slave-skip-errors=1062", "--slave-run-triggers-for-rbr=YES", "--skip-log-bin", "--event-scheduler=1",
+		"--innodb-flush-log-at-trx-commit=2", "--skip-innodb-doublewrite")
 	l := newLab(t, active, standby)
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	want := func(wants ...string) {
@@ -350,7 +351,8 @@ func TestReplicaCheck(t *testing.T) {
 	want("true active server: binlog_format is MIXED", "true standby server: it has the active's server_id")
 	active.Exec(t, "", "SET GLOBAL binlog_format=ROW; CREATE USER repl@'127.0.0.1'")
 	standby.Exec(t, "", "SET GLOBAL server_id=7")
-	want("true standby server: relay_log_recovery", "true standby server: slave_skip_errors", "true standby server: slave_run_triggers_for_rbr", "false standby server: it has no binary log", "false active server: gtid_strict_mode", "false standby server: gtid_strict_mode")
+	want("true standby server: relay_log_recovery", "true standby server: slave_skip_errors", "true standby server: slave_run_triggers_for_rbr", "true standby server: innodb_flush_log_at_trx_commit is 2", "(SET GLOBAL innodb_flush_log_at_trx_commit=1 -- and",
+		"false standby server: innodb_doublewrite is OFF", "false standby server: it has no binary log", "false active server: gtid_strict_mode", "false standby server: gtid_strict_mode")
 	if _, err := l.replica(t).Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil {
 		t.Error("captured in spite of it")
 	}
@@ -360,7 +362,7 @@ func TestReplicaCheck(t *testing.T) {
 	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
 	standby.Exec(t, "", "CREATE USER other@localhost; GRANT ALL ON *.* TO other@localhost; CREATE DATABASE mine; CREATE EVENT mine.ev ON SCHEDULE EVERY 1 DAY DO SELECT 1; "+
 		"CHANGE MASTER 'else' TO MASTER_HOST='elsewhere.example', MASTER_USER='x'")
-	want("true standby server: it already replicates from elsewhere.example", "false standby server: accounts that may write", "false standby server: event_scheduler is on", "true active account repl")
+	want("true standby server: it already replicates from elsewhere.example:3306, connection 'else' (-- give drsync a server of its own; or, ", "false standby server: accounts that may write", "false standby server: event_scheduler is on", "true active account repl")
 	standby.Exec(t, "", "RESET SLAVE 'else' ALL")
 	active.Exec(t, "", "DROP USER repl@'127.0.0.1'; CREATE USER repl@'127.0.0.1' IDENTIFIED BY "+text(replPassword))
 	want("true active account repl: it lacks REPLICATION SLAVE")

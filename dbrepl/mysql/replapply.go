@@ -64,6 +64,9 @@ func (a *application) publish(ctx context.Context) error {
 		}
 		ctx = context.WithoutCancel(ctx)
 	}
+	if err := a.advance(ctx); err != nil {
+		return err
+	}
 	if err := a.mark(ctx, a.g); err != nil {
 		return err
 	}

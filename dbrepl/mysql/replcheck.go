@@ -135,7 +135,8 @@ func (r *Replica) inspectSource(ctx context.Context, l *link, p *pair) error {
 // it apply something else, or forget what it received.
 func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
 	v, err := variables(ctx, l.conn, "log_bin", "gtid_strict_mode", "gtid_mode", "relay_log_recovery", "slave_skip_errors", "replica_skip_errors",
-		"master_info_repository", "relay_log_info_repository", "slave_run_triggers_for_rbr", "slave_exec_mode", "replica_exec_mode", "skip_replica_start", "skip_slave_start", "log_slave_updates", "log_replica_updates")
+		"master_info_repository", "relay_log_info_repository", "slave_run_triggers_for_rbr", "slave_exec_mode", "replica_exec_mode", "skip_replica_start", "skip_slave_start", "log_slave_updates", "log_replica_updates",
+		"innodb_flush_log_at_trx_commit", "innodb_doublewrite", "sync_binlog")
 	if err != nil {
 		return r.e.standby.explain(ctx, err)
 	}
@@ -150,6 +151,10 @@ func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
 		must(prefix+"_exec_mode", "STRICT", "so rows that are missing would go unnoticed")
 	}
 	must("slave_run_triggers_for_rbr", "NO", "so what triggers did on the active would be done twice")
+	for _, f := range undurable(l.say.mariaDB, v) {
+		f.Subject = standby
+		p.findings = append(p.findings, f)
+	}
 	must("relay_log_recovery", "OFF", "so a server that starts throws away what it received, and a publish that a crash interrupted could only be finished with the active")
 	if !l.say.mariaDB {
 		must("gtid_mode", "ON", "so there are no positions to go by")
@@ -189,13 +194,43 @@ func (r *Replica) inspectTarget(ctx context.Context, l *link, p *pair) error {
 	return nil
 }
 
+// undurable finds settings of a standby's server with which a crash takes back what
+// it has applied. An apply goes on from the position that the server tells, and that is
+// only right if the rows and it come back together.
+func undurable(mariaDB bool, v record) (all []dbrepl.Finding) {
+	must := func(name string, fatal bool, want, problem string) {
+		all = append(all, dbrepl.Finding{Fatal: fatal, Advice: !fatal, Problem: name + " is " + v.get(name) + ", " + problem,
+			Fix: "SET GLOBAL " + name + "=" + want + " -- and in the configuration of the standby's server"})
+	}
+	// 3, which only MariaDB has, is as safe as 1.
+	if f := v.get("innodb_flush_log_at_trx_commit"); f == "0" || f == "2" {
+		must("innodb_flush_log_at_trx_commit", true, "1", "so a crash can take back rows of which the position says that they are applied, and an interrupted publish could not be finished")
+	}
+	logs := v.get("log_slave_updates") == "ON" || v.get("log_replica_updates") == "ON"
+	if !mariaDB && v.get("log_bin") == "ON" && logs && v.get("sync_binlog") != "1" {
+		// Where it writes what it applies to its binary log, that is where it has its GTIDs from.
+		must("sync_binlog", true, "1", "so a loss of power can let it forget GTIDs whose rows it keeps, and an interrupted publish could not be finished")
+	}
+	if d := v.get("innodb_doublewrite"); d == "OFF" || d == "DETECT_ONLY" {
+		all = append(all, dbrepl.Finding{Advice: true, Problem: "innodb_doublewrite is " + d + ", so pages that a loss of power leaves half written are lost with their tables, unless the file system writes pages whole",
+			Fix: "start it with innodb_doublewrite=ON"})
+	}
+	return all
+}
+
 // unlog keeps what mends the standby out of its binary log, where a replica would have
 // a transaction of its own.
 func (p *pair) unlog() {
 	for i, f := range p.findings {
-		verb, _, _ := strings.Cut(f.Fix, " ")
+		comment, statement := "", f.Fix
+		if strings.HasPrefix(f.Fix, "-- ") {
+			if price, s, ok := strings.Cut(f.Fix, ": "); ok {
+				comment, statement = price+": ", s
+			}
+		}
+		verb, _, _ := strings.Cut(statement, " ")
 		if strings.HasPrefix(f.Subject, "standby") && slices.Contains([]string{"GRANT", "CREATE", "ALTER", "DROP"}, verb) {
-			p.findings[i].Fix = "SET sql_log_bin=0; " + f.Fix
+			p.findings[i].Fix = comment + "SET sql_log_bin=0; " + statement
 		}
 	}
 }
@@ -243,7 +278,7 @@ func (r *Replica) inspectChannels(ctx context.Context, l *link, p *pair) error {
 		}
 		name := "'" + s.name + "'"
 		p.fatal("standby server", fmt.Sprintf("it already replicates from %s:%s, connection %s", s.host, s.port, name),
-			fmt.Sprintf("STOP SLAVE %s; RESET SLAVE %s ALL; or give drsync a server of its own", name, name))
+			decide("give drsync a server of its own; or, on the standby, if nobody needs that replication", fmt.Sprintf("STOP SLAVE %s; RESET SLAVE %s ALL", name, name)))
 	}
 	return nil
 }

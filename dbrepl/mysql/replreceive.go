@@ -39,7 +39,7 @@ func (r *Replica) follow(ctx context.Context, l *link, active identity, s standi
 	case !want.covers(s.at):
 		return nil, &lostError{fmt.Sprintf("the standby stands at GTID %s, of which the active, at %s, knows nothing", s.applied, gtid)}
 	}
-	g, err := r.describe(ctx, snap)
+	g, err := r.describe(ctx, active, snap)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (r *Replica) follow(ctx context.Context, l *link, active identity, s standi
 
 // describe returns what the marker is to say of the snapshot. Events that run
 // on the active are named, since here none runs until promotion.
-func (r *Replica) describe(ctx context.Context, snap *snapshot) (*generation, error) {
+func (r *Replica) describe(ctx context.Context, active identity, snap *snapshot) (*generation, error) {
 	c, err := r.e.active.session(ctx, r.e.opt.Name)
 	if err != nil {
 		return nil, err
@@ -82,6 +82,9 @@ func (r *Replica) describe(ctx context.Context, snap *snapshot) (*generation, er
 	g := &generation{
 		Format: tokenFormat, Engine: tokenEngine, Name: r.e.opt.Name, ID: rand.Text(),
 		Point: snap.point, Charset: defaults.get("cs"), Collation: defaults.get("co"), Tables: tables, Replicated: true,
+	}
+	if g.Sequences, err = sequencesNow(ctx, c, active, r.e.opt.Name); err != nil {
+		return fail(err)
 	}
 	g.Counts.Tables = len(tables)
 	if g.Counts.Locked = snap.locked; snap.locked > 0 {

@@ -44,8 +44,14 @@ func (v *verifiable) verify(ctx context.Context) error {
 	}
 	defer l.close()
 	c, err := v.compare(ctx, l.id)
-	if err != nil || c.Different == 0 {
+	if err != nil {
 		return err
+	}
+	for _, what := range c.Uncompared {
+		v.r.e.warn("not verified: %s", what)
+	}
+	if c.Different == 0 {
+		return nil
 	}
 	var what []string
 	for _, d := range c.Differences {
@@ -79,7 +85,7 @@ func (v *verifiable) compare(ctx context.Context, standby identity) (dbrepl.Comp
 	if snap == nil {
 		return none, errSnapshotOver
 	}
-	return e.compareWith(ctx, snap, *v.there, standby, a, s)
+	return e.compareWith(ctx, snap, *v.there, v.g.Sequences, standby, a, s)
 }
 
 // all returns the snapshot, or nil when some of it is in use or gone: nobody

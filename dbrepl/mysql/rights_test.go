@@ -30,14 +30,16 @@ func (l *lab) rightsOf() (all []right) {
 	add(true, name+".*", "SELECT", "SHOW VIEW", "TRIGGER", "EVENT", "LOCK TABLES")
 	add(false, beside, append(slices.Clone(standbyRights), "CREATE TEMPORARY TABLES")...)
 	if l.active.IsMariaDB() {
-		add(true, "*.*", "RELOAD", "BINLOG MONITOR")
+		add(true, "*.*", "RELOAD", "BINLOG MONITOR", "BINLOG ADMIN", "PROCESS")
 		add(true, "mysql.proc", "SELECT")
 		add(false, beside, "DELETE HISTORY")
 		add(false, "*.*", "SUPER", "PROCESS", "SET USER", "BINLOG ADMIN", "READ_ONLY ADMIN")
+		add(false, "mysql.proc", "SELECT")
 	} else {
 		add(true, "*.*", "SELECT", "RELOAD", "PROCESS", "REPLICATION CLIENT") // SHOW_ROUTINE is of 8.0
 		add(false, "*.*", "SUPER", "PROCESS")
 	}
+	add(false, "mysql.user", "SELECT")
 	return all
 }
 

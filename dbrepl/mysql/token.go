@@ -24,6 +24,9 @@ type generation struct {
 	Defaults  []string      `json:"defaults,omitempty"` // statements that give columns their default from a sequence
 	Objects   []object      `json:"objects,omitempty"`  // in the order in which they can be created; events are disabled
 	Events    []string      `json:"events,omitempty"`   // that are enabled on the active
+	// Sequences says where the active's were when the point had been captured, of one
+	// that is reached by replication.
+	Sequences sequences `json:"sequences,omitempty"`
 	// Replicated says that the tables are kept up by replication, so that they are
 	// at the point only while the server has applied just that.
 	Replicated bool `json:"replicated,omitempty"`
@@ -49,6 +52,11 @@ func parseToken(t dbrepl.Token, name string) (*generation, error) {
 	for _, o := range g.Objects {
 		if !slices.Contains(kinds, o.Kind) || o.Name == "" || o.SQL == "" {
 			return nil, fmt.Errorf("the record of the publish has an object that is not understood: %s", o)
+		}
+	}
+	for name, s := range g.Sequences {
+		if !isNumber(s.Next) || !isNumber(s.Rounds) {
+			return nil, fmt.Errorf("the record of the publish has a sequence that is not understood: %s", name)
 		}
 	}
 	return &g, nil

@@ -69,7 +69,7 @@ func (e *Engine) inspectViews(ctx context.Context, a, s *sql.Conn, p *pair, obje
 	}
 	if missing != nil {
 		p.fatal("active database "+e.opt.Name, "views use tables of other databases, which the standby does not have: "+someOf(missing),
-			"DROP VIEW "+strings.Join(views, ", ")+" -- on the active; or create these tables on the standby's server")
+			decide("create these tables on the standby's server; or, on the active, if nobody needs these views", "DROP VIEW "+strings.Join(views, ", ")))
 	}
 	return nil
 }

@@ -170,15 +170,3 @@ func (v *view) count(ctx context.Context) (tables int, total int64, err error) {
 	}
 	return len(names), total, nil
 }
-
-// quickCheck asks SQLite whether the file is a sound database.
-func (v *view) quickCheck(ctx context.Context) error {
-	var verdict string
-	if err := v.db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
-		return because(ctx, err)
-	}
-	if verdict != "ok" {
-		return fmt.Errorf("damaged: %s", verdict)
-	}
-	return nil
-}

@@ -185,7 +185,7 @@ func receive(ctx context.Context, r io.Reader, accept func(header) (io.Writer, e
 		return header{}, "", fmt.Errorf("the last line: %w", noEOF(err))
 	}
 	if want := fmt.Sprintf("sha256 %x\n", whole.Sum(nil)); string(trailer) != want {
-		return header{}, "", fmt.Errorf("the last line is %q, the content gives %q", trailer, want)
+		return header{}, "", fmt.Errorf("the last line is %q, the content gives %q: %w", trailer, want, errOther)
 	}
 	if _, err := br.ReadByte(); !errors.Is(err, io.EOF) {
 		if err == nil {

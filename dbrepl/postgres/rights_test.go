@@ -52,6 +52,7 @@ var kinds = []kind{
 	{name: "operators of a superuser", active: "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)", finds: "operator public.===", there: "ALTER OPERATOR === (int, int) OWNER TO @app", look: "SELECT 1 WHERE 1 === 1"},
 	{name: "a schema public of a superuser", active: "ALTER SCHEMA public OWNER TO postgres", finds: "schema public", there: "ALTER SCHEMA public OWNER TO pg_database_owner", look: "SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'public'"},
 	{name: "a database of a superuser", server: "ALTER DATABASE @db OWNER TO postgres", finds: "the database itself", there: "ALTER DATABASE @db OWNER TO @app", look: "SELECT 1"},
+	{name: "a database of a superuser on the standby", standby: "CREATE DATABASE @db", finds: "does not own the database @db", look: "SELECT datdba::regrole FROM pg_database WHERE datname = '@db'"},
 	{name: "tables of another role", server: "CREATE ROLE @app_o", active: "CREATE SCHEMA s AUTHORIZATION @app_o; CREATE TABLE s.t AS SELECT 1 AS n; ALTER TABLE s.t OWNER TO @app_o", standby: "CREATE ROLE @app_o", finds: "no member of @app_o", look: "TABLE s.t"},
 	{name: "tables in another's schema", server: "CREATE ROLE @app_o", active: "GRANT CREATE ON SCHEMA public TO @app_o; CREATE TABLE t AS SELECT 1 AS n; ALTER TABLE t OWNER TO @app_o", standby: "CREATE ROLE @app_o; GRANT @app_o TO @me", finds: "lies in the schema public of @app", there: "ALTER TABLE t OWNER TO @app", look: "TABLE t"},
 	{name: "a role that is missing", server: "CREATE ROLE @app_o", active: "CREATE TABLE t AS SELECT 1 AS n; ALTER TABLE t OWNER TO @app_o; CREATE SCHEMA s AUTHORIZATION @app_o; ALTER TABLE t SET SCHEMA s", finds: "has no role @app_o", look: "TABLE s.t"},
@@ -183,13 +184,17 @@ func (l *lab) follow(t *testing.T, f dbrepl.Finding, k kind, names *strings.Repl
 	}
 }
 
-// loadFails copies without regard to what the check found.
+// loadFails copies and publishes without regard to what the check found.
 func (l *lab) loadFails(t *testing.T, e *Engine) {
 	t.Helper()
 	p, err := e.inspect(t.Context())
 	must(t, err)
 	must(t, e.claim(t.Context()))
-	if _, err := e.copyDatabase(t.Context(), p, dbrepl.CaptureOptions{}); err == nil {
+	g, err := e.copyDatabase(t.Context(), p, dbrepl.CaptureOptions{})
+	if err == nil {
+		err = e.publish(t.Context(), g)
+	}
+	if err == nil {
 		t.Fatalf("it can be copied, and the check says %v", p.findings)
 	} else {
 		t.Logf("without: %v", err)

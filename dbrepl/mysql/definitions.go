@@ -55,7 +55,7 @@ func definitionDifferences(there, here schema, broken func(object) bool) (all []
 // rest is compared: see unread.
 func (o object) alike(p object) bool {
 	seen := o.SQL != "" && p.SQL != ""
-	return (!seen || o.SQL == p.SQL) && o.Mode == p.Mode && o.Definer == p.Definer && o.Zone == p.Zone
+	return (!seen || o.SQL == p.SQL && o.Bytes == p.Bytes) && o.Mode == p.Mode && o.Definer == p.Definer && o.Zone == p.Zone
 }
 
 func (o object) isRoutine() bool {

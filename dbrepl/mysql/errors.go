@@ -30,6 +30,7 @@ const (
 	errTruncated         = 1265
 	errTableChanged      = 1412
 	errNoSuchRoutine     = 1305
+	errParse             = 1064
 	errInvalidView       = 1356
 	errUnsafeFunction    = 1418
 	errNeedsSuper        = 1419

@@ -19,13 +19,15 @@ import (
 type object struct {
 	Kind       string `json:"kind"` // FUNCTION, PROCEDURE, PACKAGE, PACKAGE BODY, TRIGGER, VIEW, EVENT
 	Name       string `json:"name"`
-	SQL        string `json:"sql"` // an event's says DISABLE; "" is one that cannot be read
+	SQL        string `json:"sql"`             // an event's says DISABLE; "" is one that cannot be read
+	Bytes      string `json:"bytes,omitempty"` // base64 of it as its client wrote it, if that is not the same in UTF-8
 	Mode       string `json:"sql_mode,omitempty"`
 	Client     string `json:"character_set_client,omitempty"`
 	Connection string `json:"collation_connection,omitempty"`
 	Database   string `json:"database_collation,omitempty"`
 	Zone       string `json:"time_zone,omitempty"`
 	Definer    string `json:"definer,omitempty"` // user@host
+	odd        string // why SQL is "", if that is not for want of a right
 	Enabled    bool   `json:"enabled,omitempty"` // of an event
 }
 
@@ -80,7 +82,7 @@ func (o *object) fill(r record) {
 }
 
 func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
-	all, err := records(ctx, c, `SELECT ROUTINE_NAME name, ROUTINE_TYPE type, DEFINER definer FROM information_schema.ROUTINES
+	all, err := records(ctx, c, `SELECT ROUTINE_NAME name, ROUTINE_TYPE type, DEFINER definer, ROUTINE_COMMENT remark FROM information_schema.ROUTINES
 		WHERE ROUTINE_SCHEMA = ? ORDER BY ROUTINE_NAME`, schemaName)
 	if err != nil {
 		return nil, err
@@ -96,8 +98,12 @@ func readRoutines(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 			return nil, err
 		}
 		o.fill(shown)
-		o.SQL = ended(shown.get("create " + strings.ToLower(o.Kind)))
-		objects = append(objects, o) // without the right to see it, SQL is empty
+		column := "create " + strings.ToLower(o.Kind)
+		o.SQL = ended(shown.get(column)) // without the right to see it that is empty
+		if err := o.written(ctx, c, column, shown.get(column), ended, o.Name, o.Definer, r.get("remark")); err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
 	}
 	return objects, nil
 }
@@ -112,8 +118,8 @@ func hidden(objects []object) error {
 	for _, o := range objects {
 		switch {
 		case o.SQL != "":
-		case o.Kind == "TRIGGER" || o.Kind == "EVENT":
-			odd = append(odd, o.String())
+		case o.odd != "":
+			odd = append(odd, o.String()+" "+o.odd)
 		default:
 			names = append(names, o.String())
 		}
@@ -121,8 +127,8 @@ func hidden(objects []object) error {
 	switch {
 	case odd != nil:
 		return hint.With(
-			fmt.Errorf("the definition of %s, as the active's server shows it, is not understood", someOf(odd)),
-			"make it again on the active without comments before its body")
+			fmt.Errorf("definitions on the active cannot be told exactly: %s", someOf(odd)),
+			"make them again on the active, with SET NAMES utf8mb4")
 	case names == nil:
 		return nil
 	}
@@ -150,9 +156,31 @@ func readTriggers(ctx context.Context, c *sql.Conn, schemaName string) ([]object
 		o.fill(shown)
 		// The body as information_schema has it is not the one that was written:
 		// escapes and characters are replaced there.
-		if t, err := readTrigger(shown.get("sql original statement"), o.Mode); err == nil {
-			o.SQL = fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW %s",
-				definer(o.Definer), quote(o.Name), t.on, quote(r.get("tab")), t.body)
+		const column = "sql original statement"
+		t, err := readTrigger(shown.get(column), o.Mode)
+		if err != nil {
+			o.odd = err.Error()
+			objects = append(objects, o)
+			continue
+		}
+		head := fmt.Sprintf("CREATE DEFINER=%s TRIGGER %s %s ON %s FOR EACH ROW ", definer(o.Definer), quote(o.Name), t.on, quote(r.get("tab")))
+		o.SQL = head + t.body
+		by := func(raw string) string {
+			if asUTF8(o.Client) { // and then the words can be read in it
+				t, err := readTrigger(raw, o.Mode)
+				if err != nil {
+					return ""
+				}
+				return head + t.body
+			}
+			body, ok := strings.CutPrefix(raw, t.head)
+			if !ok {
+				return ""
+			}
+			return head + ended(body)
+		}
+		if err := o.written(ctx, c, column, shown.get(column), by, head, t.head); err != nil {
+			return nil, err
 		}
 		objects = append(objects, o)
 	}
@@ -169,11 +197,25 @@ func readViews(ctx context.Context, c *sql.Conn, schemaName string) ([]object, e
 	for _, r := range all {
 		o := object{Kind: "VIEW", Name: r.get("name"), Definer: r.get("definer")}
 		shown, err := showCreate(ctx, c, o)
+		if hasNumber(err, errParse) { // MySQL makes some that it cannot read again
+			o.odd = "is one that the server cannot read itself"
+			objects = append(objects, o)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		o.fill(shown)
 		o.SQL = shown.get("create view")
+		var names []string
+		for _, w := range words(o.SQL, "") {
+			if o.SQL[w.start] == '`' {
+				names = append(names, w.name)
+			}
+		}
+		if err := o.written(ctx, c, "create view", o.SQL, func(raw string) string { return raw }, names...); err != nil {
+			return nil, err
+		}
 		objects = append(objects, o)
 	}
 	return objects, nil
@@ -184,7 +226,7 @@ var eventState = regexp.MustCompile("(?s)^(CREATE DEFINER=`(?:[^`]|``)*`(?:@`(?:
 	`(ENABLE|DISABLE ON SLAVE|DISABLE ON REPLICA|DISABLE)\b`)
 
 func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, error) {
-	all, err := records(ctx, c, `SELECT EVENT_NAME name, DEFINER definer FROM information_schema.EVENTS
+	all, err := records(ctx, c, `SELECT EVENT_NAME name, DEFINER definer, EVENT_COMMENT remark FROM information_schema.EVENTS
 		WHERE EVENT_SCHEMA = ? ORDER BY EVENT_NAME`, schemaName)
 	if err != nil {
 		return nil, err
@@ -199,9 +241,23 @@ func readEvents(ctx context.Context, c *sql.Conn, schemaName string) ([]object, 
 		o.fill(shown)
 		o.Zone = shown.get("time_zone")
 		statement := shown.get("create event")
-		if m := eventState.FindStringSubmatchIndex(statement); m != nil {
-			o.Enabled = statement[m[4]:m[5]] == "ENABLE"
-			o.SQL = ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
+		m := eventState.FindStringSubmatchIndex(statement)
+		if m == nil {
+			o.odd = "has a definition that drsync does not understand"
+			objects = append(objects, o)
+			continue
+		}
+		o.Enabled = statement[m[4]:m[5]] == "ENABLE"
+		disabled := func(statement string) string {
+			m := eventState.FindStringSubmatchIndex(statement)
+			if m == nil {
+				return ""
+			}
+			return ended(statement[:m[4]] + "DISABLE" + statement[m[5]:])
+		}
+		o.SQL = disabled(statement)
+		if err := o.written(ctx, c, "create event", statement, disabled, o.Name, o.Definer, r.get("remark")); err != nil {
+			return nil, err
 		}
 		objects = append(objects, o)
 	}
@@ -214,13 +270,16 @@ func (o object) create(do func(string) error, name, collation string) error {
 	if o.SQL == "" {
 		return fmt.Errorf("create %s: its definition is not known", o)
 	}
+	statement, err := o.statement()
+	if err != nil {
+		return fmt.Errorf("create %s: %w", o, err)
+	}
 	statements := []string{fmt.Sprintf("SET SESSION %s", o.environment())}
 	other := o.Database != "" && o.Database != collation && o.Kind != "VIEW"
 	if other { // variables in its body have the collation that the schema had
 		statements = append(statements, "ALTER DATABASE "+quote(name)+" COLLATE "+o.Database)
 	}
-	var err error
-	for _, s := range append(statements, o.SQL) {
+	for _, s := range append(statements, statement) {
 		if err = do(s); err != nil {
 			break
 		}
@@ -237,12 +296,12 @@ func (o object) create(do func(string) error, name, collation string) error {
 	return nil
 }
 
-// environment is the session that o was made in. The text of its statement is
-// UTF-8 here, so another character set of its client is only kept if that makes
-// no difference.
+// environment is the session that o was made in. Where the text of its statement
+// is UTF-8, another character set of its client is only kept if that makes no
+// difference.
 func (o object) environment() string {
 	client := "utf8mb4"
-	if o.Client == "utf8mb3" || o.Client == "utf8" || o.Client != "" && isASCII(o.SQL) {
+	if o.Client == "utf8mb3" || o.Client == "utf8" || o.Client != "" && isASCII(o.SQL) || o.Bytes != "" {
 		client = o.Client
 	}
 	set := []string{"character_set_client=" + client}

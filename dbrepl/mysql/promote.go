@@ -78,6 +78,7 @@ func (e *Engine) enableEvents(ctx context.Context, c *sql.Conn, g *generation, i
 			continue
 		}
 		o.SQL = "ALTER DEFINER=" + definer(o.Definer) + " EVENT " + quote(name) + " ENABLE"
+		o.Bytes = ""
 		do := func(s string) error { return execAll(ctx, c, s) }
 		if err := o.create(do, e.opt.Name, g.Collation); err != nil {
 			return fmt.Errorf("enable event %s: %w", name, err)

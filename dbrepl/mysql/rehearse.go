@@ -112,7 +112,10 @@ func (k *copier) rehearseViews(ctx context.Context, do func(string) error, views
 // created again when the schema has that name.
 func (k *copier) here(o object) object {
 	if !k.lasting {
-		o.SQL, _ = renameSchema(o, k.opt.Name, k.target, k.fold)
+		renamed, _ := renameSchema(o, k.opt.Name, k.target, k.fold)
+		if renamed != o.SQL {
+			o.SQL, o.Bytes = renamed, ""
+		}
 	}
 	return o
 }

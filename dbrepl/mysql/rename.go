@@ -12,8 +12,13 @@ import (
 func (k *copier) renameObjects(fold bool) {
 	objects := slices.Clone(k.g.Objects)
 	for i := range objects {
-		var doubtful bool
-		objects[i].SQL, doubtful = renameSchema(objects[i], k.source, k.target, fold)
+		renamed, doubtful := renameSchema(objects[i], k.source, k.target, fold)
+		if renamed != objects[i].SQL {
+			if objects[i].Bytes != "" {
+				k.warn("%s names the database %s and was made by a client of the character set %s: texts in it with a character set of their own may be other ones", objects[i], k.source, objects[i].Client)
+			}
+			objects[i].SQL, objects[i].Bytes = renamed, ""
+		}
 		if doubtful {
 			k.warn("%s uses %s as a name of something else too and is left as it is: it may go on using the database %s", objects[i], k.source, k.source)
 		}

@@ -17,7 +17,7 @@ type trigger struct {
 // blanks are what a server takes for white space.
 const blanks = " \t\r\n\f\v"
 
-var errTriggerHead = errors.New("the server shows a statement that drsync does not understand")
+var errTriggerHead = errors.New("has a definition that drsync does not understand")
 
 // readTrigger takes the statement of a trigger apart, which the server shows as
 // its author wrote it, perhaps with a schema's name and with comments anywhere,

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,6 +25,7 @@ type pair struct {
 	active, standby identity
 	properties      properties // of the active's database
 	programs        programs
+	missing         []string // roles that the standby lacks
 	findings        []dbrepl.Finding
 }
 
@@ -83,7 +85,7 @@ func (e *Engine) inspect(ctx context.Context) (*pair, error) {
 	if err := e.inspectStandby(ctx, s, p); err != nil {
 		return nil, e.standby.explain(ctx, err)
 	}
-	if err := e.inspectExtensions(ctx, a, s, p); err != nil {
+	if err := e.inspectRights(ctx, a, s, p); err != nil {
 		return nil, err
 	}
 	e.inspectSpace(p, size)
@@ -122,7 +124,7 @@ const hiding = `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOI
 	WHERE row_security_active(c.oid) AND c.relkind IN ('r', 'p') ORDER BY 1`
 
 // closedObjects counts the large objects that the account may not read.
-const closedObjects = `SELECT count(*)::text FROM pg_largeobject_metadata m WHERE NOT pg_has_role(m.lomowner, 'USAGE') AND NOT EXISTS (
+const closedObjects = `SELECT count(*)::text FROM pg_largeobject_metadata m WHERE NOT current_setting('lo_compat_privileges')::bool AND NOT pg_has_role(m.lomowner, 'USAGE') AND NOT EXISTS (
 	SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))`
 
 // inspectActive looks at what is to be captured, and how big it is.
@@ -157,7 +159,8 @@ func (e *Engine) inspectActive(ctx context.Context, c *pgx.Conn, p *pair) (size 
 			return 0, err
 		}
 		if len(objects) == 1 && objects[0] != "0" {
-			p.fatal(account, "it may not read "+objects[0]+" large objects", fmt.Sprintf("ALTER ROLE %s SUPERUSER, since nothing less covers the large objects that are still to come", quote(p.active.User)))
+			p.fatal(account, "it may not read "+objects[0]+" large objects",
+				fmt.Sprintf("ALTER ROLE %s IN DATABASE %s SET lo_compat_privileges = on -- which lets it read, and write, all large objects there and nothing else; GRANT SELECT ON LARGE OBJECT … is for one, and not for what is still to come", quote(p.active.User), quote(e.opt.Name)))
 		}
 	}
 	if subscriptions, err := column(ctx, c, "SELECT s.oid::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()"); err == nil && subscriptions != nil {
@@ -173,16 +176,12 @@ func (e *Engine) inspectStandby(ctx context.Context, c *pgx.Conn, p *pair) error
 	if !p.standby.Superuser && !p.standby.CreateDB {
 		p.fatal(account, "it may not create databases", fmt.Sprintf("ALTER ROLE %s CREATEDB", quote(p.standby.User)))
 	}
-	missing, foreign, err := judgeRoles(ctx, c, p.properties.Roles)
-	if err != nil {
+	var err error
+	if p.missing, err = missingRoles(ctx, c, p.properties.Roles); err != nil {
 		return err
 	}
-	if missing != nil {
-		p.fatal("standby server", "it has no role "+some(missing, "")+", which the active's database names", "CREATE ROLE "+quote(missing[0])+" …; pg_dumpall --roles-only on the active shows all of them")
-	}
-	if foreign != nil && !p.standby.Superuser {
-		p.fatal(account, "it is no member of "+some(foreign, "")+", to which parts of the active's database belong",
-			fmt.Sprintf("GRANT %s TO %s, or make it a superuser", quote(foreign[0]), quote(p.standby.User)))
+	if p.missing != nil {
+		p.fatal("standby server", "it has no role "+some(p.missing, "")+", which the active's database names", createRoles(p.missing)+" -- pg_dumpall --roles-only on the active shows what they may do there")
 	}
 	rows, err := c.Query(ctx, `SELECT d.datname::text, pg_has_role(d.datdba, 'USAGE'), coalesce(shobj_description(d.oid, 'pg_database'), '') LIKE $2
 		FROM pg_database d WHERE d.datname = ANY ($1)`, []string{e.opt.Name, e.stagingName(), e.prevName()}, commentPrefix+"%")
@@ -206,25 +205,17 @@ func (e *Engine) inspectStandby(ctx context.Context, c *pgx.Conn, p *pair) error
 	return e.inspectLocale(ctx, c, p)
 }
 
-// judgeRoles says which roles the standby lacks, and to which of the others the
-// account does not belong.
-func judgeRoles(ctx context.Context, c *pgx.Conn, roles []string) (missing, foreign []string, err error) {
-	rows, err := c.Query(ctx, `SELECT n, r.oid IS NULL, coalesce(pg_has_role(r.oid, 'MEMBER'), false) FROM unnest($1::text[]) n LEFT JOIN pg_roles r ON r.rolname = n`, roles)
-	if err != nil {
-		return nil, nil, err
+// missingRoles says which roles the standby lacks.
+func missingRoles(ctx context.Context, c *pgx.Conn, roles []string) ([]string, error) {
+	return column(ctx, c, "SELECT n FROM unnest($1::text[]) n WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = n)", roles)
+}
+
+func createRoles(names []string) string {
+	var all []string
+	for _, name := range names {
+		all = append(all, "CREATE ROLE "+quote(name))
 	}
-	var name string
-	var absent, member bool
-	_, err = pgx.ForEachRow(rows, []any{&name, &absent, &member}, func() error {
-		switch {
-		case absent:
-			missing = append(missing, name)
-		case !member:
-			foreign = append(foreign, name)
-		}
-		return nil
-	})
-	return missing, foreign, err
+	return strings.Join(all, "; ")
 }
 
 // inspectLocale tries, in a transaction that is taken back, whether this host
@@ -267,7 +258,7 @@ func (e *Engine) inspectExtensions(ctx context.Context, a, s *pgx.Conn, p *pair)
 		return e.standby.explain(ctx, err)
 	}
 	if powerful != nil {
-		p.fatal("standby account "+p.standby.User, "only a superuser may create the extension "+some(powerful, ""), fmt.Sprintf("ALTER ROLE %s SUPERUSER", quote(p.standby.User)))
+		p.fatal("standby account "+p.standby.User, "only a superuser may create the extension "+some(powerful, ""), p.superuser("better drop it on the active, if nothing needs it there"))
 	}
 	return nil
 }
@@ -303,12 +294,12 @@ func (e *Engine) canRestore(ctx context.Context, d definition) (programs, error)
 	if id.major() < d.Number/10000 {
 		return programs{}, hint.With(fmt.Errorf("the dump is of PostgreSQL %d, the standby's server is %s", d.Number/10000, id), "restore it with a server that is at least as new")
 	}
-	missing, _, err := judgeRoles(ctx, c, d.Properties.Roles)
+	missing, err := missingRoles(ctx, c, d.Properties.Roles)
 	if err != nil {
 		return programs{}, e.standby.explain(ctx, err)
 	}
 	if missing != nil {
-		return programs{}, hint.With(fmt.Errorf("the standby has no role %s, which the dump names", some(missing, "")), "CREATE ROLE "+quote(missing[0]))
+		return programs{}, hint.With(fmt.Errorf("the standby has no role %s, which the dump names", some(missing, "")), createRoles(missing))
 	}
 	return findPrograms(ctx, max(id.major(), d.Programs))
 }

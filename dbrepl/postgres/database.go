@@ -108,18 +108,17 @@ func (p *properties) readSettings(ctx context.Context, c *pgx.Conn) error {
 	return err
 }
 
-// rolesQuery lists the roles that the database and what is in it belong to or
-// name in their rights. What belongs to the first superuser is not among the
-// server's dependencies.
+// rolesQuery lists the roles that the database and what is in it belong to, are
+// named in their rights or have settings there. What belongs to the first superuser is
+// not among the server's dependencies, and what an extension made is given to nobody.
 const rolesQuery = `SELECT r.rolname::text FROM pg_roles r WHERE r.rolname !~ '^pg_' AND (
 	EXISTS (SELECT FROM pg_shdepend s JOIN pg_database d ON d.datname = current_database()
-		WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid AND (s.dbid = d.oid OR s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = d.oid))
+		WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid AND (s.dbid = d.oid OR s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = d.oid)
+			AND NOT (s.deptype = 'o' AND (s.classid = 'pg_extension'::regclass
+				OR EXISTS (SELECT FROM pg_depend x WHERE x.classid = s.classid AND x.objid = s.objid AND x.deptype = 'e'))))
 	OR EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database() AND d.datdba = r.oid)
-	OR EXISTS (SELECT FROM pg_class WHERE relowner = r.oid AND oid >= 16384)
-	OR EXISTS (SELECT FROM pg_namespace WHERE nspowner = r.oid AND oid >= 16384 AND nspname !~ '^pg_')
-	OR EXISTS (SELECT FROM pg_proc WHERE proowner = r.oid AND oid >= 16384)
-	OR EXISTS (SELECT FROM pg_type WHERE typowner = r.oid AND oid >= 16384)
-	OR EXISTS (SELECT FROM pg_largeobject_metadata WHERE lomowner = r.oid)) ORDER BY 1`
+	OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database() AND s.setrole = r.oid)
+	OR EXISTS (SELECT FROM ` + owned + ` o WHERE o.owner = r.oid)) ORDER BY 1`
 
 // column returns the first column of a query as texts, nil if it has no rows.
 func column(ctx context.Context, c *pgx.Conn, query string, args ...any) ([]string, error) {
@@ -167,10 +166,11 @@ func (p properties) dress(ctx context.Context, c *pgx.Conn, name string, fenced 
 		statements = append(statements, s)
 	}
 	for _, v := range p.Settings {
-		if v.Role != "" {
-			statements = append(statements, "ALTER ROLE "+quote(v.Role)+" IN DATABASE "+database+" SET "+v.assignment())
-		} else if v.Name != fence || !fenced {
-			statements = append(statements, "ALTER DATABASE "+database+" SET "+v.assignment())
+		if v.Role == "" && v.Name == fence && fenced {
+			continue
+		}
+		if err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return v.set(ctx, tx, name) }); err != nil {
+			return adviseSetting(fmt.Errorf("set %s of %s: %w", v.Name, name, err))
 		}
 	}
 	if p.Limit != -1 {
@@ -191,13 +191,16 @@ func (p properties) dress(ctx context.Context, c *pgx.Conn, name string, fenced 
 var lists = map[string]bool{"search_path": true, "temp_tablespaces": true, "local_preload_libraries": true, "session_preload_libraries": true, "datestyle": true}
 
 func (v preset) assignment() string {
-	// A name with a dot is an extension's; each part is quoted by itself.
-	name := pgx.Identifier(strings.Split(v.Name, ".")).Sanitize()
+	name := v.identifier()
 	if lists[strings.ToLower(v.Name)] {
 		return name + " = " + v.Value // the server stores such a value quoted as it has to be
 	}
 	return name + " = " + literal(v.Value)
 }
+
+// identifier is the name for a statement. One with a dot is an extension's; each part is
+// quoted by itself.
+func (v preset) identifier() string { return pgx.Identifier(strings.Split(v.Name, ".")).Sanitize() }
 
 // validate judges what came from a token or a kept dump.
 func (p properties) validate() error {
@@ -229,8 +232,9 @@ func (e *Engine) dropDatabase(ctx context.Context, c *pgx.Conn, name string, for
 		return err
 	}
 	if force {
-		// Not by DROP … WITH (FORCE), which versions before 13 do not know.
-		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()", oid); err != nil {
+		// Not by DROP … WITH (FORCE), which versions before 13 do not know. What has no
+		// user is the server's own work, which DROP ends and an ordinary account may not.
+		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND usesysid IS NOT NULL AND pid <> pg_backend_pid()", oid); err != nil {
 			return fmt.Errorf("end the sessions in %s: %w", name, err)
 		}
 	}

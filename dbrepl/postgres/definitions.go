@@ -95,7 +95,7 @@ var definitionQueries = []string{
 // readDefinitions lists what the session's database consists of.
 func readDefinitions(ctx context.Context, c querier) ([]part, error) {
 	var all []part
-	for _, q := range definitionQueries {
+	for _, q := range append(slices.Clone(definitionQueries), besideQueries...) {
 		rows, err := c.Query(ctx, "SELECT a::text, b::text, c::text, coalesce(d, '')::text FROM ("+q+") AS q (a, b, c, d)")
 		if err == nil {
 			all, err = pgx.AppendRows(all, rows, pgx.RowToStructByPos[part])

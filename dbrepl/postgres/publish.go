@@ -154,11 +154,11 @@ func (p *publisher) whenFree(ctx context.Context, name string, try func() error)
 }
 
 // sessionsIn lists the applications' sessions in a database. What the server
-// does there by itself ends when it is asked to.
+// does there by itself, which has no user, ends when a statement asks for the database.
 func (p *publisher) sessionsIn(ctx context.Context, name string) ([]string, error) {
 	return column(ctx, p.conn, `SELECT format('process %s of %s (%s%s)', pid, coalesce(usename::text, '?'), coalesce(nullif(application_name, ''), 'a program without a name'),
 			coalesce(' from ' || host(client_addr), ''))
-		FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend' ORDER BY pid`, name)
+		FROM pg_stat_activity WHERE datname = $1 AND usesysid IS NOT NULL AND pid <> pg_backend_pid() AND coalesce(backend_type, 'client backend') = 'client backend' ORDER BY pid`, name)
 }
 
 // inUse explains a wait that was in vain. err is what the server said, if it

@@ -163,7 +163,8 @@ func (c contents) differences(standby contents) []string {
 	return all
 }
 
-// sessions opens n sessions in a database of a server. end ends them.
+// sessions opens up to n sessions in a database of a server: fewer where the
+// server or the database admits no more, but one. done ends them.
 func (s *server) sessions(ctx context.Context, database string, n int) (all []*pgx.Conn, done func(), err error) {
 	done = func() {
 		for _, c := range all {
@@ -172,6 +173,9 @@ func (s *server) sessions(ctx context.Context, database string, n int) (all []*p
 	}
 	for range n {
 		c, err := s.connect(ctx, database)
+		if hasCode(err, codeTooMany) && len(all) > 0 {
+			break
+		}
 		if err != nil {
 			done()
 			return nil, nil, err

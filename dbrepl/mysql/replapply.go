@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/hint"
@@ -165,6 +166,7 @@ func (a *application) receiveAgain(ctx context.Context) error {
 // awaitApplied waits until the point is applied, for as long as the applier
 // works, and makes sure that no more was.
 func (a *application) awaitApplied(ctx context.Context) error {
+	var idle time.Time // since when the applier has nothing more to read
 	for {
 		if _, err := a.ask(ctx, "("+a.say.wait(a.gtid, 1)+")"); err != nil {
 			return err
@@ -179,22 +181,34 @@ func (a *application) awaitApplied(ctx context.Context) error {
 		case err != nil:
 			return err
 		case at.covers(a.want):
-			if err := a.run(ctx, a.say.stop()); err != nil {
-				return err
-			}
-			text, at, err := a.applied(ctx)
-			if err == nil && !at.equal(a.want) {
-				err = fmt.Errorf("the server applied up to GTID %s instead of %s", text, a.gtid)
-			}
-			return err
+			return a.endApplied(ctx)
 		case s == nil:
 			return errors.New("somebody removed drsync's replication channel")
 		case !s.applying && s.applyError != "":
 			return fmt.Errorf("apply: %s", s.applyError)
 		case !s.applying:
 			return errors.New("the server stopped to apply")
+		case !s.idle:
+			idle = time.Time{}
+		case idle.IsZero():
+			idle = time.Now()
+		case time.Since(idle) > a.e.opt.Quiet:
+			// Its workers may still be at a long transaction, whose end this waits for.
+			return a.endApplied(ctx)
 		}
 	}
+}
+
+// endApplied stops the applier, which must have come to the point and no further.
+func (a *application) endApplied(ctx context.Context) error {
+	if err := a.run(ctx, a.say.stop()); err != nil {
+		return err
+	}
+	text, at, err := a.applied(ctx)
+	if err == nil && !at.equal(a.want) {
+		err = fmt.Errorf("the server applied up to GTID %s instead of %s", text, a.gtid)
+	}
+	return err
 }
 
 // explainApply says where the standby stands after an application that did not

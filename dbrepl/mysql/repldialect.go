@@ -248,6 +248,7 @@ type channelStatus struct {
 	receiveNumber          string
 	applyError             string
 	applyNumber            string
+	idle                   bool // the applier has read all that was received
 }
 
 func readStatus(r record) channelStatus {
@@ -275,6 +276,7 @@ func readStatus(r record) channelStatus {
 		receiveNumber: get("last_io_errno"),
 		applyError:    oneLine(get("last_sql_error")),
 		applyNumber:   get("last_sql_errno"),
+		idle:          strings.Contains(get("replica_sql_running_state", "slave_sql_running_state"), "has read all relay log"),
 	}
 }
 

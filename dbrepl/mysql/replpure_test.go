@@ -172,11 +172,13 @@ func TestStatusColumns(t *testing.T) {
 	t.Parallel()
 	maria := readStatus(row("connection_name", "drsync", "master_host", "h", "master_port", "1", "master_user", "u", "slave_io_running", "Yes", "slave_sql_running", "Yes",
 		"gtid_io_pos", "0-1-2", "using_gtid", "Slave_Pos", "sql_delay", "5", "relay_log_space", "99", "master_log_file", "b.1", "read_master_log_pos", "7",
-		"last_io_errno", "1236", "last_io_error", "io", "last_sql_errno", "1062", "last_sql_error", "sql"))
+		"last_io_errno", "1236", "last_io_error", "io", "last_sql_errno", "1062", "last_sql_error", "sql",
+		"slave_sql_running_state", "Slave has read all relay log; waiting for more updates"))
 	modern := readStatus(row("channel_name", "drsync", "source_host", "h", "source_port", "1", "source_user", "u", "replica_io_running", "Yes", "replica_sql_running", "Yes",
 		"retrieved_gtid_set", "0-1-2", "auto_position", "1", "sql_delay", "5", "relay_log_space", "99", "source_log_file", "b.1", "read_source_log_pos", "7",
-		"last_io_errno", "1236", "last_io_error", "io", "last_sql_errno", "1062", "last_sql_error", "sql"))
-	want := channelStatus{"drsync", "h", "1", "u", "Yes", true, "0-1-2", true, "5", "99", "b.1:7", "io", "1236", "sql", "1062"}
+		"last_io_errno", "1236", "last_io_error", "io", "last_sql_errno", "1062", "last_sql_error", "sql",
+		"replica_sql_running_state", "Replica has read all relay log; waiting for more updates"))
+	want := channelStatus{"drsync", "h", "1", "u", "Yes", true, "0-1-2", true, "5", "99", "b.1:7", "io", "1236", "sql", "1062", true}
 	if maria != want || modern != want {
 		t.Errorf("MariaDB: %+v\nMySQL: %+v\nwant %+v", maria, modern, want)
 	}

@@ -1,8 +1,10 @@
 package mysql
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 )
@@ -99,4 +101,40 @@ var statementsTried = []struct{ statement, says, only string }{
 	{"SET SESSION binlog_format='STATEMENT'; USE other; UPDATE OURS.t, other.x SET OURS.t.n = 101, other.x.a=5 WHERE id = 1", "UPDATE", ""},
 	{"USE OURS; ALTER TABLE logs ADD PARTITION (PARTITION p1 VALUES LESS THAN (20))", "ALTER TABLE … PARTITION", "MariaDB"},
 	{"USE OURS; CREATE PROCEDURE p()\nSELECT 1", "CREATE PROCEDURE", ""},
+}
+
+// TestReplicaThatLacksThePoint waits for a transaction that no relay log holds, as
+// after a power loss that took the end of them.
+func TestReplicaThatLacksThePoint(t *testing.T) {
+	t.Parallel()
+	l := replicaLab(t, mySQL)
+	r := l.replica(t, func(o *ReplicaOptions) { o.Quiet = 2 * time.Second })
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=InnoDB")
+	l.replicate(t, r)
+	l.onActive(t, "INSERT INTO t VALUES (1)")
+	c, err := r.Capture(t.Context(), dbrepl.CaptureOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	k, err := r.link(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	point := gtidOf(c.Point().Position)
+	a := &application{link: k, gtid: strings.Split(point, ":")[0] + ":1-100000"}
+	if a.want, err = k.parse(a.gtid); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range k.say.apply(place{}, place{}, a.gtid) {
+		if err := k.run(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := a.awaitApplied(ctx); err == nil || !strings.Contains(err.Error(), "the server applied up to GTID") {
+		t.Errorf("the wait ended with %v", err)
+	}
 }

@@ -313,3 +313,45 @@ func TestReplicaTokens(t *testing.T) {
 		}
 	}
 }
+
+// TestUnlogged: what mends a replica's server stays out of its binary log, also where it
+// is a comment that somebody has to decide about.
+func TestUnlogged(t *testing.T) {
+	for fix, want := range map[string]string{
+		"GRANT SELECT ON mysql.user TO a":               "SET sql_log_bin=0; GRANT SELECT ON mysql.user TO a",
+		decide("if nobody needs it", "DROP DATABASE a"): "-- if nobody needs it: SET sql_log_bin=0; DROP DATABASE a",
+		"SET GLOBAL read_only=1":                        "SET GLOBAL read_only=1",
+		decide("look", ""):                              "-- look",
+	} {
+		p := &pair{}
+		p.fatal("standby server", "", fix)
+		p.fatal("active server", "", fix)
+		p.unlog()
+		if p.findings[0].Fix != want || p.findings[1].Fix != fix {
+			t.Errorf("%s becomes %s, on the active %s", fix, p.findings[0].Fix, p.findings[1].Fix)
+		}
+	}
+}
+
+func TestUndurable(t *testing.T) {
+	for _, c := range []struct {
+		mariaDB bool
+		v       record
+		want    []bool // of each finding, whether it is fatal
+	}{
+		{true, row("innodb_flush_log_at_trx_commit", "1", "sync_binlog", "0", "log_bin", "ON", "log_slave_updates", "ON"), nil},
+		{true, row("innodb_flush_log_at_trx_commit", "3"), nil},
+		{true, row("innodb_flush_log_at_trx_commit", "0"), []bool{true}},
+		{false, row("innodb_flush_log_at_trx_commit", "2", "innodb_doublewrite", "DETECT_ONLY"), []bool{true, false}},
+		{false, row("innodb_flush_log_at_trx_commit", "1", "sync_binlog", "0", "log_bin", "ON", "log_replica_updates", "ON"), []bool{true}},
+		{false, row("innodb_flush_log_at_trx_commit", "1", "sync_binlog", "0", "log_bin", "ON", "log_replica_updates", "OFF"), nil},
+	} {
+		var got []bool
+		for _, f := range undurable(c.mariaDB, c.v) {
+			got = append(got, f.Fatal)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("of %v: %v, want %v", c.v, got, c.want)
+		}
+	}
+}

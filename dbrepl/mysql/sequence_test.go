@@ -2,6 +2,7 @@ package mysql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -127,6 +128,23 @@ func TestReplicaSequences(t *testing.T) {
 	defer c.Close()
 	if isSeed(t, c) {
 		t.Fatal("the database was copied")
+	}
+	// A crash just before the marker is told is recovered from.
+	r.e.before = func(statement string) error {
+		if strings.HasPrefix(statement, "UPDATE ") && strings.Contains(statement, markerTable) {
+			return errCrash
+		}
+		return nil
+	}
+	if err := c.Publish(t.Context()); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	r.e.before = nil
+	for range 2 {
+		if err := r.Recover(t.Context(), c.Token()); err != nil {
+			t.Fatal(err)
+		}
+		l.ahead(t, "s", "t")
 	}
 	if err := c.Publish(t.Context()); err != nil {
 		t.Fatal(err)

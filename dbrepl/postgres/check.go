@@ -192,7 +192,7 @@ func (e *Engine) inspectStandby(ctx context.Context, c *pgx.Conn, p *pair) error
 	var owned, ours bool
 	_, err = pgx.ForEachRow(rows, []any{&name, &owned, &ours}, func() error {
 		if !owned {
-			p.fatal(account, "it does not own the database "+name, fmt.Sprintf("ALTER DATABASE %s OWNER TO %s, or make the account a member of its owner", quote(name), quote(p.standby.User)))
+			p.fatal(account, "it does not own the database "+name, fmt.Sprintf("ALTER DATABASE %s OWNER TO %s", quote(name), quote(p.properties.Owner)))
 		}
 		if !ours && name == e.opt.Name {
 			p.note("standby database "+name, "drsync did not make it; the first publish puts it aside as "+e.prevName()+", and the one after drops it", "")

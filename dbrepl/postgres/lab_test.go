@@ -219,6 +219,7 @@ func TestOnSharedServers(t *testing.T) {
 		{"ConnectionErrorsAreOneClearLine", connectionErrorsAreOneClearLine},
 		{"WhatCheckNames", whatCheckNames},
 		{"AnOrdinaryAccountSuffices", anOrdinaryAccountSuffices},
+		{"ALimitOfTwo", aLimitOfTwo},
 		{"ThroughATunnel", throughATunnel},
 		{"ScratchIsFull", scratchIsFull},
 		{"OneConfigurationHasTheDatabase", oneConfigurationHasTheDatabase},

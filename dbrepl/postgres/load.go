@@ -85,7 +85,7 @@ func adviseLoad(err error) error {
 		return hint.With(err, "create the role on the standby; pg_dumpall --roles-only on the active shows how")
 	case strings.Contains(text, "permission denied"), strings.Contains(text, "must be owner"), strings.Contains(text, "must be superuser"),
 		strings.Contains(text, "must be member"):
-		return hint.With(err, "make drsync's account on the standby a superuser, or a member of the roles that own what the database holds")
+		return hint.With(err, "make drsync's account on the standby a member of the roles that own what the database holds; drsync check names other rights that it lacks")
 	case unqualified.MatchString(text):
 		return hint.With(err, "while a dump is loaded nothing is found without its schema; if a function that a constraint, an index, a column or a view uses names it so, run on the active: ALTER FUNCTION … SET search_path = public, pg_temp")
 	case strings.Contains(text, "violates check constraint"):

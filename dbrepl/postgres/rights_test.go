@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ var kinds = []kind{
 	{name: "settings with libraries", server: "ALTER DATABASE @db SET session_preload_libraries = 'auto_explain'", finds: "cannot set session_preload_libraries", there: "ALTER DATABASE @db RESET session_preload_libraries", look: "SELECT 1"},
 	{name: "settings of functions", active: "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET log_min_messages = 'error' AS 'SELECT 1'; ALTER FUNCTION f() OWNER TO @app", finds: "the active's function public.f() has", look: "SELECT proconfig FROM pg_proc WHERE proname = 'f'"},
 	{name: "comments and limits", server: "COMMENT ON DATABASE @db IS 'c'; ALTER DATABASE @db CONNECTION LIMIT 6", active: "SET ROLE @app; CREATE TABLE t (n int); COMMENT ON TABLE t IS 'a'; COMMENT ON COLUMN t.n IS 'b'; COMMENT ON SCHEMA public IS 'p'", look: "SELECT description, d.datconnlimit FROM pg_description, pg_database d WHERE d.datname = '@db' AND objoid IN ('t'::regclass, 'public'::regnamespace) ORDER BY 1"},
-	{name: "a limit of one", server: "ALTER DATABASE @db CONNECTION LIMIT 1", active: "SET ROLE @app; CREATE TABLE t AS SELECT 1 AS n", standby: "ALTER ROLE @me CONNECTION LIMIT 2", finds: "it admits 1 sessions", look: "TABLE t"},
+	{name: "low limits", server: "ALTER DATABASE @db CONNECTION LIMIT 3", active: "SET ROLE @app; CREATE TABLE t AS SELECT 1 AS n", standby: "ALTER ROLE @me CONNECTION LIMIT 2", finds: "it admits 3 sessions", look: "TABLE t"},
 	{name: "rights on the database", server: "CREATE ROLE @app_g; GRANT CONNECT, TEMPORARY ON DATABASE @db TO @app_g WITH GRANT OPTION; REVOKE TEMPORARY ON DATABASE @db FROM PUBLIC", finds: "has no role @app_g", look: "SELECT has_database_privilege('@app_g', '@db', 'TEMPORARY WITH GRANT OPTION')"},
 	{name: "rights of a role", server: "CREATE ROLE @app_g", active: "SET ROLE @app; CREATE TABLE t (n int); GRANT SELECT ON t TO @app_g", standby: "CREATE ROLE @app_g", look: "SELECT has_table_privilege('@app_g', 't', 'SELECT')"},
 	{name: "rights that another granted", server: "CREATE ROLE @app_g; CREATE ROLE @app_h", standby: "CREATE ROLE @app_g; CREATE ROLE @app_h", active: "SET ROLE @app; CREATE TABLE t (n int); GRANT SELECT ON t TO @app_g WITH GRANT OPTION; SET ROLE @app_g; GRANT SELECT ON t TO @app_h", finds: "what another than its owner granted on table", fix: "ALTER ROLE @me SUPERUSER", look: "SELECT has_table_privilege('@app_h', 't', 'SELECT')"},
@@ -51,6 +52,7 @@ var kinds = []kind{
 	{name: "operators of a superuser", active: "CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = int4eq)", finds: "operator public.===", there: "ALTER OPERATOR === (int, int) OWNER TO @app", look: "SELECT 1 WHERE 1 === 1"},
 	{name: "a schema public of a superuser", active: "ALTER SCHEMA public OWNER TO postgres", finds: "schema public", there: "ALTER SCHEMA public OWNER TO pg_database_owner", look: "SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'public'"},
 	{name: "a database of a superuser", server: "ALTER DATABASE @db OWNER TO postgres", finds: "the database itself", there: "ALTER DATABASE @db OWNER TO @app", look: "SELECT 1"},
+	{name: "a database of a superuser on the standby", standby: "CREATE DATABASE @db", finds: "does not own the database @db", look: "SELECT datdba::regrole FROM pg_database WHERE datname = '@db'"},
 	{name: "tables of another role", server: "CREATE ROLE @app_o", active: "CREATE SCHEMA s AUTHORIZATION @app_o; CREATE TABLE s.t AS SELECT 1 AS n; ALTER TABLE s.t OWNER TO @app_o", standby: "CREATE ROLE @app_o", finds: "no member of @app_o", look: "TABLE s.t"},
 	{name: "tables in another's schema", server: "CREATE ROLE @app_o", active: "GRANT CREATE ON SCHEMA public TO @app_o; CREATE TABLE t AS SELECT 1 AS n; ALTER TABLE t OWNER TO @app_o", standby: "CREATE ROLE @app_o; GRANT @app_o TO @me", finds: "lies in the schema public of @app", there: "ALTER TABLE t OWNER TO @app", look: "TABLE t"},
 	{name: "a role that is missing", server: "CREATE ROLE @app_o", active: "CREATE TABLE t AS SELECT 1 AS n; ALTER TABLE t OWNER TO @app_o; CREATE SCHEMA s AUTHORIZATION @app_o; ALTER TABLE t SET SCHEMA s", finds: "has no role @app_o", look: "TABLE s.t"},
@@ -75,6 +77,7 @@ var kinds = []kind{
 	{name: "collations", active: `SET ROLE @app; CREATE COLLATION ci (PROVIDER = icu, LOCALE = 'und-u-ks-level2', DETERMINISTIC = false); CREATE COLLATION posix (LOCALE = 'C.UTF-8'); CREATE TABLE t (a text COLLATE ci, b text COLLATE posix, c text COLLATE "C.utf8", d text COLLATE "de-x-icu")`, look: "SELECT attname, attcollation::regcollation FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0"},
 	{name: "a collation of no locale here", active: "CREATE COLLATION gone (LOCALE = 'C'); ALTER COLLATION gone OWNER TO @app; UPDATE pg_collation SET collcollate = 'xx_XX.utf8', collctype = 'xx_XX.utf8' WHERE collname = 'gone'", finds: "has not the locale of the collation gone", there: "DROP COLLATION gone", look: "SELECT 1"},
 	{name: "a collation that PostgreSQL found there", active: `CREATE COLLATION pg_catalog."xx_XX" (LOCALE = 'C'); SET ROLE @app; CREATE TABLE t (a text COLLATE "xx_XX")`, finds: "has not the locale of the collation xx_XX", there: "ALTER TABLE t ALTER a TYPE text COLLATE \"C\"", look: "SELECT 't'::regclass"},
+	{name: "a tablespace", server: "CREATE TABLESPACE @app_ts LOCATION '@dir'", active: "CREATE TABLE t TABLESPACE @app_ts AS SELECT 1 AS n; ALTER TABLE t OWNER TO @app; ALTER DATABASE @db SET default_tablespace = '@app_ts'", look: "TABLE t"},
 	{name: "security labels", active: "SET ROLE @app; CREATE TABLE t (n int); RESET ROLE; INSERT INTO pg_seclabel VALUES ('t'::regclass, 'pg_class'::regclass, 0, 'nobody', 'x')", finds: "no provider of security labels nobody", there: "DELETE FROM pg_seclabel", look: "SELECT 't'::regclass"},
 	{name: "other things of the application's", active: `SET ROLE @app; CREATE TEXT SEARCH CONFIGURATION c (COPY = simple); CREATE TEXT SEARCH DICTIONARY d (TEMPLATE = simple); CREATE DOMAIN few AS int CHECK (VALUE < 9); CREATE TYPE r AS RANGE (SUBTYPE = float8);
 		CREATE TABLE t (a few, b few); CREATE STATISTICS st ON a, b FROM t; CREATE AGGREGATE agg(int) (SFUNC = int4pl, STYPE = int); CREATE PROCEDURE pr() LANGUAGE sql AS 'SELECT 1'; CREATE VIEW v AS SELECT 1; CREATE RULE ru AS ON INSERT TO v DO INSTEAD NOTHING; CREATE MATERIALIZED VIEW mv AS SELECT 1 AS one;
@@ -87,11 +90,16 @@ var kinds = []kind{
 // without the advice the load would have failed.
 func TestWhatTheReadmesAccountsCanCopy(t *testing.T) {
 	active, standby := testenv.Postgres(t), testenv.Postgres(t)
+	if got, err := standby.Query("postgres", "SELECT (current_setting('server_version_num')::int >= 150000)::text"); err != nil || got[0] != "true" {
+		t.Skipf("not all of these statements are known before PostgreSQL 15 (%v)", err)
+	}
+	space := filepath.Join(filepath.Dir(active.Datadir), "space")
+	must(t, active.Command("mkdir", space).Run())
 	for _, k := range kinds {
 		t.Run(strings.ReplaceAll(k.name, " ", "_"), func(t *testing.T) {
 			l := newLab(t, active, standby)
 			app, me := "app_"+l.name, "me_"+l.name
-			names := strings.NewReplacer("@app", app, "@me", me, "@db", l.name)
+			names := strings.NewReplacer("@app", app, "@me", me, "@db", l.name, "@dir", space)
 			active.Exec(t, "postgres", names.Replace("CREATE ROLE @app LOGIN; CREATE ROLE @me LOGIN PASSWORD 'x' IN ROLE pg_read_all_data; ALTER DATABASE @db OWNER TO @app"))
 			standby.Exec(t, "postgres", names.Replace("CREATE ROLE @app LOGIN PASSWORD 'x'; CREATE ROLE @me LOGIN CREATEDB PASSWORD 'x' IN ROLE @app"))
 			run := func(server *testenv.PostgresServer, database, statements string) {
@@ -176,18 +184,37 @@ func (l *lab) follow(t *testing.T, f dbrepl.Finding, k kind, names *strings.Repl
 	}
 }
 
-// loadFails copies without regard to what the check found.
+// loadFails copies and publishes without regard to what the check found.
 func (l *lab) loadFails(t *testing.T, e *Engine) {
 	t.Helper()
 	p, err := e.inspect(t.Context())
 	must(t, err)
 	must(t, e.claim(t.Context()))
-	if _, err := e.copyDatabase(t.Context(), p, dbrepl.CaptureOptions{}); err == nil {
+	g, err := e.copyDatabase(t.Context(), p, dbrepl.CaptureOptions{})
+	if err == nil {
+		err = e.publish(t.Context(), g)
+	}
+	if err == nil {
 		t.Fatalf("it can be copied, and the check says %v", p.findings)
 	} else {
 		t.Logf("without: %v", err)
 	}
 	must(t, e.dropStaging(t.Context()))
+}
+
+// aLimitOfTwo lets two sessions of an ordinary account into the standby's database.
+func aLimitOfTwo(t *testing.T, l *lab) {
+	app, filler := "app_"+l.name, "filler_"+l.name
+	l.active.Exec(t, "postgres", "CREATE ROLE "+app+"; ALTER DATABASE "+l.name+" OWNER TO "+app+"; ALTER DATABASE "+l.name+" CONNECTION LIMIT 2")
+	l.standby.Exec(t, "postgres", "CREATE ROLE "+app+"; CREATE ROLE "+filler+" LOGIN CREATEDB IN ROLE "+app)
+	l.onActive(t, "SET ROLE "+app+"; CREATE TABLE t AS SELECT 1 AS n")
+	e := l.engine(t, func(o *Options) { o.Standby.User, o.Jobs = filler, 4 })
+	for range 2 {
+		l.sync(t, e)
+	}
+	if rows := l.mustQuery(t, l.standby, "SELECT datconnlimit FROM pg_database WHERE datname = current_database()"); rows[0] != "2" {
+		t.Errorf("the limit is %s", rows)
+	}
 }
 
 // TestTheServersOwnWorkIsNotInTheWay publishes, as an account that may end nobody's

@@ -174,6 +174,9 @@ func TestCompareValues(t *testing.T) {
 		"5e-324", "0.1", "0.1 + 0.2", "0.3", "9223372036854775807", "-9223372036854775808", "'2026-01-01'", "zeroblob(3)", "x'00'", "'true'"}
 	for _, encoding := range []string{"UTF-8", "UTF-16le", "UTF-16be"} {
 		for _, kind := range []string{"", "DATETIME"} {
+			if underRace && (encoding != "UTF-16le" || kind != "") {
+				continue // it takes minutes in SQLite itself
+			}
 			t.Run(encoding+kind, func(t *testing.T) {
 				l := newLab(t, "wal", 0)
 				l.app.Close()
@@ -382,7 +385,7 @@ func TestCompareLeavesNothing(t *testing.T) {
 	if line.held != 0 {
 		t.Fatalf("%d streams are open", line.held)
 	}
-	line.cut, e.least = -1, 0
+	e = l.engine()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
 	e.o.Event = func(event.Event) { cancel(why) }

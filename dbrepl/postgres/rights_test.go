@@ -89,6 +89,7 @@ var kinds = []kind{
 // and a run and a failover bring it, or its advice makes that so, and
 // without the advice the load would have failed.
 func TestWhatTheReadmesAccountsCanCopy(t *testing.T) {
+	t.Parallel()
 	active, standby := testenv.Postgres(t), testenv.Postgres(t)
 	if got, err := standby.Query("postgres", "SELECT (current_setting('server_version_num')::int >= 150000)::text"); err != nil || got[0] != "true" {
 		t.Skipf("not all of these statements are known before PostgreSQL 15 (%v)", err)

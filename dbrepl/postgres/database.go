@@ -187,15 +187,14 @@ func (p properties) dress(ctx context.Context, c *pgx.Conn, name string, fenced 
 	return nil
 }
 
-// lists are the settings whose value is a list of names, which is written as such.
-var lists = map[string]bool{"search_path": true, "temp_tablespaces": true, "local_preload_libraries": true, "session_preload_libraries": true, "datestyle": true}
-
 func (v preset) assignment() string {
-	name := v.identifier()
-	if lists[strings.ToLower(v.Name)] {
-		return name + " = " + v.Value // the server stores such a value quoted as it has to be
+	value := literal(v.Value)
+	if folds, ok := lists[strings.ToLower(v.Name)]; ok {
+		if names, ok := elements(v.Value, folds); ok {
+			value = strings.Join(names, ", ")
+		}
 	}
-	return name + " = " + literal(v.Value)
+	return v.identifier() + " = " + value
 }
 
 // identifier is the name for a statement. One with a dot is an extension's; each part is

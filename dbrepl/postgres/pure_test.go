@@ -36,6 +36,25 @@ func FuzzNumberParameter(f *testing.F) {
 	})
 }
 
+func TestAssignments(t *testing.T) {
+	for _, c := range []struct{ name, value, want string }{
+		{"search_path", `""`, `"search_path" = E''`},
+		{"search_path", ``, `"search_path" = E''`},
+		{"search_path", `"$user", Public,"A ""b" , ""`, `"search_path" = E'$user', E'public', E'A "b', E''`},
+		{"local_preload_libraries", `Auto, "it's"`, `"local_preload_libraries" = E'Auto', E'it''s'`},
+		{"search_path", `"a`, `"search_path" = E'"a'`},
+		{"search_path", `a b`, `"search_path" = E'a b'`},
+		{"search_path", `a,`, `"search_path" = E'a,'`},
+		{"DateStyle", `ISO, MDY`, `"DateStyle" = E'ISO, MDY'`},
+		{"DateStyle", ``, `"DateStyle" = E''`},
+		{"an.extension", `"x"`, `"an"."extension" = E'"x"'`},
+	} {
+		if got := (preset{Name: c.name, Value: c.value}).assignment(); got != c.want {
+			t.Errorf("%s=%s is %s, want %s", c.name, c.value, got, c.want)
+		}
+	}
+}
+
 func TestPlaces(t *testing.T) {
 	for address, want := range map[string]string{
 		"db.example.com:5433":   "tcp db.example.com:5433",

@@ -127,6 +127,17 @@ const hiding = `SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOI
 const closedObjects = `SELECT count(*)::text FROM pg_largeobject_metadata m WHERE NOT current_setting('lo_compat_privileges')::bool AND NOT pg_has_role(m.lomowner, 'USAGE') AND NOT EXISTS (
 	SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))`
 
+// reading is how an account comes to be allowed to read the active's database.
+func (p *pair) reading(user string) string {
+	if p.active.major() < 14 {
+		return fmt.Sprintf("GRANT USAGE ON SCHEMA … TO %[1]s; GRANT SELECT ON ALL TABLES IN SCHEMA … TO %[1]s; GRANT SELECT ON ALL SEQUENCES IN SCHEMA … TO %[1]s", quote(user))
+	}
+	return "GRANT pg_read_all_data TO " + quote(user)
+}
+
+// bypassing lets an account see the rows that row security hides.
+func bypassing(user string) string { return "ALTER ROLE " + quote(user) + " BYPASSRLS" }
+
 // inspectActive looks at what is to be captured, and how big it is.
 func (e *Engine) inspectActive(ctx context.Context, c *pgx.Conn, p *pair) (size int64, err error) {
 	if p.properties, err = readProperties(ctx, c); err != nil {
@@ -138,11 +149,7 @@ func (e *Engine) inspectActive(ctx context.Context, c *pgx.Conn, p *pair) (size 
 		return 0, err
 	}
 	if closed != nil {
-		fix := fmt.Sprintf("GRANT pg_read_all_data TO %s", quote(p.active.User))
-		if p.active.major() < 14 {
-			fix = fmt.Sprintf("GRANT USAGE ON SCHEMA … TO %[1]s; GRANT SELECT ON ALL TABLES IN SCHEMA … TO %[1]s; GRANT SELECT ON ALL SEQUENCES IN SCHEMA … TO %[1]s", quote(p.active.User))
-		}
-		p.fatal(account, "it may not read "+some(closed, ""), fix)
+		p.fatal(account, "it may not read "+some(closed, ""), p.reading(p.active.User))
 	}
 	// With row_security off the question whether rows would be hidden is an error
 	// only for whoever reads the table.
@@ -151,7 +158,7 @@ func (e *Engine) inspectActive(ctx context.Context, c *pgx.Conn, p *pair) (size 
 		return 0, err
 	}
 	if hidden != nil {
-		p.fatal(account, "row security hides rows from it in "+some(hidden, ""), fmt.Sprintf("ALTER ROLE %s BYPASSRLS", quote(p.active.User)))
+		p.fatal(account, "row security hides rows from it in "+some(hidden, ""), bypassing(p.active.User))
 	}
 	if !p.active.Superuser {
 		objects, err := column(ctx, c, closedObjects)

@@ -49,6 +49,14 @@ func hasCode(err error, codes ...string) bool {
 	return errors.As(err, &e) && slices.Contains(codes, e.Code)
 }
 
+// hidesRows says whether err is a server's refusal to read a table of which row
+// security hides rows. Other refusals have the same code, and what the server
+// says is in its own language.
+func hidesRows(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == codeNoPrivilege && e.Routine == "check_enable_rls"
+}
+
 // explain turns an error of the driver into one line that says what happened:
 // the cause of a cancellation, what the server said, or why the connection was lost.
 func (s *server) explain(ctx context.Context, err error) error {

@@ -37,6 +37,8 @@ func (r *Replica) advise(err error) error {
 		return hint.With(err, "on the active: ALTER SYSTEM SET max_replication_slots = 10, and restart it; or drop a slot that nobody uses (pg_replication_slots)")
 	case hasCode(err, codeTooMany):
 		return hint.With(err, "on the active: end what is left in pg_stat_replication, or ALTER SYSTEM SET max_wal_senders = 10, and restart it")
+	case hidesRows(err):
+		return hint.With(err, "on the active: "+bypassing(r.e.opt.Standby.User))
 	case hasCode(err, codeNoPrivilege):
 		return hint.With(err, "on the active: ALTER ROLE "+quote(r.e.opt.Active.User)+" REPLICATION")
 	case hasCode(err, codeShutdown, codeCrashed, codeStarting):

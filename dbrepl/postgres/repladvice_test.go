@@ -41,6 +41,7 @@ func TestReplicaAdvises(t *testing.T) {
 		{&lostError{"whatever"}, "copies the active's whole server anew"},
 		{&pgconn.PgError{Code: codeConfigurationFull}, "max_replication_slots"},
 		{&pgconn.PgError{Code: codeTooMany}, "max_wal_senders"},
+		{&pgconn.PgError{Code: codeNoPrivilege, Routine: "check_enable_rls"}, `ALTER ROLE "d" BYPASSRLS`},
 		{&pgconn.PgError{Code: codeNoPrivilege}, `ALTER ROLE "d" REPLICATION`},
 		{&pgconn.PgError{Code: codeShutdown}, "see the log of the server"},
 		{hint.New("text", "known better"), "known better"},

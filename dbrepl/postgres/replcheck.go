@@ -198,6 +198,10 @@ func (r *Replica) inspectSlot(ctx context.Context, c *pgx.Conn, f *facts, set se
 	return nil
 }
 
+// hidingFrom is row_security_active for another account than the session's own.
+const hidingFrom = `c.relrowsecurity AND (c.relforcerowsecurity OR NOT pg_has_role($1::text::name, c.relowner, 'USAGE'))
+	AND EXISTS (SELECT FROM pg_roles r WHERE r.rolname = $1::text::name AND NOT r.rolsuper AND NOT r.rolbypassrls)`
+
 // inspectReader looks whether the account by which the standby is read is known
 // to the active, from where the replica has its accounts.
 func (r *Replica) inspectReader(ctx context.Context, c *pgx.Conn, f *facts) error {
@@ -216,7 +220,14 @@ func (r *Replica) inspectReader(ctx context.Context, c *pgx.Conn, f *facts) erro
 		return err
 	}
 	if closed != nil {
-		f.fatal(account, "it may not read "+some(closed, ""), "on the active: GRANT pg_read_all_data TO "+quote(user))
+		f.fatal(account, "it may not read "+some(closed, ""), "on the active: "+f.reading(user))
+	}
+	hidden, err := column(ctx, c, strings.Replace(hiding, "row_security_active(c.oid)", hidingFrom, 1), user)
+	if err != nil {
+		return err
+	}
+	if hidden != nil {
+		f.fatal(account, "row security hides rows from it in "+some(hidden, ""), "on the active: "+bypassing(user))
 	}
 	return nil
 }

@@ -347,6 +347,51 @@ func TestWhatCheckNamesOfAReplica(t *testing.T) {
 	}
 }
 
+// TestReplicaWithRowSecurity reads by the README's account a database of which it is
+// not shown each row: the check and a run say so before anything is copied, and what a
+// server says where the rows came to be hidden later has the same advice.
+func TestReplicaWithRowSecurity(t *testing.T) {
+	t.Parallel()
+	l := newReplicaLab(t, testenv.Postgres(t))
+	l.active.Exec(t, "postgres", "CREATE ROLE app; CREATE ROLE drsync LOGIN REPLICATION PASSWORD 'x' IN ROLE pg_read_all_data")
+	l.onActive(t, "CREATE TABLE secret AS SELECT 1 AS n; ALTER TABLE secret OWNER TO app; CREATE TABLE forced (n int); ALTER TABLE forced OWNER TO app")
+	r := l.engine(t, func(o *ReplicaOptions) {
+		o.Active.User, o.Active.Password, o.Standby.User, o.Standby.Password = "drsync", "x", "drsync", "x"
+	})
+	refused := func(tables string) {
+		t.Helper()
+		findings, err := r.Check(t.Context())
+		must(t, err)
+		wantFinding(t, findings, true, "row security hides rows from it in "+tables)
+		if _, err = r.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "row security hides rows") || !strings.Contains(hint.Of(err), `ALTER ROLE "drsync" BYPASSRLS`) {
+			t.Errorf("capture: %v\n%s", err, hint.Of(err))
+		}
+		if _, err := os.Stat(r.work); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a refused capture left something: %v", err)
+		}
+	}
+	l.onActive(t, "ALTER TABLE secret ENABLE ROW LEVEL SECURITY; ALTER TABLE forced ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+	refused("public.forced, public.secret")
+	l.active.Exec(t, "postgres", "GRANT app TO drsync")
+	refused("public.forced")
+	l.active.Exec(t, "postgres", "REVOKE app FROM drsync; ALTER ROLE drsync BYPASSRLS")
+	findings, err := r.Check(t.Context())
+	must(t, err)
+	must(t, dbrepl.Refuse(findings))
+	c := l.capture(t, r)
+	must(t, c.Publish(t.Context()))
+	if rows, err := l.standby.Query(l.name, "TABLE secret"); err != nil || len(rows) != 1 {
+		t.Errorf("%q, %v", rows, err)
+	}
+	conn, err := l.active.Conn(t.Context(), l.name)
+	must(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.PgConn().Exec(t.Context(), "ALTER ROLE drsync NOBYPASSRLS; SET ROLE drsync; SET row_security = off; TABLE secret").ReadAll()
+	if got := hint.Of(r.failed("capture", err)); !strings.Contains(got, `ALTER ROLE "drsync" BYPASSRLS`) {
+		t.Errorf("%v: %q", err, got)
+	}
+}
+
 // TestReplicaServerKilledWhileItReplays kills the next cluster's server, or only
 // the process that replays, in the middle of the log: the run says so, the
 // visible database stays, and the next run goes on without a new copy.

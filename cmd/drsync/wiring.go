@@ -29,6 +29,7 @@ import (
 	"github.com/drsync/drsync/internal/event"
 	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/internal/remote"
+	"github.com/drsync/drsync/internal/role"
 	"github.com/drsync/drsync/internal/snapshot"
 	"github.com/drsync/drsync/prune"
 	"github.com/drsync/drsync/rsyncx"
@@ -222,11 +223,18 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 	return nil, nil
 }
 
-// instance names this host and its state directory, the same in each run.
+// instance names this standby, the same in each run: by a word that its first run
+// makes by chance and keeps in the state directory, and by the host, since that
+// directory may be a copy of another's. It is "" where neither can be had: then
+// nothing that a lost run left is ended.
 func instance(cfg *config.Config) string {
+	word, err := role.Word(cfg.Standby.State)
+	if err != nil {
+		return ""
+	}
 	host, _ := os.Hostname()                     // without one, the others tell
 	machine, _ := os.ReadFile("/etc/machine-id") // which not every system has
-	sum := sha256.Sum256([]byte(host + "\x00" + string(machine) + "\x00" + cfg.Standby.State))
+	sum := sha256.Sum256([]byte(word + "\x00" + host + "\x00" + string(machine) + "\x00" + cfg.Standby.State))
 	return hex.EncodeToString(sum[:8])
 }
 

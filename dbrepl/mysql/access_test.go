@@ -138,7 +138,8 @@ func TestFindings(t *testing.T) {
 		fatal bool
 		text  string
 	}{
-		{true, "aria (Aria), old (MyISAM), ver (system versioned)"},
+		{true, "aria (Aria), old (MyISAM)"},
+		{true, "no server lets another one write: ver"},
 		{true, "far → other.p"},
 		{true, "standby database " + l.name},
 		{false, "no binary log"},

@@ -49,17 +49,19 @@ func (k *copier) rehearse(ctx context.Context) error {
 	return nil
 }
 
-// rehearseDrops drops an object of each kind that is not there, for a publish may
-// find all of them in the generation before.
+// rehearseDrops drops an object, which is not there, of each kind that a publish may
+// have to drop from the visible generation.
 func (k *copier) rehearseDrops(ctx context.Context, do func(string) error) error {
-	r, err := one(ctx, k.staging, "SELECT VERSION() v")
+	name := k.opt.Name
+	there, err := records(ctx, k.staging, `SELECT 'TRIGGER' kind FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = ?
+		UNION SELECT 'EVENT' FROM information_schema.EVENTS WHERE EVENT_SCHEMA = ?
+		UNION SELECT 'VIEW' FROM information_schema.VIEWS WHERE TABLE_SCHEMA = ?
+		UNION SELECT ROUTINE_TYPE FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = ?`, name, name, name, name)
 	if err != nil {
 		return err
 	}
-	for _, kind := range kinds {
-		if !isMariaDB(r.get("v")) && strings.HasPrefix(kind, "PACKAGE") {
-			continue
-		}
+	for _, r := range there {
+		kind := r.get("kind")
 		if err := (object{Kind: kind, Name: "drsync_absent"}).drop(do); err != nil {
 			return fmt.Errorf("drop a %s: %w", strings.ToLower(kind), err)
 		}

@@ -103,6 +103,29 @@ var statementsTried = []struct{ statement, says, only string }{
 	{"USE OURS; CREATE PROCEDURE p()\nSELECT 1", "CREATE PROCEDURE", ""},
 }
 
+// TestReplicaAlterSequence changes what an applier with a filter leaves out without a word.
+func TestReplicaAlterSequence(t *testing.T) {
+	t.Parallel()
+	l := replicaLab(t, mariaDB)
+	heard, listen := collect()
+	r := l.replica(t, func(o *ReplicaOptions) { listen(&o.Options) })
+	l.onActive(t, "CREATE SEQUENCE ids MAXVALUE 10 NOCACHE; CREATE TABLE t (id BIGINT PRIMARY KEY DEFAULT NEXTVAL(ids), v INT) ENGINE=InnoDB; INSERT INTO t (v) VALUES (1), (2), (3)")
+	l.replicate(t, r)
+	for _, statement := range []string{
+		"ALTER SEQUENCE ids MAXVALUE 1000000", "ALTER SEQUENCE ids INCREMENT 7", "ALTER SEQUENCE ids INCREMENT -1 MINVALUE -100 MAXVALUE 100 RESTART 50",
+	} {
+		heard.all()
+		l.onActive(t, statement+"; INSERT INTO t (v) VALUES (4), (5)")
+		l.replicate(t, r)
+		if said := heard.all(); !strings.Contains(said, "ALTER SEQUENCE") {
+			t.Errorf("%s: %s", statement, said)
+		}
+		if c, err := r.Compare(t.Context()); err != nil || c.Different != 0 {
+			t.Errorf("%s: the comparison with the active finds %+v, %v", statement, c, err)
+		}
+	}
+}
+
 // TestReplicaThatLacksThePoint waits for a transaction that no relay log holds, as
 // after a power loss that took the end of them.
 func TestReplicaThatLacksThePoint(t *testing.T) {

@@ -275,7 +275,7 @@ func refusedDefinitions(t *testing.T, l *lab) {
 	for drop, create := range map[string]string{
 		"PROCEDURE p": "CREATE PROCEDURE p() COMMENT '\xe9' SELECT 1",
 		"EVENT ev":    "CREATE EVENT `ev` ON SCHEDULE EVERY 1 DAY COMMENT '\xe9' DO SELECT 1",
-		"VIEW v":      "CREATE VIEW v AS SELECT 1 AS `\xe9`",
+		"VIEW v":      "CREATE VIEW v AS SELECT '\xe9' AS `\xe9`",
 		"TRIGGER tr":  "CREATE TRIGGER tr BEFORE INSERT ON `\xe9` FOR EACH ROW SET NEW.v = _latin1'\xe9'",
 	} {
 		l.onActive(t, "SET NAMES latin1; "+create)
@@ -316,5 +316,21 @@ func refusedDefinitions(t *testing.T, l *lab) {
 		if got := l.mustQuery(t, m, "SELECT v FROM t"); got[0] != "F09F9880" {
 			t.Errorf("the trigger writes %s", got)
 		}
+	}
+}
+
+// TestViewOfAnotherClient: names are shown as they are, whatever the character set of who
+// made them.
+func TestViewOfAnotherClient(t *testing.T) { everywhere(t, viewOfAnotherClient) }
+
+func viewOfAnotherClient(t *testing.T, p product) {
+	l := startLab(t, p)
+	l.onActive(t, "CREATE TABLE t1 (id INT PRIMARY KEY) ENGINE=InnoDB; INSERT INTO t1 VALUES (7); SET NAMES latin1; CREATE VIEW v AS SELECT id AS `Gr\xf6\xdfe` FROM t1")
+	l.sync(t, l.engine(t))
+	if got := l.mustQuery(t, l.standby, "SELECT `Größe` FROM v"); len(got) != 1 || got[0] != "7" {
+		t.Errorf("the view shows %q", got)
+	}
+	if r := l.compare(t); r.Different != 0 || r.Uncompared != nil {
+		t.Errorf("%+v", r)
 	}
 }

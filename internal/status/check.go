@@ -72,7 +72,7 @@ func judge(s Status) (int, string) {
 	}
 	switch {
 	case s.Interrupted && s.Publish.Failure != "":
-		worse(Critical, "the publish of %s cannot be finished: %s", s.Publish.ID, s.Publish.Failure)
+		worse(Critical, "the publish of %s could not be finished %s ago: %s", s.Publish.ID, show.Duration(max(0, s.Time.Sub(s.Publish.Failed))), s.Publish.Failure)
 	case s.Interrupted:
 		worse(Warning, "the publish of %s was interrupted", s.Publish.ID)
 	}

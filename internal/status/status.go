@@ -128,6 +128,9 @@ type RPO struct {
 // Failover says whether a takeover is possible.
 type Failover struct {
 	Can bool `json:"can"`
+	// Unsure is that it could not be done when it was last tried, which is the only
+	// reason: what was in the way may have gone.
+	Unsure bool `json:"unsure,omitempty"`
 	// Reasons are why not; Notes are what to know before.
 	Reasons []string `json:"reasons,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
@@ -242,13 +245,13 @@ func failover(s Status, clock snapshot.Clock) Failover {
 	if failed {
 		no("the publish of %s has to be finished first, and that failed %s ago: %s", s.Publish.ID, show.Duration(max(0, s.Time.Sub(s.Publish.Failed))), s.Publish.Failure)
 	}
-	f.Can = len(f.Reasons) == 0
+	f.Can, f.Unsure = len(f.Reasons) == 0, failed && len(f.Reasons) == 1
 	if s.Running != nil {
 		note("%q (pid %d) is running and must end or be stopped first", s.Running.Command, s.Running.PID)
 	}
 	switch {
 	case failed:
-		note("drsync now and drsync failover both try again: mend the reason first")
+		note("drsync now and drsync failover both try again, without the active")
 	case s.Interrupted:
 		note("the interrupted publish of %s is finished first; if that fails, the failover does too", s.Publish.ID)
 	}

@@ -118,8 +118,12 @@ func failoverText(row func(label, format string, args ...any), f Failover) {
 		}
 		row(label, "YES%s", loss)
 	} else {
+		verdict := "NO"
+		if f.Unsure {
+			verdict = "NOT SURE"
+		}
 		for _, r := range f.Reasons {
-			row(label, "NO: %s", r)
+			row(label, "%s: %s", verdict, r)
 			label = ""
 		}
 	}

@@ -213,7 +213,8 @@ func (e *Engine) look(ctx context.Context, database string, sums, analyze bool) 
 }
 
 // analyzeAll makes the statistics without which an application that has just
-// been switched over is slow.
+// been switched over is slow. A table that the server itself is cleaning all the
+// while is left to it.
 func analyzeAll(ctx context.Context, sessions []*pgx.Conn, tables []table) error {
 	queue := make(chan table, len(tables))
 	for _, t := range tables {
@@ -224,7 +225,7 @@ func analyzeAll(ctx context.Context, sessions []*pgx.Conn, tables []table) error
 	for _, c := range sessions {
 		work.Go(func() error {
 			for t := range queue {
-				if _, err := c.Exec(ctx, "ANALYZE "+t.quoted()); err != nil {
+				if _, err := c.Exec(ctx, "ANALYZE "+t.quoted()); err != nil && !hasCode(err, codeLockNotAvailable) {
 					return fmt.Errorf("analyze table %s: %w", t, err)
 				}
 			}

@@ -354,6 +354,7 @@ func brokenRestores(t *testing.T, l *lab) {
 		for _, id := range ids {
 			_, _ = admin.Exec("KILL " + id) // it may be over
 		}
+		l.gone(t, admin, ids)
 	}
 	both("a killed connection", t.Context, nil)
 	cause := errors.New("the operator said stop")

@@ -1,14 +1,28 @@
 package mysql
 
 import (
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drsync/drsync/dbrepl"
 	"github.com/drsync/drsync/internal/testenv"
 )
+
+// gone waits until a server has noticed that some connections are killed. Until
+// then MySQL 5.7 should get no other (see onSharedServers).
+func (l *lab) gone(t testing.TB, admin *sql.DB, ids []string) {
+	t.Helper()
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		if left, err := query(admin, "SELECT ID FROM information_schema.PROCESSLIST WHERE ID IN ("+strings.Join(append(ids, "0"), ",")+")"); err != nil || len(left) == 0 {
+			return
+		}
+	}
+	t.Errorf("connections %s are killed and stay", ids)
+}
 
 // sessionsThatAreKilled ends the engine's connections to one of the servers, by
 // KILL, at many moments of a capture, and at each statement of a publish.
@@ -31,6 +45,7 @@ func sessionsThatAreKilled(t *testing.T, l *lab) {
 		for _, id := range ids {
 			_, _ = admin.Exec("KILL CONNECTION " + id) // it may be over
 		}
+		l.gone(t, admin, ids)
 		return len(ids)
 	}
 	shown := 1

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -280,6 +281,10 @@ func TestOnSharedServers(t *testing.T) { everywhere(t, onSharedServers) }
 
 func onSharedServers(t *testing.T, p product) {
 	active, standby := p.start(t), p.start(t)
+	// MySQL 5.7 closes the connection of whom it kills before that has noticed. When
+	// another gets its file descriptor, the one that was killed waits for what that
+	// one says and stays for as long. So these have the servers for themselves there.
+	kill := []string{"LostSession", "BrokenRestores", "SessionsThatAreKilled", "LostSessionsAreEnded", "OneConfigurationAtATime", "OwnLostSession", "KeptInParts", "FailedCapturesKeepNothing"}
 	for name, run := range map[string]func(t *testing.T, l *lab){
 		"ValuesThatDoNotFitStopTheCapture":    valuesThatDoNotFitStopTheCapture,
 		"GreatBlob":                           greatBlob,
@@ -311,7 +316,9 @@ func onSharedServers(t *testing.T, p product) {
 			continue // every statement of a restore, with the same statements
 		}
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			if p.name == mariaDB.name || !slices.Contains(kill, name) {
+				t.Parallel()
+			}
 			run(t, newLab(t, active, standby))
 		})
 	}

@@ -92,7 +92,7 @@ func (e *Engine) openSnapshot(ctx context.Context, id identity, tables []table, 
 	s.point.Skew, s.point.SkewError = k.skew, k.within
 
 	err = s.gather(ctx, e, id, tables)
-	if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) {
+	if hasNumber(err, errNoDatabaseAccess, errAccessDeniedLocal) || errors.Is(err, errLongStatement) {
 		e.warn("%v; so one session reads everything, which is slower, and its position is not known", err)
 		s.keep(func(i int) bool { return i == 0 })
 		err = s.alone(ctx)
@@ -121,6 +121,9 @@ func (s *snapshot) gather(ctx context.Context, e *Engine, id identity, tables []
 				return err
 			}
 		}
+	}
+	if err := e.mayLock(ctx, s.sessions[0], id); err != nil {
+		return err
 	}
 	var err error
 	s.locked, err = e.withLock(ctx, id, tables, func() error {
@@ -378,6 +381,47 @@ func serverPosition(ctx context.Context, c *sql.Conn, id identity) (string, erro
 	return strings.TrimSpace(end + " " + strings.ReplaceAll(r.get("g"), "\n", "")), nil
 }
 
+// errLongStatement says that nobody should ask for a lock now.
+var errLongStatement = errors.New("a lock would have to wait for a statement that has run for long")
+
+// mayLock waits, no longer than for a table, until no statement on the active has
+// run for as long as a lock is waited for. FLUSH TABLES WITH READ LOCK waits for
+// whoever reads a table, with everybody who wants to write behind it; and when it
+// has given up, who comes to that table still waits until the reader is done.
+func (e *Engine) mayLock(ctx context.Context, c *sql.Conn, id identity) error {
+	if stagedLock(id) {
+		return nil // it waits for nobody who reads
+	}
+	until := time.Now().Add(e.opt.Lock)
+	for {
+		long, err := longStatements(ctx, c)
+		switch {
+		case err != nil:
+			return err
+		case long == nil:
+			return nil
+		case time.Now().After(until):
+			return fmt.Errorf("%w, %s", errLongStatement, someOf(long))
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// longStatements names the sessions that have been at one statement for longer
+// than a lock is waited for. Those of others are only seen by who has PROCESS.
+func longStatements(ctx context.Context, c *sql.Conn) (who []string, err error) {
+	found, err := records(ctx, c, fmt.Sprintf("SELECT ID id, USER user, TIME time FROM information_schema.PROCESSLIST "+
+		"WHERE COMMAND IN ('Query', 'Execute') AND TIME >= %d AND ID <> CONNECTION_ID() ORDER BY TIME DESC", int(lockWait/time.Second)))
+	for _, r := range found {
+		who = append(who, fmt.Sprintf("connection %s of %s for %s s", r.get("id"), r.get("user"), r.get("time")))
+	}
+	return who, err
+}
+
 // withLock runs do while no transaction of the active can commit. The lock is
 // refused rather than waited for, and a watchdog drops its connection, and with
 // it the lock, when do takes too long.
@@ -436,8 +480,11 @@ func (e *Engine) withLock(ctx context.Context, id identity, tables []table, do f
 	return held, err
 }
 
+// stagedLock says whether a server has a lock that stops nothing but commits.
+func stagedLock(id identity) bool { return id.MariaDB && id.atLeast(10, 4, 1) }
+
 func lockStatements(id identity) (lock []string, unlock string) {
-	if id.MariaDB && id.atLeast(10, 4, 1) {
+	if stagedLock(id) {
 		return []string{"BACKUP STAGE START", "BACKUP STAGE BLOCK_COMMIT"}, "BACKUP STAGE END"
 	}
 	return []string{"FLUSH TABLES WITH READ LOCK"}, "UNLOCK TABLES"

@@ -292,3 +292,45 @@ func TestSnapshotsGTID(t *testing.T) {
 		}
 	}
 }
+
+// TestNoLockBehindALongStatement: on MySQL the lock would wait for whoever reads a
+// table, and everybody who writes for the lock.
+func TestNoLockBehindALongStatement(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, mySQL.unlogged(t), mySQL.unlogged(t))
+	l.onActive(t, "CREATE TABLE a (n INT) ENGINE=InnoDB; INSERT INTO a VALUES (1)")
+	reader, err := l.active.DB(t, l.name).Conn(t.Context())
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(err)
+	defer reader.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	read := make(chan error, 1)
+	go func() {
+		_, err := reader.ExecContext(ctx, "SELECT SLEEP(600) FROM a")
+		read <- err
+	}()
+	defer func() { stop(); <-read }()
+	look := l.active.DB(t, "")
+	for len(l.mustQuery(t, l.active, fmt.Sprintf("SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP%%' AND TIME >= %d", int(lockWait/time.Second)))) == 0 {
+		time.Sleep(100 * time.Millisecond)
+	}
+	l.active.Exec(t, "", "SET GLOBAL log_output='TABLE', general_log=1")
+	heard, adjust := collect()
+	e := l.engine(t, adjust)
+	e.workers = 3
+	c := l.sync(t, e)
+	if asked, err := query(look, "SELECT argument FROM mysql.general_log WHERE argument REGEXP '^ *(LOCK|FLUSH)'"); err != nil || len(asked) > 0 || c.Counts().Locked != 0 {
+		t.Errorf("the active was asked for %q: locked %v, %v", asked, c.Counts().Locked, err)
+	}
+	if said := heard.all(); !strings.Contains(said, "a lock would have to wait for a statement that has run for long, connection ") || !strings.Contains(said, "one session reads everything") {
+		t.Errorf("the capture said %q", said)
+	}
+	if got := l.mustQuery(t, l.standby, "SELECT n FROM a"); !slices.Equal(got, []string{"1"}) {
+		t.Errorf("the standby has %s", got)
+	}
+}

@@ -154,3 +154,20 @@ func TestFailoverTakesTheVisible(t *testing.T) {
 		t.Errorf("%s, %v, %v, want %s", r.ID, ok, err, want)
 	}
 }
+
+// TestFirstRunHasAName: what the very first run leaves on the active has this
+// standby's name too. A command that only looks makes no state directory.
+func TestFirstRunHasAName(t *testing.T) {
+	s := configured(t, testenv.SSHD(t))
+	if _, err := os.Stat(s.config.Standby.State); !os.IsNotExist(err) {
+		t.Errorf("the state directory, after a command that looks: %v", err)
+	}
+	run, err := openStandby(s.options, output{changes: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	if _, err := os.Stat(filepath.Join(s.config.Standby.State, "instance")); err != nil {
+		t.Errorf("this standby has no name: %v", err)
+	}
+}

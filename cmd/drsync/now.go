@@ -22,7 +22,7 @@ type output struct {
 	logFile        string
 	quiet          bool // only warnings and errors
 	noLog          bool // the command changes nothing, so no log file is written
-	needLog        bool // a log file that cannot be written stops the command before it begins
+	changes        bool // the command changes the standby: a log file that cannot be written stops it before it begins
 	source         bool // accept another directory as the active's home
 	verifyDatabase bool // compare the captured database with the active's
 	files          bool // also look at the files that only a connection or a run would need
@@ -70,7 +70,7 @@ missing on the active or files could not be carried; 10 this host is no standby;
 			if err := f.check(); err != nil {
 				return err
 			}
-			f.noLog, f.needLog = dryRun, !dryRun
+			f.noLog, f.changes = dryRun, !dryRun
 			return runNow(c.Context(), o, f, dryRun)
 		},
 	}

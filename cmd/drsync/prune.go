@@ -26,7 +26,7 @@ With --dry-run it changes nothing; -v then names each blob and why it would go,
 -vv also each that stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := openStandby(o, output{verbose: verbose, noLog: dryRun, needLog: !dryRun})
+			s, err := openStandby(o, output{verbose: verbose, noLog: dryRun, changes: !dryRun})
 			if err != nil {
 				return err
 			}

@@ -33,7 +33,7 @@ interrupted, and with 10 when this host is no standby any more.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			f.needLog = true
+			f.changes = true
 			return runSchedule(c.Context(), o, f)
 		},
 	}

@@ -21,7 +21,7 @@ type shown struct {
 // openShown opens the terminal and prepares the log file, if there is one: it is
 // made with its first line. The words of files.rsync (-v, --log-file) count
 // like those of the command line, except that -v there is for the log file
-// alone: what cron mails should not be a list of files. Only with needLog is a
+// alone: what cron mails should not be a list of files. Only with changes is a
 // place that cannot be written an error: nothing like that may stop a failover.
 // The result is usable also beside an error.
 func openShown(o *options, cfg *config.Config, c cli.Command, f output) (*shown, error) {
@@ -33,7 +33,7 @@ func openShown(o *options, cfg *config.Config, c cli.Command, f output) (*shown,
 	if path == "" || f.noLog || f.files {
 		return s, nil
 	}
-	if err := writable(path); err != nil && f.needLog {
+	if err := writable(path); err != nil && f.changes {
 		err = hint.With(fmt.Errorf("log file: %w", err), "name a file in a directory where drsync may write")
 		if key == logFlag {
 			return s, usageError{fmt.Errorf("%s: %w", key, err)}

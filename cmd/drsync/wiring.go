@@ -66,6 +66,9 @@ func openStandby(o *options, f output) (*standby, error) {
 	s.shown, err = openShown(o, cfg, command, f)
 	errs = append(errs, err)
 	sink := event.Tee(s.shown.sink, o.watch)
+	if f.changes && errors.Join(errs...) == nil { // its lock would make it; the name that it keeps there is asked for before
+		errs = append(errs, os.MkdirAll(cfg.Standby.State, 0o755))
+	}
 	engine, err := newEngine(cfg, s.active, sink)
 	errs = append(errs, err)
 	if f.files {

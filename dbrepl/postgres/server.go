@@ -151,7 +151,7 @@ func (s *server) settings() [][2]string {
 		{"search_path", "pg_catalog"}, // what an application has made is named with its schema
 		{"synchronize_seqscans", "off"},
 		{"timezone", "UTC"}, {"intervalstyle", "postgres"}, {"bytea_output", "hex"}, {"extra_float_digits", "3"},
-		{"lc_monetary", "C"}, {"xmloption", "content"}, {"quote_all_identifiers", "off"},
+		{"lc_monetary", "C"}, {"xmloption", "content"}, {"quote_all_identifiers", "off"}, {"standard_conforming_strings", "on"},
 	}
 	all = append(all, s.peerSettings()...)
 	if s.role == "active" {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/drsync/drsync/dbrepl"
@@ -88,7 +89,7 @@ func (p *pass) finish(ctx context.Context, j journal) (string, error) {
 }
 
 func (p *pass) noteFailure(id string, err error) {
-	text := err.Error()
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	if len(text) > maxFailure {
 		text = text[:maxFailure]
 	}

@@ -107,6 +107,32 @@ files:
 `
 
 // TestConfigCheck: everything at once, each with its line, and exit 2.
+// TestConfigOfNoEngine: what an engine refuses is an error with its line like any other.
+func TestConfigOfNoEngine(t *testing.T) {
+	t.Setenv("DRSYNC_TEST_WORD", "x")
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "home"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "drsync.yaml")
+	for _, name := range []string{
+		"mysql",
+		"postgres",
+		"mysql, mode: replication, replication: {address: \"127.0.0.1:3306\", user: r, password: \"env:DRSYNC_TEST_WORD\"}",
+		"postgres, mode: replication, replication: {data_directory: /nowhere/at/all, account: root, start: [\"true\"], stop: [\"true\"]}",
+	} {
+		engine, _, _ := strings.Cut(name, ",")
+		writeFile(t, path, "active: {host: h, user: root, home: /srv/home, transport: sftp}\nstandby: {home: "+dir+"/home, state: "+dir+"/state}\napplication: custom\n"+
+			"database: {name: "+engine+", engine: "+name+", active: {address: \"127.0.0.1:1\", user: u}, standby: {address: \"127.0.0.1:2\", user: u}}\n", 0o600)
+		for _, command := range [][]string{{"config", "check"}, {"check"}, {"now"}, {"verify", "--db"}, {"failover"}} {
+			_, stderr := typedCommand(t, exitUsage, append(command, "--config", path)...)
+			if !strings.Contains(stderr, "drsync.yaml:4: database: ") || !strings.Contains(stderr, "belongs to the server itself") {
+				t.Errorf("%s of %s:\n%s", command, name, stderr)
+			}
+		}
+	}
+}
+
 func TestConfigCheck(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "drsync.yaml")

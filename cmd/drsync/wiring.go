@@ -186,12 +186,13 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 	d := cfg.Database
 	switch d.Engine {
 	case config.EngineSQLite:
-		return sqlite.New(sqlite.Options{
+		e, err := sqlite.New(sqlite.Options{
 			ActivePath: d.Active.Path, StandbyPath: d.Standby.Path, Event: sink, Clock: active.Clock,
 			Snapshot: func(ctx context.Context, path string) (io.ReadCloser, error) {
 				return active.Stream(ctx, sqlite.StreamName, path)
 			},
 		})
+		return engineOf(cfg, e, err)
 	case config.EnginePostgres:
 		there, errThere := postgresServer(cfg, "database.active", d.Active)
 		here, errHere := postgresServer(cfg, "database.standby", d.Standby)
@@ -207,7 +208,8 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		if d.Mode == config.ModeReplication {
 			return newPostgresReplica(cfg, options)
 		}
-		return postgres.New(options)
+		e, err := postgres.New(options)
+		return engineOf(cfg, e, err)
 	case config.EngineMySQL:
 		there, errThere := mysqlServer(cfg, "database.active", d.Active)
 		here, errHere := mysqlServer(cfg, "database.standby", d.Standby)
@@ -221,9 +223,19 @@ func newEngine(cfg *config.Config, active *lazyHost, sink event.Sink) (dbrepl.En
 		if d.Mode == config.ModeReplication {
 			return newReplica(cfg, options)
 		}
-		return mysql.New(options)
+		e, err := mysql.New(options)
+		return engineOf(cfg, e, err)
 	}
 	return nil, nil
+}
+
+// engineOf is an engine, or none beside an error, which is of its configuration: a nil
+// pointer would be an engine as well.
+func engineOf[E dbrepl.Engine](cfg *config.Config, e E, err error) (dbrepl.Engine, error) {
+	if err != nil {
+		return nil, cfg.Problem("database", err)
+	}
+	return e, nil
 }
 
 // instance names this standby, the same in each run: by a word that its first run
@@ -247,10 +259,11 @@ func newReplica(cfg *config.Config, o mysql.Options) (dbrepl.Engine, error) {
 	if err != nil {
 		return nil, cfg.Problem("database.replication.password", err)
 	}
-	return mysql.NewReplica(mysql.ReplicaOptions{
+	e, err := mysql.NewReplica(mysql.ReplicaOptions{
 		Options: o, Continuous: r.Continuous, Pause: cfg.Schedule.LongestGap(time.Now()),
 		Source: mysql.ReplicaSource{Address: r.Address, User: r.User, Password: password, TLS: r.TLS == config.TLSVerify, CA: r.CA},
 	})
+	return engineOf(cfg, e, err)
 }
 
 func newPostgresReplica(cfg *config.Config, o postgres.Options) (dbrepl.Engine, error) {
@@ -264,9 +277,10 @@ func newPostgresReplica(cfg *config.Config, o postgres.Options) (dbrepl.Engine, 
 			return err
 		}
 	}
-	return postgres.NewReplica(postgres.ReplicaOptions{
+	e, err := postgres.NewReplica(postgres.ReplicaOptions{
 		Options: o, DataDirectory: d.DataDirectory, Account: d.Account, Slot: d.Slot, Start: command(d.Start), Stop: command(d.Stop),
 	})
+	return engineOf(cfg, e, err)
 }
 
 func mysqlServer(cfg *config.Config, path string, e config.Endpoint) (mysql.Server, error) {

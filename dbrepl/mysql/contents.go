@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -68,12 +69,14 @@ const (
 	whyUnsnapped = "only InnoDB tables have consistent snapshots"
 	whyVersioned = "tables with system versioning keep the history of their rows, whose times no server lets another one write"
 	whyBroken    = "tables cannot be read"
+	whyComputed  = "tables with nothing but generated columns have no values that could be copied"
 )
 
 // prices of what would mend each of them, on the active.
 var prices = map[string]string{
 	whyUnsnapped: "on the active, where each table is rebuilt and cannot be written meanwhile",
 	whyVersioned: "on the active, if the history of these tables is not needed, which this deletes; or move them to another database",
+	whyComputed:  "on the active, where it adds a column",
 	whyBroken:    "on the active, after a copy of the table's files: this can lose rows",
 }
 
@@ -85,6 +88,12 @@ func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, err
 	if err != nil {
 		return nil, err
 	}
+	found, err := records(ctx, c, `SELECT TABLE_NAME name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ?
+		GROUP BY TABLE_NAME HAVING SUM(COALESCE(GENERATION_EXPRESSION, '') = '') = 0`, schemaName)
+	if err != nil {
+		return nil, err
+	}
+	computed := valuesOf(found, "name")
 	var bad []misfit
 	for _, r := range all {
 		name := r.get("name")
@@ -99,6 +108,8 @@ func refused(ctx context.Context, c *sql.Conn, schemaName string) ([]misfit, err
 			bad = append(bad, misfit{name, whyBroken, "REPAIR TABLE " + quote(schemaName) + "." + quote(name)})
 		case !strings.EqualFold(engine, "InnoDB"):
 			bad = append(bad, misfit{fmt.Sprintf("%s (%s)", name, engine), whyUnsnapped, alter + " ENGINE=InnoDB"})
+		case slices.Contains(computed, name):
+			bad = append(bad, misfit{name, whyComputed, alter + " ADD COLUMN stored INT"})
 		}
 	}
 	return bad, nil

@@ -169,7 +169,7 @@ func (s *server) setUp(ctx context.Context, c *pgx.Conn) error {
 		names, values = append(names, v[0]), append(values, v[1])
 	}
 	_, err := c.Exec(ctx, `SELECT pg_catalog.set_config(n, v, false) FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS a (n, v)
-		WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) n)
+		WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) n)
 			AND (n OPERATOR(pg_catalog.<>) $3 OR pg_catalog.version() OPERATOR(pg_catalog.~) 'linux')`, names, values, peerLook)
 	return err
 }

@@ -1,0 +1,34 @@
+package mysql
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestSettingsOfTheServers captures and compares while both servers give new sessions
+// settings that would leave rows out, or stop statements.
+func TestSettingsOfTheServers(t *testing.T) { everywhere(t, settingsOfTheServers) }
+
+func settingsOfTheServers(t *testing.T, p product) {
+	l := startLab(t, p)
+	l.onActive(t, `CREATE TABLE a (id INT PRIMARY KEY, x VARCHAR(50), UNIQUE (x)) ENGINE=InnoDB; INSERT INTO a SELECT seq, seq FROM seq_1_to_500;
+		CREATE TABLE b (n INT) ENGINE=InnoDB; INSERT INTO b VALUES (1); CREATE TABLE c LIKE b; CREATE TABLE d LIKE b; CREATE TABLE e LIKE b; CREATE VIEW v AS SELECT n FROM b`)
+	const hostile = "SET GLOBAL sql_select_limit=2, sql_safe_updates=1, max_join_size=1, sql_big_selects=0, unique_checks=0, autocommit=0, completion_type=2, group_concat_max_len=4, max_sort_length=8, " +
+		"sql_notes=0, max_error_count=0, sql_auto_is_null=1, tx_isolation='SERIALIZABLE', tx_read_only=1"
+	l.active.Exec(t, "", hostile)
+	l.standby.Exec(t, "", hostile)
+	for range 2 {
+		e := l.engine(t)
+		if n := l.sync(t, e).Counts(); n.Rows != 501 || n.Tables != 5 {
+			t.Errorf("copied were %+v", n)
+		}
+		if n, err := e.Compare(t.Context()); err != nil || n.Different != 0 || n.Rows != 501 || n.Tables != 5 {
+			t.Errorf("compared: %+v, %v", n, err)
+		}
+		l.end(t, e)
+	}
+	l.standby.Exec(t, "", "SET GLOBAL sql_big_selects=1, autocommit=1") // for this test's own questions
+	if got := l.mustQuery(t, l.standby, "SELECT COUNT(*), (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('a', 'b', 'c', 'd', 'e', 'v')) FROM a"); !slices.Equal(got, []string{"500|6"}) {
+		t.Errorf("the standby has %s", got)
+	}
+}

@@ -78,16 +78,17 @@ func (a *activeRows) readPart(ctx context.Context, reader *sql.Conn, p part, loa
 	if err := execAll(ctx, reader, "SAVEPOINT tables"); err != nil {
 		return a.active.explain(ctx, err)
 	}
-	query := p.plan.query
+	where := ""
 	if p.where != "" {
-		query += " WHERE " + p.where
+		where = " WHERE " + p.where
 	}
-	rows, err := reader.QueryContext(ctx, query)
+	rows, err := reader.QueryContext(ctx, p.plan.query+where)
 	if err != nil {
 		return a.active.explain(ctx, err)
 	}
 	defer rows.Close()
-	if err := load(newSelected(rows, len(p.plan.send))); err != nil {
+	selected := newSelected(rows, len(p.plan.send))
+	if err := load(selected); err != nil {
 		var read *readError
 		if errors.As(err, &read) {
 			return a.active.explain(ctx, read.err)
@@ -99,6 +100,13 @@ func (a *activeRows) readPart(ctx context.Context, reader *sql.Conn, p part, loa
 	}
 	if err := remarks(ctx, reader, "the active", 0); err != nil {
 		return a.active.explain(ctx, err)
+	}
+	// An answer can end early without a word: by a limit that the session was given,
+	// or at a proxy. Sums are not cut.
+	if r, err := one(ctx, reader, "SELECT COUNT(*) n FROM "+quote(p.name)+where); err != nil {
+		return a.active.explain(ctx, err)
+	} else if r.get("n") != strconv.FormatInt(selected.count, 10) {
+		return fmt.Errorf("%d rows were read, but the active has %s: something between drsync and its server leaves rows out", selected.count, r.get("n"))
 	}
 	if a.full != nil {
 		now, err := lookFor(ctx, reader, []table{p.table})
@@ -147,9 +155,10 @@ func (a *activeRows) unchanged(ctx context.Context, t table) error {
 
 // selected is the answer to a query as a rowReader.
 type selected struct {
-	rows *sql.Rows
-	raw  []sql.RawBytes
-	dest []any
+	rows  *sql.Rows
+	raw   []sql.RawBytes
+	dest  []any
+	count int64 // of rows so far
 }
 
 func newSelected(rows *sql.Rows, columns int) *selected {
@@ -167,5 +176,6 @@ func (s *selected) next() ([]sql.RawBytes, error) {
 		}
 		return nil, io.EOF
 	}
+	s.count++
 	return s.raw, s.rows.Scan(s.dest...)
 }

@@ -1,8 +1,12 @@
 package mysql
 
 import (
+	"database/sql"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/drsync/drsync/dbrepl"
 )
 
 // TestSettingsOfTheServers captures and compares while both servers give new sessions
@@ -30,5 +34,36 @@ func settingsOfTheServers(t *testing.T, p product) {
 	l.standby.Exec(t, "", "SET GLOBAL sql_big_selects=1, autocommit=1") // for this test's own questions
 	if got := l.mustQuery(t, l.standby, "SELECT COUNT(*), (SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ('a', 'b', 'c', 'd', 'e', 'v')) FROM a"); !slices.Equal(got, []string{"500|6"}) {
 		t.Errorf("the standby has %s", got)
+	}
+}
+
+// TestAnswersThatEndEarly gives sessions that wait in the pool a limit that nobody
+// tells a capture of: what is left out of an answer is noticed by its count.
+func TestAnswersThatEndEarly(t *testing.T) { everywhere(t, answersThatEndEarly) }
+
+func answersThatEndEarly(t *testing.T, p product) {
+	l := startLab(t, p)
+	l.onActive(t, "CREATE TABLE a (id INT PRIMARY KEY, pad CHAR(100)) ENGINE=InnoDB; INSERT INTO a SELECT seq, 'x' FROM seq_1_to_500")
+	for _, workers := range []int{1, 3} {
+		e := l.engine(t)
+		e.workers, e.chunkBytes = workers, 16<<10
+		var all []*sql.Conn
+		for range maxIdle {
+			c, err := e.active.session(t.Context(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.ExecContext(t.Context(), "SET SESSION sql_select_limit=20"); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, c)
+		}
+		for _, c := range all {
+			c.Close()
+		}
+		if _, err := e.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), "20 rows were read, but the active has ") {
+			t.Errorf("%d workers: %v", workers, err)
+		}
+		l.end(t, e)
 	}
 }

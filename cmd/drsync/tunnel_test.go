@@ -37,6 +37,12 @@ func TestTunnelIsNamed(t *testing.T) {
 	if err == nil || strings.Contains(hint.Of(err), "ssh") {
 		t.Errorf("a port that nobody listens at: %v (%s)", err, hint.Of(err))
 	}
+	shut := testenv.SSHD(t)
+	shut.Authorize("restrict")
+	_, err = configured(t, shut).active.DialContext(t.Context(), "tcp", sshd.Addr)
+	if err == nil || !strings.Contains(hint.Of(err), fmt.Sprintf("permitopen=%q", sshd.Addr)) {
+		t.Errorf("a key that may not forward: %v (%s)", err, hint.Of(err))
+	}
 	proxy.Freeze()
 	defer proxy.Thaw()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

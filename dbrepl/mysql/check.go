@@ -264,6 +264,17 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 			}
 		}
 	}
+	lost, open, err := lostMembers(ctx, c, e.opt.Name)
+	if err != nil {
+		return k, err
+	}
+	if lost != nil {
+		p.fatal(subject, "ENUM or SET columns have members with characters of four bytes, which the server shows to nobody as they are: "+someOf(namesOf(lost)), decide(membersPrice, fixOf(lost)))
+	}
+	if open != nil {
+		p.advise(subject, "ENUM or SET columns have members with a question mark: "+someOf(namesOf(open))+". Where that stands for a character of four bytes, which the server shows to nobody, the standby's columns have a question mark",
+			decide(membersPrice, fixOf(open)))
+	}
 	for t, all := range stored {
 		for _, col := range all {
 			if of := col.zoned(columns[t]); of != "" {

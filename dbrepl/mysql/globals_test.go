@@ -67,3 +67,27 @@ func answersThatEndEarly(t *testing.T, p product) {
 		l.end(t, e)
 	}
 }
+
+// TestServersThatChooseTheCharacterSet: one that leaves a client no choice, or an
+// init_connect, would make every character of four bytes a question mark.
+func TestServersThatChooseTheCharacterSet(t *testing.T) {
+	everywhere(t, serversThatChooseTheCharacterSet)
+}
+
+func serversThatChooseTheCharacterSet(t *testing.T, p product) {
+	own := []string{"--skip-character-set-client-handshake", "--character-set-server=utf8"}
+	l := newLab(t, p.start(t, own...), p.start(t, own...))
+	l.onActive(t, "SET NAMES utf8mb4; CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20) COMMENT '😀', e ENUM('a','é'), d VARCHAR(5) DEFAULT '😀') CHARACTER SET utf8mb4 ENGINE=InnoDB; "+
+		"INSERT INTO t (id, v, e) VALUES (1, 'x😀é', 'é'); CREATE VIEW v AS SELECT '😀' AS e; CREATE FUNCTION f() RETURNS VARCHAR(5) CHARSET utf8mb4 DETERMINISTIC RETURN '😀é'")
+	l.active.Exec(t, "", "CREATE USER plain@'%'; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, PROCESS, RELOAD, REPLICATION CLIENT, REPLICATION SLAVE ON *.* TO plain@'%'; SET GLOBAL init_connect='SET NAMES latin1'")
+	e := l.engine(t, func(o *Options) { o.Active.User = "plain" })
+	l.sync(t, e)
+	const ask = "SELECT HEX(v), HEX(e), HEX(d), (SELECT HEX(e) FROM v), HEX(f()), (SELECT HEX(COLUMN_COMMENT) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND COLUMN_NAME = 'v' AND TABLE_NAME = 't') FROM t"
+	want, got := l.mustQuery(t, l.active, ask), l.mustQuery(t, l.standby, ask)
+	if !slices.Equal(got, want) || !strings.Contains(want[0], "F09F9880C3A9") {
+		t.Errorf("the standby has\n%s, the active\n%s", got, want)
+	}
+	if n, err := e.Compare(t.Context()); err != nil || n.Different != 0 {
+		t.Errorf("compared: %+v, %v", n, err)
+	}
+}

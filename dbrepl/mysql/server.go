@@ -173,7 +173,8 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 	}
 	// Few statements: each is a round trip, and a far active is asked by many sessions.
 	values := fmt.Sprintf("SET SESSION time_zone='+00:00', sql_mode='%s', autocommit=1, foreign_key_checks=0, sql_quote_show_create=1, "+
-		"unique_checks=1, sql_auto_is_null=0, sql_big_selects=1, sql_safe_updates=0, completion_type=0, "+
+		"character_set_client=utf8mb4, character_set_results=utf8mb4, character_set_connection=utf8mb4, collation_connection=utf8mb4_general_ci, "+ // whatever was agreed on: init_connect comes later
+		"max_error_count=64, unique_checks=1, sql_auto_is_null=0, sql_big_selects=1, sql_safe_updates=0, completion_type=0, "+
 		"sql_select_limit=18446744073709551615, "+ // DEFAULT would be the server's, which cuts every table and list without a word
 		"wait_timeout=%d, net_read_timeout=86400, net_write_timeout=86400, lock_wait_timeout=%d",
 		sqlMode(s.role), noTimeout, max(1, int(s.limit.Lock/time.Second)))
@@ -195,7 +196,9 @@ func (s *server) setUp(ctx context.Context, c conn) (id string, err error) {
 	} else {
 		transaction += ", READ WRITE"
 		may = append(may, "SET SESSION innodb_strict_mode=0")
-		if !isMariaDB(row[1]) {
+		if isMariaDB(row[1]) {
+			may = append(may, "SET SESSION alter_algorithm='DEFAULT'", "SET SESSION enforce_storage_engine=NULL")
+		} else {
 			may = append(may, "SET SESSION sql_generate_invisible_primary_key=0")
 		}
 	}

@@ -56,9 +56,6 @@ func (s *server) access(ctx context.Context) (*access, error) {
 		"PGSSLMODE=disable", "PGGSSENCMODE=disable", "PGCLIENTENCODING=UTF8",
 		fmt.Sprintf("PGCONNECT_TIMEOUT=%d", max(2, int(s.limit.Connect.Seconds()))),
 		"PGAPPNAME="+s.name, "LC_ALL=C")
-	if s.role == "active" {
-		a.env = append(a.env, "PGOPTIONS="+s.sessionOptions())
-	}
 	return a, nil
 }
 

@@ -30,7 +30,7 @@ func (e *Engine) load(parent context.Context, p programs, like properties, name 
 		return err
 	}
 	defer a.close()
-	_, err = run(ctx, append(a.env, "PGOPTIONS=-c maintenance_work_mem=256MB -c synchronous_commit=off"), p.restore,
+	_, err = run(ctx, append(a.env, "PGOPTIONS="+e.standby.sessionOptions([2]string{"maintenance_work_mem", "256MB"}, [2]string{"synchronous_commit", "off"})), p.restore,
 		"--format=directory", "--jobs="+strconv.Itoa(e.opt.Jobs), "--exit-on-error", "--no-password",
 		"--no-subscriptions", "--no-tablespaces", "--dbname="+conninfo(name), e.dumpDir())
 	if err != nil {

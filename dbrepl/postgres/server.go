@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -150,10 +151,9 @@ func (s *server) settings() [][2]string {
 		{"row_security", "off"},       // a table that hides rows is an error
 		{"search_path", "pg_catalog"}, // what an application has made is named with its schema
 		{"synchronize_seqscans", "off"},
-		{"timezone", "UTC"}, {"intervalstyle", "postgres"}, {"bytea_output", "hex"}, {"extra_float_digits", "3"},
-		{"lc_monetary", "C"}, {"xmloption", "content"}, {"quote_all_identifiers", "off"}, {"standard_conforming_strings", "on"},
+		{"bytea_output", "hex"}, {"extra_float_digits", "3"},
 	}
-	all = append(all, s.peerSettings()...)
+	all = slices.Concat(all, sameText, s.peerSettings())
 	if s.role == "active" {
 		return append(all, [2]string{"default_transaction_read_only", "on"}, [2]string{peerLook, strconv.FormatInt(deadPeerLook.Milliseconds(), 10)})
 	}

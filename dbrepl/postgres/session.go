@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,11 +54,19 @@ func (s *server) peerSettings() [][2]string {
 	return all
 }
 
+// sameText are settings by which a value or a definition is one text on all
+// servers: pg_dump and pg_restore leave these as a server, a database or an
+// account has them.
+var sameText = [][2]string{
+	{"array_nulls", "on"}, {"transform_null_equals", "off"}, {"lc_monetary", "C"}, {"timezone", "UTC"}, {"intervalstyle", "postgres"},
+	{"standard_conforming_strings", "on"}, {"xmloption", "content"}, {"quote_all_identifiers", "off"},
+}
+
 // sessionOptions are the settings of the sessions that programs have, as their
 // environment takes them.
-func (s *server) sessionOptions() string {
+func (s *server) sessionOptions(more ...[2]string) string {
 	var all []string
-	for _, v := range s.peerSettings() {
+	for _, v := range slices.Concat(s.peerSettings(), sameText, more) {
 		all = append(all, "-c "+v[0]+"="+v[1])
 	}
 	return strings.Join(all, " ")

@@ -235,8 +235,7 @@ func (e *Engine) ask(parent context.Context, where finder, q question) iter.Seq2
 
 // begin starts a question in a transaction that is read only.
 func begin(ctx context.Context, c *pgx.Conn, q question) (pgx.Rows, error) {
-	// The database's own search path, as its application has it.
-	if _, err := c.Exec(ctx, "RESET search_path"); err != nil {
+	if err := usePath(ctx, c, q.text); err != nil {
 		return nil, err
 	}
 	if _, err := c.Exec(ctx, "BEGIN READ ONLY"); err != nil {
@@ -287,7 +286,7 @@ func (e *Engine) stillNamed(parent context.Context, query string, sums []blob.Su
 	if err := e.endLost(ctx, c); err != nil {
 		return err
 	}
-	if _, err := c.Exec(ctx, "RESET search_path"); err != nil {
+	if err := usePath(ctx, c, query); err != nil {
 		return err
 	}
 	for len(sums) > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/drsync/drsync/internal/hint"
 	"github.com/drsync/drsync/rsyncx/wire"
 )
 
@@ -182,7 +183,12 @@ func await[T any](ctx context.Context, n *connection, do func() (T, error), undo
 func (n *connection) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	far, err := await(ctx, n, func() (net.Conn, error) { return n.client.Dial(network, addr) }, func(c net.Conn) { c.Close() })
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s through %s: %w", addr, n.name, err)
+		wrapped := fmt.Errorf("connect to %s through %s: %w", addr, n.name, err)
+		var refused *ssh.OpenChannelError
+		if errors.As(err, &refused) && refused.Reason == ssh.Prohibited {
+			return nil, hint.With(wrapped, fmt.Sprintf("let this key forward there, on the active: permitopen=%q in its line of authorized_keys, AllowTcpForwarding and PermitOpen in sshd_config", addr))
+		}
+		return nil, wrapped
 	}
 	return newTunnel(far, network, addr), nil
 }

@@ -219,6 +219,31 @@ func (p *PostgresServer) Start() {
 	p.await()
 }
 
+// StartAlone starts the server like Start unless somebody else is just starting one on
+// the same data, which it says by false.
+func (p *PostgresServer) StartAlone() bool {
+	p.t.Helper()
+	p.Launch()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		holder, _ := os.ReadFile(filepath.Join(p.Datadir, "postmaster.pid")) // of whoever is the first
+		if pid, _, _ := strings.Cut(string(holder), "\n"); pid == strconv.Itoa(p.PID()) {
+			p.await()
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			p.cmd = nil
+			return false
+		case <-deadline:
+			p.t.Fatalf("postgres does not start:\n%s", p.Log())
+		}
+	}
+}
+
 // Launch starts the server and does not wait for it.
 func (p *PostgresServer) Launch() {
 	p.t.Helper()

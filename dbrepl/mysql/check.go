@@ -275,8 +275,18 @@ func (e *Engine) inspectContents(ctx context.Context, c *sql.Conn, p *pair) (k c
 		p.advise(subject, "ENUM or SET columns have members with a question mark: "+someOf(namesOf(open))+". Where that stands for a character of four bytes, which the server shows to nobody, the standby's columns have a question mark",
 			decide(membersPrice, fixOf(open)))
 	}
+	if lost, err = lostDefaults(ctx, c, e.opt.Name); err != nil {
+		return k, err
+	}
+	if lost != nil {
+		p.fatal(subject, "columns have defaults with characters of four bytes, which the server shows to nobody as they are: "+someOf(namesOf(lost)), decide("on the active, the same defaults as expressions, which changes no row", fixOf(lost)))
+	}
 	for t, all := range stored {
 		for _, col := range all {
+			if strings.Contains(col.computed, "/") {
+				p.note("active table "+t, fmt.Sprintf("the stored column %s is computed by a division, so its value depends on the div_precision_increment of whoever writes the row, and the standby may compute another", col.name),
+					"round the division in its expression, or make it VIRTUAL")
+			}
 			if of := col.zoned(columns[t]); of != "" {
 				p.note("active table "+t, fmt.Sprintf("the stored column %s is computed from %s, a TIMESTAMP, so its value depends on the time zone of whoever writes the row, and the standby may compute another", col.name, of),
 					"compute it from a DATETIME column, or make it VIRTUAL")

@@ -77,17 +77,51 @@ func TestServersThatChooseTheCharacterSet(t *testing.T) {
 func serversThatChooseTheCharacterSet(t *testing.T, p product) {
 	own := []string{"--skip-character-set-client-handshake", "--character-set-server=utf8"}
 	l := newLab(t, p.start(t, own...), p.start(t, own...))
-	l.onActive(t, "SET NAMES utf8mb4; CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20) COMMENT '😀', e ENUM('a','é'), d VARCHAR(5) DEFAULT '😀') CHARACTER SET utf8mb4 ENGINE=InnoDB; "+
+	l.onActive(t, "SET NAMES utf8mb4; CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20) COMMENT '😀', e ENUM('a','é'), q DECIMAL(30,15) AS (id / 3) STORED) CHARACTER SET utf8mb4 ENGINE=InnoDB; "+
 		"INSERT INTO t (id, v, e) VALUES (1, 'x😀é', 'é'); CREATE VIEW v AS SELECT '😀' AS e; CREATE FUNCTION f() RETURNS VARCHAR(5) CHARSET utf8mb4 DETERMINISTIC RETURN '😀é'")
 	l.active.Exec(t, "", "CREATE USER plain@'%'; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, PROCESS, RELOAD, REPLICATION CLIENT, REPLICATION SLAVE ON *.* TO plain@'%'; SET GLOBAL init_connect='SET NAMES latin1'")
 	e := l.engine(t, func(o *Options) { o.Active.User = "plain" })
+	if _, ok := finding(t, e, "the stored column q is computed by a division"); !ok {
+		t.Error("check does not name a division")
+	}
 	l.sync(t, e)
-	const ask = "SELECT HEX(v), HEX(e), HEX(d), (SELECT HEX(e) FROM v), HEX(f()), (SELECT HEX(COLUMN_COMMENT) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND COLUMN_NAME = 'v' AND TABLE_NAME = 't') FROM t"
+	const ask = "SELECT HEX(v), HEX(e), (SELECT HEX(e) FROM v), HEX(f()), (SELECT HEX(COLUMN_COMMENT) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND COLUMN_NAME = 'v' AND TABLE_NAME = 't') FROM t"
 	want, got := l.mustQuery(t, l.active, ask), l.mustQuery(t, l.standby, ask)
 	if !slices.Equal(got, want) || !strings.Contains(want[0], "F09F9880C3A9") {
 		t.Errorf("the standby has\n%s, the active\n%s", got, want)
 	}
 	if n, err := e.Compare(t.Context()); err != nil || n.Different != 0 {
 		t.Errorf("compared: %+v, %v", n, err)
+	}
+}
+
+// TestSettingsThatShapeTables: with replication a statement that is applied makes the
+// active's table, or the run is refused.
+func TestSettingsThatShapeTables(t *testing.T) {
+	t.Parallel()
+	l := replicaLab(t, mariaDB)
+	l.onActive(t, "CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1)")
+	r := l.replica(t)
+	l.replicate(t, r)
+	for name, other := range map[string]string{"default_storage_engine": "'MyISAM'", "enforce_storage_engine": "'InnoDB'", "old_mode": "''", "explicit_defaults_for_timestamp": "0"} {
+		l.standby.Exec(t, "", "SET GLOBAL "+name+"="+other)
+		found := l.mustFindings(t, r)
+		i := slices.IndexFunc(found, func(f string) bool { return strings.HasPrefix(f, "true standby server: "+name+" is ") })
+		if i < 0 {
+			t.Fatalf("%s is not found, but %s", name, found)
+		}
+		if _, err := r.Capture(t.Context(), dbrepl.CaptureOptions{}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		all, err := r.Check(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			if strings.HasPrefix(f.Problem, name) {
+				l.standby.Exec(t, "", f.Fix)
+			}
+		}
+		l.replicate(t, r)
 	}
 }

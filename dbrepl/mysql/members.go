@@ -21,7 +21,7 @@ func lostMembers(ctx context.Context, c *sql.Conn, schemaName string) (lost, ope
 		table, value := quote(schemaName)+"."+quote(r.get("t")), quote(r.get("c"))
 		m := misfit{r.get("t") + "." + r.get("c"), "", "ALTER TABLE " + table + " MODIFY " + value + " TEXT CHARACTER SET utf8mb4"}
 		found, err := records(ctx, c, "SELECT 1 x FROM "+table+
-			" WHERE BINARY CONVERT(CONVERT("+value+" USING utf8) USING utf8mb4) <> BINARY CONVERT("+value+" USING utf8mb4) LIMIT 1")
+			" WHERE BINARY CONVERT(CONVERT("+value+" USING ucs2) USING utf8mb4) <> BINARY CONVERT("+value+" USING utf8mb4) LIMIT 1")
 		switch {
 		case isServerError(err): // a view that is broken, or of a table that may not be read: said elsewhere
 		case err != nil:
@@ -33,4 +33,23 @@ func lostMembers(ctx context.Context, c *sql.Conn, schemaName string) (lost, ope
 		}
 	}
 	return lost, open, err
+}
+
+// lostDefaults looks for literal defaults with such characters, which a definition
+// shows with question marks as well.
+func lostDefaults(ctx context.Context, c *sql.Conn, schemaName string) (lost []misfit, err error) {
+	all, err := records(ctx, c, `SELECT TABLE_NAME t, COLUMN_NAME c FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND DATA_TYPE NOT IN ('enum', 'set')
+		AND COLUMN_DEFAULT LIKE '%?%' AND CHARACTER_SET_NAME IN ('utf8mb4', 'utf16', 'utf16le', 'utf32', 'gb18030') ORDER BY 1, ORDINAL_POSITION`, schemaName)
+	for _, r := range all {
+		table, column := quote(schemaName)+"."+quote(r.get("t")), quote(r.get("c"))
+		value := "CONVERT(DEFAULT(t." + column + ") USING utf8mb4)"
+		found, err := records(ctx, c, "SELECT HEX("+value+") x FROM (SELECT 1 n) o LEFT JOIN "+table+" t ON 1 = 0 WHERE BINARY CONVERT(CONVERT("+value+" USING ucs2) USING utf8mb4) <> BINARY "+value)
+		if err != nil && !isServerError(err) {
+			return nil, err
+		}
+		for _, f := range found {
+			lost = append(lost, misfit{r.get("t") + "." + r.get("c"), "", "ALTER TABLE " + table + " ALTER " + column + " SET DEFAULT (CONVERT(X'" + f.get("x") + "' USING utf8mb4))"})
+		}
+	}
+	return lost, err
 }

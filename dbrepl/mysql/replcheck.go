@@ -121,12 +121,45 @@ func (r *Replica) inspectSource(ctx context.Context, l *link, p *pair) error {
 			p.note("active database "+r.e.opt.Name, "a statement about partitions there cannot be applied on the standby, which has none, so the run after it copies the whole database: "+someOf(partitions), "")
 		}
 	}
+	if err := r.compareShapes(ctx, c, l, p); err != nil {
+		return err
+	}
 	here, err := l.ask(ctx, "@@GLOBAL.server_id")
 	if err != nil {
 		return err
 	}
 	if here == v.get("server_id") {
 		p.fatal("standby server", "it has the active's server_id "+here, "give it another server_id in its configuration and start it anew")
+	}
+	return nil
+}
+
+// shapes are settings by which a statement means another table on another server:
+// which it is written to the log without.
+var shapes = []string{"default_storage_engine", "enforce_storage_engine", "old_mode", "explicit_defaults_for_timestamp"}
+
+// compareShapes refuses a standby on which a statement that is applied would make
+// another table than on the active.
+func (r *Replica) compareShapes(ctx context.Context, active asker, l *link, p *pair) error {
+	theirs, err := variables(ctx, active, shapes...)
+	if err != nil {
+		return r.e.active.explain(ctx, err)
+	}
+	ours, err := variables(ctx, l.conn, shapes...)
+	if err != nil {
+		return r.e.standby.explain(ctx, err)
+	}
+	for _, name := range shapes {
+		want, got := theirs.get(name), ours.get(name)
+		if strings.EqualFold(want, got) {
+			continue
+		}
+		value := text(want)
+		if want == "" && name == "enforce_storage_engine" {
+			value = "NULL"
+		}
+		p.fatal("standby server", fmt.Sprintf("%s is %q, on the active %q, so a statement that is applied here makes another table", name, got, want),
+			"SET GLOBAL "+name+"="+value+" -- and in the configuration of the standby's server")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/drsync/drsync/dbrepl/dump"
+	"github.com/drsync/drsync/internal/hint"
 )
 
 // engineName is whose dumps these are.
@@ -163,7 +164,8 @@ func (d definition) valid() error {
 			return fmt.Errorf("its table %q is not understood", t.Name)
 		}
 		if !utf8.ValidString(t.SQL) {
-			return fmt.Errorf("the definition of table %s is not in UTF-8", t.Name)
+			return hint.With(fmt.Errorf("the definition of table %s is not in UTF-8", t.Name),
+				"on the active, write its binary default as an expression, such as ALTER TABLE … ALTER … SET DEFAULT (X'00FF'), which changes no row; or keep no dumps")
 		}
 		seen[t.Name] = true
 	}

@@ -125,3 +125,16 @@ func TestSettingsThatShapeTables(t *testing.T) {
 		l.replicate(t, r)
 	}
 }
+
+// TestLostMembersInAnyMode: which character set "utf8" names is a setting of MariaDB.
+func TestLostMembersInAnyMode(t *testing.T) {
+	t.Parallel()
+	l := startLab(t, mariaDB)
+	l.active.Exec(t, "", "SET GLOBAL old_mode=''")
+	l.onActive(t, "SET NAMES utf8mb4; CREATE TABLE a (x ENUM('a','😀'), y VARCHAR(9) DEFAULT '😀') CHARACTER SET utf8mb4; INSERT INTO a VALUES ('😀', '')")
+	for _, want := range []string{"as they are: a.x", "as they are: a.y"} {
+		if f, ok := finding(t, l.engine(t), want); !ok || !f.Fatal {
+			t.Errorf("not found: %s", want)
+		}
+	}
+}

@@ -412,8 +412,8 @@ func (e *Engine) mayLock(ctx context.Context, c *sql.Conn, id identity) error {
 }
 
 // longStatements names the sessions that have been at one statement for longer
-// than a lock is waited for. Those of others are only seen by who has PROCESS. The threads of a replica, which
-// have no statement, only wait for one.
+// than a lock is waited for. Those of others are only seen by who has PROCESS. The
+// threads of a replica, which have no statement, only wait for one.
 func longStatements(ctx context.Context, c *sql.Conn) (who []string, err error) {
 	found, err := records(ctx, c, fmt.Sprintf("SELECT ID id, USER user, TIME time FROM information_schema.PROCESSLIST "+
 		"WHERE COMMAND IN ('Query', 'Execute') AND INFO IS NOT NULL AND TIME >= %d AND ID <> CONNECTION_ID() ORDER BY TIME DESC", int(lockWait/time.Second)))

@@ -26,8 +26,8 @@ type access struct {
 
 // access opens the way to a server for programs. Where only this process can
 // reach the server, or encrypts what goes there, the way leads through a
-// socket in the private directory.
-func (s *server) access(ctx context.Context) (*access, error) {
+// socket in the private directory. more are further settings of their sessions.
+func (s *server) access(ctx context.Context, more ...[2]string) (*access, error) {
 	dir, err := os.MkdirTemp(s.private, "drsync-pg-") // 0700
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func (s *server) access(ctx context.Context) (*access, error) {
 		"PGHOST="+host, "PGPORT="+port, "PGUSER="+s.spec.User, "PGPASSFILE="+passwords,
 		"PGSSLMODE=disable", "PGGSSENCMODE=disable", "PGCLIENTENCODING=UTF8",
 		fmt.Sprintf("PGCONNECT_TIMEOUT=%d", max(2, int(s.limit.Connect.Seconds()))),
-		"PGAPPNAME="+s.name, "LC_ALL=C")
+		"PGAPPNAME="+s.name, "PGOPTIONS="+s.sessionOptions(more...), "LC_ALL=C")
 	return a, nil
 }
 

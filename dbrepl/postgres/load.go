@@ -25,12 +25,12 @@ func (e *Engine) load(parent context.Context, p programs, like properties, name 
 	}
 	ctx, free := room.Watch(guarded, datadir, e.freeIn)
 	defer free()
-	a, err := e.standby.access(ctx)
+	a, err := e.standby.access(ctx, [2]string{"maintenance_work_mem", "256MB"}, [2]string{"synchronous_commit", "off"})
 	if err != nil {
 		return err
 	}
 	defer a.close()
-	_, err = run(ctx, append(a.env, "PGOPTIONS="+e.standby.sessionOptions([2]string{"maintenance_work_mem", "256MB"}, [2]string{"synchronous_commit", "off"})), p.restore,
+	_, err = run(ctx, a.env, p.restore,
 		"--format=directory", "--jobs="+strconv.Itoa(e.opt.Jobs), "--exit-on-error", "--no-password",
 		"--no-subscriptions", "--no-tablespaces", "--dbname="+conninfo(name), e.dumpDir())
 	if err != nil {

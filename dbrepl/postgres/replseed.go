@@ -107,7 +107,7 @@ func (r *Replica) copyBase(parent context.Context, base cluster) error {
 	defer finished()
 	// With its log, although that is received anew: without it the active would
 	// wait until its archive has it.
-	_, err = run(ctx, append(a.env, "PGOPTIONS="+r.e.active.sessionOptions()), filepath.Join(r.bin, "pg_basebackup"),
+	_, err = run(ctx, a.env, filepath.Join(r.bin, "pg_basebackup"),
 		"--pgdata="+base.dir, "--format=plain", "--wal-method=stream", "--no-slot", "--checkpoint=fast", "--no-password", "--no-sync", "--label=drsync")
 	if err != nil {
 		if err = r.advise(fmt.Errorf("copy the active's server: %w", err)); hint.Of(err) == "" && ctx.Err() == nil {

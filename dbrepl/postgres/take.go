@@ -173,7 +173,7 @@ func (e *Engine) dump(ctx context.Context, p programs, snapshot string, kept boo
 	if kept {
 		level = "1"
 	}
-	_, err = run(ctx, append(a.env, "PGOPTIONS="+e.active.sessionOptions()), p.dump,
+	_, err = run(ctx, a.env, p.dump,
 		"--format=directory", "--file="+e.dumpDir(), "--jobs="+strconv.Itoa(e.opt.Jobs), "--snapshot="+snapshot,
 		"--compress="+level, "--no-sync", "--no-password", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8",
 		"--quote-all-identifiers", fmt.Sprintf("--lock-wait-timeout=%d", 3*e.opt.Lock.Milliseconds()), "--dbname="+conninfo(e.opt.Name))
